@@ -1,0 +1,52 @@
+# Every target does its own set-up: `make serve` and `make test` run on a bare Debian/Ubuntu with python3 and make.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?= tales
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test test-system check format bench
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## a virtual environment in .venv, with exact versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer")'
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; $(MAKE) python-venv && $(PYTHON) -m venv .venv; }
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install --quiet --constraint constraints.txt hatchling editables
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# Debian's and Ubuntu's python3 comes without ensurepip, which venv needs
+.PHONY: python-venv
+python-venv:
+	@command -v apt-get >/dev/null || { echo "python3 has no working venv module: install it and try again"; exit 1; }
+	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; $$sudo apt-get update -qq && $$sudo apt-get install -y -qq python3-venv
+
+serve: install ## the server with the model that ships: make serve PORT=8000 MODEL=tales
+	$(BIN)/unmask serve --model $(MODEL) --host $(HOST) --port $(PORT)
+
+test: install ## all tests that need nothing but Python packages
+	$(BIN)/python -m pytest -m "not system"
+
+test-system: install ## tests that need Debian's packages; none so far
+	$(BIN)/python -m pytest -m system || test $$? = 5
+
+check: install ## format, lint, types, import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: install ## the published figures, measured on this machine
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,231 @@
+"""A generation is a plan and a log.
+
+    plan  = request + seed  → the schedule of every sample: what is revealed together, in which order
+    log   = the reveals so far, one entry a sample and network evaluation
+    state = plan + log      (`replay`), nothing else
+
+Progress, cost and streams are counted from these; a generation can be resumed anywhere, identically.
+"""
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from unmask_diffusion.denoiser import Denoiser
+from unmask_diffusion.request import GenerationRequest, RequestError, TextOrIds
+from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times
+from unmask_diffusion.sub_tokens import SubTokenizer
+
+DEFAULT_MAX_TOKENS = 64
+# seeds that are drawn stay below 2^53, so that they survive JSON readers that keep numbers as doubles
+DRAWN_SEED_LIMIT = 2**53
+
+
+class Model(Protocol):
+    """What planning and sampling need of a model; a bundle is one."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network, or a distribution that is known exactly."""
+
+    @property
+    def sub_tokenizer(self) -> SubTokenizer:
+        """The table of codes."""
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Text ↔ ids; None: ids only."""
+
+    @property
+    def end_token_id(self) -> int | None:
+        """The token that ends a text, if the model has one."""
+
+    @property
+    def full_canvas(self) -> bool:
+        """Whether the network always sees its whole length, what lies behind the request staying masked."""
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """A log entry: what one network evaluation revealed in one sample.
+
+    Attributes:
+        sample: index of the sample in its request.
+        step: which group of the sample's schedule this is, from 0.
+        sub_tokens: (position, j, digit) of every sub-token revealed.
+    """
+
+    sample: int
+    step: int
+    sub_tokens: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with its seed, its canvas and the schedule of each sample: everything but the tokens.
+
+    Attributes:
+        request: what was asked; its seed is never None here.
+        seed: the request's, or the one that was drawn.
+        canvas: token ids of the request's canvas, None where a token is to be generated.
+        generated: the positions whose tokens are the answer.
+        length: tokens of the canvas that the network sees, at least len(canvas).
+        schedules: one a sample.
+    """
+
+    request: GenerationRequest
+    seed: int
+    canvas: tuple[int | None, ...]
+    generated: range
+    length: int
+    schedules: tuple[Schedule, ...]
+
+    @property
+    def given(self) -> list[tuple[int, int]]:
+        """(position, token id) of the tokens that are given."""
+        return [(position, token) for position, token in enumerate(self.canvas) if token is not None]
+
+    @property
+    def sub_tokens(self) -> int:
+        """Sub-tokens to reveal, all samples."""
+        return sum(len(group) for schedule in self.schedules for group in schedule.groups)
+
+    @property
+    def network_evaluations(self) -> int:
+        """Network evaluations planned, all samples."""
+        return sum(len(schedule.groups) for schedule in self.schedules)
+
+    @property
+    def idle_steps(self) -> int:
+        """Time steps that reveal nothing and are skipped, all samples."""
+        return sum(schedule.idle_steps for schedule in self.schedules)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The answer of one sample.
+
+    Attributes:
+        index: which sample of the request.
+        text: the generated tokens as text; None without a tokenizer.
+        token_ids: the generated tokens, cut before the end token.
+        finish_reason: "stop" where the end token cut the text.
+    """
+
+    index: int
+    text: str | None
+    token_ids: tuple[int, ...]
+    finish_reason: Literal["length", "stop"]
+
+
+def make_plan(model: Model, request: GenerationRequest) -> Plan:
+    """Check a request against a model and draw its schedules.
+
+    Raises:
+        RequestError: the request can never be served by this model; the error names the field and the limit.
+    """
+    canvas, generated = _lay_out(model, request)
+    length = model.denoiser.length if model.full_canvas else len(canvas)
+    seed = secrets.randbelow(DRAWN_SEED_LIMIT) if request.seed is None else request.seed
+    digits_a_token = model.sub_tokenizer.sub_tokens_per_token
+    holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
+    sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
+    schedules = tuple(_schedule(request, seed, sample, sub_tokens) for sample in range(request.n))
+    return Plan(request, seed, canvas, generated, length, schedules)
+
+
+def initial_state(model: Model, plan: Plan) -> Tensor:
+    """The canvas of a sample before its first reveal: int64 [plan.length, l], the mask id where nothing is known."""
+    digits = model.sub_tokenizer.masked(plan.length)
+    for position, token in plan.given:
+        digits[position] = model.sub_tokenizer.codes[token]
+    return digits
+
+
+def apply(digits: Tensor, reveal: Reveal) -> None:
+    """Write a log entry into its sample's canvas [length, l], in place."""
+    for position, j, digit in reveal.sub_tokens:
+        digits[position, j] = digit
+
+
+def replay(model: Model, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
+    """Rebuild the state of every sample from the plan and the log: one [length, l] a sample."""
+    states = [initial_state(model, plan) for _ in plan.schedules]
+    for reveal in log:
+        apply(states[reveal.sample], reveal)
+    return states
+
+
+def read_sample(model: Model, plan: Plan, index: int, digits: Tensor) -> Sample:
+    """Turn a finished canvas [length, l] into the answer, cut before the model's end token."""
+    span = digits[plan.generated.start : plan.generated.stop]
+    token_ids: list[int] = model.sub_tokenizer.decode(span).tolist()
+    stopped = model.end_token_id in token_ids
+    if stopped:
+        token_ids = token_ids[: token_ids.index(model.end_token_id)]
+    text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
+    return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
+
+
+def _lay_out(model: Model, request: GenerationRequest) -> tuple[tuple[int | None, ...], range]:
+    """Place what is given on the canvas; also say which positions are the answer."""
+    limit = model.denoiser.length
+    if request.canvas is not None:
+        _check_ids(model, "canvas", [token for token in request.canvas if token is not None])
+        if len(request.canvas) > limit:
+            raise RequestError("canvas", f"canvas has {len(request.canvas)} tokens; the model's length is {limit}")
+        return tuple(request.canvas), range(len(request.canvas))
+    prompt = _token_ids(model, "prompt", request.prompt)
+    suffix = _token_ids(model, "suffix", request.suffix)
+    room = limit - len(prompt) - len(suffix)
+    if room < 1:
+        param = "prompt" if len(prompt) >= limit else "suffix"
+        raise RequestError(
+            param,
+            f"prompt ({len(prompt)} tokens) and suffix ({len(suffix)}) leave no room to generate: "
+            f"the model's length is {limit} tokens",
+        )
+    gap = min(DEFAULT_MAX_TOKENS, room) if request.max_tokens is None else request.max_tokens
+    if gap > room:
+        raise RequestError(
+            "max_tokens",
+            f"prompt ({len(prompt)}) + max_tokens ({gap}) + suffix ({len(suffix)}) exceed the model's length, "
+            f"{limit} tokens: max_tokens can be at most {room} here",
+        )
+    return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap)
+
+
+def _token_ids(model: Model, param: str, text_or_ids: TextOrIds) -> list[int]:
+    if isinstance(text_or_ids, list):
+        _check_ids(model, param, text_or_ids)
+        return text_or_ids
+    if not text_or_ids:
+        return []
+    if model.tokenizer is None:
+        raise RequestError(param, f"this model has no tokenizer: {param} must be a list of token ids")
+    try:
+        return model.tokenizer.encode(text_or_ids, add_special_tokens=False).ids
+    except UnicodeEncodeError as error:
+        raise RequestError(param, f"{param} is not valid Unicode: it holds a lone surrogate") from error
+
+
+def _check_ids(model: Model, param: str, ids: list[int]) -> None:
+    limit = model.denoiser.vocabulary_size
+    worst = max(ids, default=0)
+    if worst >= limit:
+        raise RequestError(param, f"{param} holds token id {worst}; the model's ids are 0 … {limit - 1}")
+
+
+def _schedule(request: GenerationRequest, seed: int, sample: int, sub_tokens: Tensor) -> Schedule:
+    times = hitting_times(seed, sample, sub_tokens)
+    if request.sampler.name == "ancestral":
+        steps = request.sampler.steps
+        if steps is None:
+            raise RequestError("sampler.steps", "steps is required for the ancestral sampler")
+        return ancestral(times, sub_tokens, steps)
+    return first_hitting(times, sub_tokens, request.sampler.steps)

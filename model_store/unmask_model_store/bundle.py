@@ -1,0 +1,260 @@
+"""A bundle: one folder that holds a model — `config.json`, `model.safetensors`, `tokenizer.json`, `README.md`."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from unmask_diffusion import Denoiser, MarkovDenoiser, NetworkShape, PrimeDenoiser, SubTokenizer, TableDenoiser
+
+from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, MarkovConfig, PrimeConfig, TableConfig
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FILE = "tokenizer.json"
+CARD_FILE = "README.md"
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class BundleError(ValueError):
+    """A bundle cannot be opened or written; the message names the file and what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An open model. Satisfies `unmask_diffusion.Model`.
+
+    Attributes:
+        path: its folder.
+        name: what the server calls it.
+        config: its checked configuration.
+        denoiser: the network, or a distribution that is known exactly.
+        sub_tokenizer: the table of codes.
+        tokenizer: text ↔ ids, or None: then ids only.
+        dtype: of the blocks' projections.
+        device: where the network runs; exact models stay on the CPU.
+    """
+
+    path: Path
+    name: str
+    config: BundleConfig
+    denoiser: Denoiser
+    sub_tokenizer: SubTokenizer
+    tokenizer: Tokenizer | None
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def end_token_id(self) -> int | None:
+        """The token that ends a text, if there is one."""
+        return self.config.end_token_id
+
+    @property
+    def full_canvas(self) -> bool:
+        """Whether the network always sees its whole length."""
+        return self.config.canvas == "full"
+
+
+def open_bundle(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Bundle:
+    """Open a bundle's folder and check all of it.
+
+    Args:
+        path: the folder.
+        dtype: of the blocks' projections: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies it.
+        device: "cpu", "cuda", or "auto": a GPU where there is one.
+
+    Raises:
+        BundleError: a file is missing or broken, a key unknown, a tensor of another shape, a version not known here.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise BundleError(f"{folder} is not a folder: a bundle is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
+    config = read_config(folder)
+    try:
+        sub_tokenizer = SubTokenizer.from_base(
+            config.vocabulary_size, config.sub_tokens_per_token, config.base, config.codes
+        )
+    except ValueError as error:
+        raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
+    place = resolve_device(device)
+    served_in = resolve_dtype(dtype, place)
+    denoiser = _build_denoiser(folder, config, sub_tokenizer, served_in, place)
+    tokenizer = _read_tokenizer(folder, config)
+    name = config.name or folder.resolve().name
+    return Bundle(folder, name, config, denoiser, sub_tokenizer, tokenizer, served_in, place)
+
+
+def resolve_device(device: str) -> torch.device:
+    """Name → device.
+
+    Raises:
+        BundleError: the name is not known, or there is no such device here.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise BundleError(f"device {device!r} is not one of auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BundleError("device 'cuda' is not available: torch sees no GPU on this machine")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Name → dtype. "auto" asks the processor's flags whether it multiplies bfloat16; nothing is measured.
+
+    Raises:
+        BundleError: the name is not known.
+    """
+    if dtype == "auto":
+        on_gpu = device.type == "cuda"
+        has_bfloat16 = on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if has_bfloat16 else torch.float32
+    if dtype not in DTYPES:
+        raise BundleError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def read_config(folder: Path) -> BundleConfig:
+    """Read and check `config.json`.
+
+    Raises:
+        BundleError: it is missing, not JSON, or a key is unknown, missing or wrong.
+    """
+    file = folder / CONFIG_FILE
+    try:
+        return BUNDLE_CONFIG.validate_json(file.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "table", "markov"))
+        raise BundleError(f"{file}: {key + ': ' if key else ''}{first['msg']}") from error
+
+
+def write_bundle(
+    folder: str | Path,
+    config: BundleConfig,
+    tensors: Mapping[str, Tensor],
+    tokenizer: Tokenizer | None = None,
+    card: str = "",
+    replace: bool = False,
+) -> None:
+    """Write a bundle beside its place and rename it there, so that nothing half-written is ever seen.
+
+    Raises:
+        BundleError: the folder exists already and `replace` is false, or the disk refuses.
+    """
+    target = Path(folder)
+    if target.exists() and not replace:
+        raise BundleError(f"{target} exists already")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target}: cannot be written: {error.strerror}") from error
+    try:
+        (beside / CONFIG_FILE).write_text(_config_json(config))
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside / WEIGHTS_FILE)
+        if tokenizer is not None:
+            tokenizer.save(str(beside / TOKENIZER_FILE))
+        (beside / CARD_FILE).write_text(card)
+        beside.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{target}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _config_json(config: BundleConfig) -> str:
+    return json.dumps(config.model_dump(exclude_none=True), indent=2) + "\n"
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    file = folder / WEIGHTS_FILE
+    try:
+        return load_file(file)
+    except OSError as error:
+        raise BundleError(f"{file}: cannot be read: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise BundleError(f"{file}: is not a safetensors file: {error}") from error
+
+
+def _check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Hold the tensors that were read to the names and shapes that the configuration asks for."""
+    if missing := sorted(shapes.keys() - tensors.keys()):
+        raise BundleError(f"{file}: tensor {missing[0]} is missing")
+    if unknown := sorted(tensors.keys() - shapes.keys()):
+        raise BundleError(f"{file}: tensor {unknown[0]} is not one of this architecture's")
+    for name, shape in shapes.items():
+        if tuple(tensors[name].shape) != shape:
+            found = list(tensors[name].shape)
+            raise BundleError(f"{file}: tensor {name} has the shape {found}; the configuration asks for {list(shape)}")
+        if not tensors[name].is_floating_point():
+            raise BundleError(f"{file}: tensor {name} is {tensors[name].dtype}; floating point is needed")
+        if bool(tensors[name].isnan().any()):
+            raise BundleError(f"{file}: tensor {name} holds NaN")
+
+
+def _build_denoiser(
+    folder: Path, config: BundleConfig, sub_tokenizer: SubTokenizer, dtype: torch.dtype, device: torch.device
+) -> Denoiser:
+    file = folder / WEIGHTS_FILE
+    tensors = _read_tensors(folder)
+    classes = config.vocabulary_size
+    if isinstance(config, TableConfig):
+        _check_tensors(file, tensors, {"log_probabilities": (classes,) * config.length})
+        return TableDenoiser(tensors["log_probabilities"], sub_tokenizer)
+    if isinstance(config, MarkovConfig):
+        _check_tensors(file, tensors, {"log_initial": (classes,), "log_transition": (classes, classes)})
+        return MarkovDenoiser(tensors["log_initial"], tensors["log_transition"], config.length, sub_tokenizer)
+    return _build_network(folder, config, tensors, dtype).to(device)
+
+
+def _build_network(
+    folder: Path, config: PrimeConfig, tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> PrimeDenoiser:
+    try:
+        shape = NetworkShape(
+            config.length,
+            config.vocabulary_size,
+            config.sub_tokens_per_token,
+            config.base,
+            config.hidden_size,
+            config.blocks,
+            config.heads,
+        )
+    except ValueError as error:
+        raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
+    with torch.device("meta"):  # no memory and no random initialisation for weights that are about to be read
+        network = PrimeDenoiser(shape)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    _check_tensors(folder / WEIGHTS_FILE, tensors, expected)
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    network.build_rotary_table()
+    return network.requires_grad_(False).eval().serve_in(dtype)
+
+
+def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:
+    file = folder / TOKENIZER_FILE
+    if not file.exists():
+        return None
+    try:
+        tokenizer: Tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the tokenizers library raises bare Exception
+        raise BundleError(f"{file}: is not a tokenizer: {error}") from error
+    if tokenizer.get_vocab_size() > config.vocabulary_size:
+        raise BundleError(
+            f"{file}: has {tokenizer.get_vocab_size()} tokens; vocabulary_size is {config.vocabulary_size}"
+        )
+    return tokenizer
+

@@ -1,0 +1,19 @@
+"""How plans reach engines and logs reach clients."""
+
+from unmask_service.broker.interface import Broker, Load, QueueFullError
+from unmask_service.broker.memory import MemoryBroker
+from unmask_service.broker.messages import Failed, FailureReason, Finished, Job, LogEntry, Revealed, Started
+
+__all__ = [
+    "Broker",
+    "Failed",
+    "FailureReason",
+    "Finished",
+    "Job",
+    "Load",
+    "LogEntry",
+    "MemoryBroker",
+    "QueueFullError",
+    "Revealed",
+    "Started",
+]

@@ -1,0 +1,62 @@
+"""What travels between API processes and engines: jobs one way, log entries the other."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from unmask_diffusion import Plan, Reveal
+
+FailureReason = Literal["impossible", "engine", "draining"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A plan on its way to an engine.
+
+    Attributes:
+        id: of the generation, as the client knows it.
+        plan: what to do.
+        submitted_at: Unix time, seconds.
+    """
+
+    id: str
+    plan: Plan
+    submitted_at: float
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine has taken the job; `at` is Unix time in seconds here and below."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Revealed:
+    """One network evaluation revealed a group of one sample."""
+
+    at: float
+    reveal: Reveal
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Every sample is complete."""
+
+    at: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The generation ends without an answer.
+
+    Attributes:
+        reason: "impossible" (what was given has probability zero), "engine" (a fault of ours), "draining".
+        message: for the client.
+    """
+
+    at: float
+    reason: FailureReason
+    message: str
+
+
+LogEntry = Started | Revealed | Finished | Failed
