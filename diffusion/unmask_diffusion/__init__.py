@@ -2,7 +2,17 @@
 
 from unmask_diffusion.denoiser import Denoiser, NetworkShape, PrimeDenoiser
 from unmask_diffusion.exact import MarkovDenoiser, TableDenoiser
-from unmask_diffusion.plan import Model, Plan, Reveal, Sample, apply, initial_state, make_plan, read_sample, replay
+from unmask_diffusion.plan import (
+    Model,
+    Plan,
+    Reveal,
+    Sample,
+    apply,
+    initial_state,
+    make_plan,
+    read_sample,
+    replay,
+)
 from unmask_diffusion.request import MAX_SAMPLES, GenerationRequest, RequestError, Sampler
 from unmask_diffusion.sampler import ActiveSample, SampleError, evaluate, sample
 from unmask_diffusion.schedule import Schedule, ancestral, event_of, first_hitting, hitting_times

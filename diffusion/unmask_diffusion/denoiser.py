@@ -126,9 +126,7 @@ def attention_per_sequence(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout
     start = 0
     for length, count in layout.runs:
         stop = start + length * count
-        q_run, k_run, v_run = (
-            part[start:stop].unflatten(0, (count, length)).transpose(1, 2) for part in (q, k, v)
-        )
+        q_run, k_run, v_run = (part[start:stop].unflatten(0, (count, length)).transpose(1, 2) for part in (q, k, v))
         attended = F.scaled_dot_product_attention(q_run, k_run, v_run)
         outputs.append(attended.transpose(1, 2).reshape(stop - start, -1))
         start = stop
@@ -148,9 +146,7 @@ class Block(nn.Module):
         self.mlp_in = nn.Linear(hidden_size, 4 * hidden_size)
         self.mlp_out = nn.Linear(4 * hidden_size, hidden_size)
 
-    def forward(
-        self, x: Tensor, layout: PackedLayout, rotary: tuple[Tensor, Tensor], rows: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, layout: PackedLayout, rotary: tuple[Tensor, Tensor], rows: Tensor | None) -> Tensor:
         """Map the packed residual stream x [R, hidden] to the next; with `rows` [N], to those rows only."""
         qkv = linear(self.norm1(x), self.attn_qkv).unflatten(-1, (3, self.heads, -1))
         q, k, v = qkv.unbind(1)
@@ -229,4 +225,5 @@ class PrimeDenoiser(nn.Module):
         batch, length, _ = sub_tokens.shape
         every_row = torch.arange(length, device=sub_tokens.device)
         features = self.trunk(list(sub_tokens), [every_row] * batch)
-        return self.head(features).unflatten(0, (batch, length))
+        logits: Tensor = self.head(features).unflatten(0, (batch, length))
+        return logits

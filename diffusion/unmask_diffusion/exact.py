@@ -48,10 +48,11 @@ class ExactDenoiser:
         return features
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C]."""
+        """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C]."""
         batch, length, _ = sub_tokens.shape
         features = self.trunk(list(sub_tokens), [torch.arange(length)] * batch)
-        return features.unflatten(0, (batch, length))
+        logits: Tensor = features.unflatten(0, (batch, length))
+        return logits
 
     def _log_posteriors(self, consistent: Tensor, rows: Sequence[Tensor]) -> Tensor:
         """Posteriors from consistent [B, L, C] (0 or 1, float64) for the rows asked for → float64 [N, C]."""
@@ -84,9 +85,7 @@ class TableDenoiser(ExactDenoiser):
 class MarkovDenoiser(ExactDenoiser):
     """A Markov chain x_1 … x_L, given any set of revealed digits, by the forward–backward algorithm."""
 
-    def __init__(
-        self, log_initial: Tensor, log_transition: Tensor, length: int, sub_tokenizer: SubTokenizer
-    ) -> None:
+    def __init__(self, log_initial: Tensor, log_transition: Tensor, length: int, sub_tokenizer: SubTokenizer) -> None:
         """Keep `log_initial` [C] and `log_transition` [C, C] (row: from, column: to); rows need not be normalised."""
         super().__init__(length, sub_tokenizer)
         self.initial = log_initial.double().softmax(0)

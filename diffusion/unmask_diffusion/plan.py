@@ -165,9 +165,10 @@ def read_sample(model: Model, plan: Plan, index: int, digits: Tensor) -> Sample:
     """Turn a finished canvas [length, l] into the answer, cut before the model's end token."""
     span = digits[plan.generated.start : plan.generated.stop]
     token_ids: list[int] = model.sub_tokenizer.decode(span).tolist()
-    stopped = model.end_token_id in token_ids
-    if stopped:
-        token_ids = token_ids[: token_ids.index(model.end_token_id)]
+    end = model.end_token_id
+    stopped = end is not None and end in token_ids
+    if end is not None and stopped:
+        token_ids = token_ids[: token_ids.index(end)]
     text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
     return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
 

@@ -59,11 +59,13 @@ class GenerationRequest(Strict):
         default=None, description="tokens to generate (default: 64, or what still fits)"
     )
     canvas: Annotated[list[TokenId | None], Field(min_length=1)] | None = Field(
-        default=None, description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill"
+        default=None,
+        description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill",
     )
     n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(default=1, description="samples of this request")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
-        default=None, description="the same request with the same seed gives the same tokens; drawn when left out"
+        default=None,
+        description="the same request with the same seed gives the same tokens; drawn when left out",
     )
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
         default=1.0, description="0 takes the most probable class"

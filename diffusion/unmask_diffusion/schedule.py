@@ -5,6 +5,7 @@ independent of all content. Both papers' samplers are one loop over different cu
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ def first_hitting(times: Tensor, sub_tokens: Tensor, groups: int | None) -> Sche
     count = len(order)
     k = count if groups is None else min(groups, count)
     cuts = [count * i // k for i in range(k + 1)] if k else [0]
-    return Schedule(tuple(tuple(order[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)))
+    return Schedule(tuple(tuple(order[a:b]) for a, b in pairwise(cuts)))
 
 
 def ancestral(times: Tensor, sub_tokens: Tensor, steps: int) -> Schedule:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 def smallest_base(vocabulary_size: int, sub_tokens_per_token: int) -> int:
     """The smallest b with b ** l ≥ C, in integers (a float root gives 6 for C = 3125, l = 5)."""
-    base = max(1, round(vocabulary_size ** (1 / sub_tokens_per_token)) - 1)
+    base: int = max(1, round(vocabulary_size ** (1 / sub_tokens_per_token)) - 1)
     while base**sub_tokens_per_token < vocabulary_size:
         base += 1
     return base

@@ -1,6 +1,14 @@
 """A model on disk: the bundle format, safe loading, and where bundles are found."""
 
-from unmask_model_store.bundle import Bundle, BundleError, open_bundle, read_config, resolve_device, resolve_dtype, write_bundle
+from unmask_model_store.bundle import (
+    Bundle,
+    BundleError,
+    open_bundle,
+    read_config,
+    resolve_device,
+    resolve_dtype,
+    write_bundle,
+)
 from unmask_model_store.config import BundleConfig, MarkovConfig, PrimeConfig, TableConfig
 from unmask_model_store.store import SHIPPED_MODEL, find_bundle, list_bundles
 

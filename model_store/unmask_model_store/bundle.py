@@ -13,7 +13,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from unmask_diffusion import Denoiser, MarkovDenoiser, NetworkShape, PrimeDenoiser, SubTokenizer, TableDenoiser
+from unmask_diffusion import (
+    Denoiser,
+    MarkovDenoiser,
+    NetworkShape,
+    PrimeDenoiser,
+    SubTokenizer,
+    TableDenoiser,
+)
 
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, MarkovConfig, PrimeConfig, TableConfig
 
@@ -257,4 +264,3 @@ def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:
             f"{file}: has {tokenizer.get_vocab_size()} tokens; vocabulary_size is {config.vocabulary_size}"
         )
     return tokenizer
-

@@ -4,7 +4,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-FORMAT_VERSION = 1
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -27,7 +26,7 @@ class CommonConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
     length: Positive
     vocabulary_size: Annotated[int, Field(ge=2, le=2**31 - 1)]

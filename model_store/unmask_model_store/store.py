@@ -35,7 +35,7 @@ def find_bundle(name_or_path: str, model_dir: Path) -> Path:
 
 def list_bundles(model_dir: Path) -> dict[str, Path]:
     """Folder names and paths of the bundles that ship and of those in `model_dir`, which win."""
-    found = {}
+    found: dict[str, Path] = {}
     for root in (SHIPPED_BUNDLES, model_dir):
         if root.is_dir():
             found |= {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG_FILE).is_file()}

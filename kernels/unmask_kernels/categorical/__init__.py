@@ -7,6 +7,7 @@ from unmask_kernels.categorical.blocks import Rows, draw_in_blocks
 from unmask_kernels.errors import InvalidLogitsError, NoCandidateError
 
 
+@torch.no_grad()
 def draw(
     logits: Tensor,
     revealed: Tensor,
@@ -68,19 +69,17 @@ def _checked(
     if revealed.shape != (len(logits), codes.shape[1]):
         msg = f"revealed must be [{len(logits)}, {codes.shape[1]}], not {list(revealed.shape)}"
         raise ValueError(msg)
-    rows, device = (len(logits),), logits.device
-    heat = torch.as_tensor(temperature, dtype=torch.float64, device=device).expand(rows)
+    rows = (len(logits),)
+    heat = torch.as_tensor(temperature, dtype=torch.float64, device=logits.device).expand(rows)
+    top_k = torch.zeros_like(seeds) if top_k is None else top_k
+    top_p = torch.ones_like(heat) if top_p is None else top_p.double()
     for name, value in (("seeds", seeds), ("events", events), ("top_k", top_k), ("top_p", top_p)):
-        if value is not None and value.shape != rows:
-            msg = f"{name} must be [{len(logits)}], not {list(value.shape)}"
+        if value.shape != rows:
+            msg = f"{name} must be {list(rows)}, not {list(value.shape)}"
             raise ValueError(msg)
     if not bool((heat.isfinite() & (heat >= 0)).all()):
         msg = f"temperatures must be finite and not negative: {heat.tolist()}"
         raise ValueError(msg)
-    if top_k is None and top_p is None:
-        return Rows(logits, revealed, seeds, events, heat)
-    top_k = torch.zeros_like(seeds) if top_k is None else top_k
-    top_p = torch.ones_like(heat) if top_p is None else top_p.double()
     return Rows(logits, revealed, seeds, events, heat, top_k, top_p)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,8 +12,8 @@ from unmask_kernels.categorical.noise import gumbel_from_words
 from unmask_kernels.consistency import agrees
 from unmask_kernels.philox import random_words
 
-# Elements of one block. On a CPU the block's buffers stay in cache and two threads share it (torch does not
-# split less than 32768 elements); elsewhere a launch has to be worth its while. No result depends on these.
+# Elements of one block. On a CPU the block's buffers stay in cache; elsewhere a launch has to be worth its while.
+# No result depends on these.
 _NOISE_BLOCK = {"cpu": 1 << 16}
 _NOISE_BLOCK_ELSEWHERE = 1 << 22
 _ROWS_BLOCK = 1 << 20
@@ -27,8 +28,8 @@ class Rows:
     seeds: Tensor  # int64 [N]
     events: Tensor  # int64 [N]
     temperature: Tensor  # float64 [N]
-    top_k: Tensor | None = None  # int64 [N]; None where no row filters
-    top_p: Tensor | None = None  # float64 [N]; None where no row filters
+    top_k: Tensor  # int64 [N]
+    top_p: Tensor  # float64 [N]
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -37,8 +38,7 @@ class Rows:
         """Return the rows of an ascending index; all of them without a copy."""
         if len(index) == len(self):
             return self
-        values = (getattr(self, field.name) for field in fields(self))
-        return Rows(*(None if value is None else value[index] for value in values))
+        return Rows(*(getattr(self, field.name)[index] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -75,31 +75,41 @@ def draw_in_blocks(rows: Rows, codes: Tensor) -> tuple[Tensor, Tensor]:
     """
     classes = torch.full_like(rows.seeds, -1)
     highest = torch.full_like(rows.temperature, -torch.inf)
-    for index in _alike(rows, codes):
-        classes[index], highest[index] = _draw_alike(rows.take(index), codes)
+    for path, index in _alike(rows, codes):
+        classes[index], highest[index] = _draw_alike(rows.take(index), codes, path)
     return classes, highest
 
 
-def _alike(rows: Rows, codes: Tensor) -> Iterator[Tensor]:
+class Path(NamedTuple):
+    """What rows have in common that are drawn together."""
+
+    revealed: int  # digits: so rows have about as many candidates
+    greedy: bool
+    filtered: bool
+
+
+def _alike(rows: Rows, codes: Tensor) -> Iterator[tuple[Path, Tensor]]:
     """Split the rows into those that take the same path, then into pieces of bounded size."""
-    path = (rows.revealed <= codes.max()).sum(1) * 4 + (rows.temperature == 0) * 2
-    if rows.top_k is not None and rows.top_p is not None:
-        path += (rows.top_k > 0) | (rows.top_p < 1)
-    for value in path.unique().tolist():
-        index = (path == value).nonzero()[:, 0]
-        yield from index.split(max(1, _ROWS_BLOCK // len(codes)))
+    revealed = (rows.revealed <= codes.max()).sum(1)
+    filtered = (rows.top_k > 0) | (rows.top_p < 1)
+    members: dict[Path, list[int]] = {}
+    each = zip(revealed.tolist(), rows.temperature.tolist(), filtered.tolist(), strict=True)
+    for row, (count, temperature, some) in enumerate(each):
+        members.setdefault(Path(count, temperature == 0, some), []).append(row)
+    for path, index in members.items():
+        pieces = torch.tensor(index, device=codes.device).split(max(1, _ROWS_BLOCK // len(codes)))
+        yield from ((path, piece) for piece in pieces)
 
 
-def _draw_alike(rows: Rows, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Draw rows that have as many digits revealed and agree in what is on and what is off."""
-    every_class = torch.arange(len(codes), device=codes.device)[None]
-    candidates = Candidates(every_class, rows.logits)
-    if (rows.revealed[0] <= codes.max()).any():
+def _draw_alike(rows: Rows, codes: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+    """Draw the rows of one path."""
+    candidates = Candidates(torch.arange(len(codes), device=codes.device)[None], rows.logits)
+    if path.revealed:
         candidates = candidates.keep(agrees(rows.revealed, codes))
     highest = candidates.scores.amax(1).double()
-    if rows.temperature[0] == 0:
+    if path.greedy:
         return candidates.at(candidates.scores.argmax(1)), highest
-    if rows.top_k is not None and rows.top_p is not None and (rows.top_k[0] > 0 or rows.top_p[0] < 1):
+    if path.filtered:
         scaled = _scale(candidates.scores, highest, rows.temperature)
         candidates = candidates.keep(keep_likely(scaled, rows.top_k, rows.top_p))
     return candidates.at(_race(candidates, highest, rows)), highest
@@ -114,14 +124,16 @@ def _race(candidates: Candidates, highest: Tensor, rows: Rows) -> Tensor:
     """Return the column that wins the Gumbel-max of each row, int64 [n]."""
     width = candidates.scores.shape[1]
     block = _NOISE_BLOCK.get(rows.logits.device.type, _NOISE_BLOCK_ELSEWHERE)
+    height = max(1, block // width)
     winners = []
-    for part in torch.arange(len(rows), device=highest.device).split(max(1, block // width)):
-        few = slice(int(part[0]), int(part[-1]) + 1)
-        best, winner = highest.new_full((len(part),), -torch.inf), part.new_zeros(len(part))
+    for top in range(0, len(rows), height):
+        few = slice(top, top + height)
+        best = torch.full_like(highest[few], -torch.inf)
+        winner = torch.zeros_like(rows.seeds[few])
         for start in range(0, width, block):
             some = slice(start, start + block)
-            ids = candidates.classes[few if len(candidates.classes) > 1 else slice(None), some]
-            words = random_words(rows.seeds[few, None], rows.events[few, None], ids)
+            classes = candidates.classes[few if len(candidates.classes) > 1 else slice(None), some]
+            words = random_words(rows.seeds[few, None], rows.events[few, None], classes)
             noisy = _scale(candidates.scores[few, some], highest[few], rows.temperature[few])
             value, column = noisy.add_(gumbel_from_words(*words)).max(1)
             winner = torch.where(value > best, column + start, winner)

@@ -11,7 +11,8 @@ def fixed_tile_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     """Return `x @ weight.T + bias`; a row's bits don't depend on the other rows, nor on how many there are.
 
     Libraries pick another kernel for few rows, and another kernel adds in another order. So the rows are filled
-    up with zeros to a multiple of TILE.
+    up with zeros to a multiple of TILE. On a GPU the choice depends on larger counts too: there every product
+    has exactly TILE rows.
 
     Args:
         x: [M, K].
@@ -22,7 +23,7 @@ def fixed_tile_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
         [M, N].
     """
     missing = -len(x) % TILE
-    if not missing:
-        return F.linear(x, weight, bias)
-    padded = torch.cat([x, x.new_zeros(missing, x.shape[1])])
-    return F.linear(padded, weight, bias)[: len(x)]
+    padded = torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
+    if x.device.type == "cpu" or len(padded) == TILE:
+        return F.linear(padded, weight, bias)[: len(x)]
+    return torch.cat([F.linear(tile, weight, bias) for tile in padded.split(TILE)])[: len(x)]

@@ -5,7 +5,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from unmask_kernels.philox.in_place import first_two_words
+from unmask_kernels.philox.cpu import first_two_words
 from unmask_kernels.philox.reference import halves, philox_4x32
 
 
@@ -32,7 +32,10 @@ def random_words(
     """
     event_low, event_high = halves(events)
     tag = torch.full((), int(purpose), dtype=torch.int64, device=events.device)
-    return first_two_words((indices, event_low, event_high, tag), halves(seeds))
+    counter, key = (indices, event_low, event_high, tag), halves(seeds)
+    if events.device.type == "cpu":
+        return first_two_words(counter, key)
+    return philox_4x32(counter, key)[:2]
 
 
 def uniform_from_words(high: Tensor, low: Tensor) -> Tensor:
@@ -45,9 +48,7 @@ def uniform_from_words(high: Tensor, low: Tensor) -> Tensor:
     return value.mul_(2.0**-64).clamp_(max=1 - 2.0**-53)
 
 
-def random_uniform(
-    seeds: Tensor, events: Tensor, indices: Tensor, purpose: Purpose = Purpose.DRAW
-) -> Tensor:
+def random_uniform(seeds: Tensor, events: Tensor, indices: Tensor, purpose: Purpose = Purpose.DRAW) -> Tensor:
     """Return float64 numbers in the open interval (0, 1), one for each (seed, event, index, purpose)."""
     return uniform_from_words(*random_words(seeds, events, indices, purpose))
 

@@ -114,7 +114,7 @@ class Engine:
         return turn
 
     async def _evaluate(self, samples: Sequence[ActiveSample]) -> Sequence[Reveal | SampleError]:
-        """Evaluate off the event loop. A failure of the engine's own ends all that run with an error, and it goes on."""
+        """Evaluate off the event loop; a fault of the engine's own ends all that run with an error."""
         if not samples:
             return []
         begun = time.perf_counter()

@@ -1,0 +1,101 @@
+"""What a model is worth: the valid bound on held-out text, whether it copies, the share of its texts that hold."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from unmask_diffusion import Denoiser, PrimeDenoiser, SubTokenizer, sample
+
+from training.network import features
+from training.objective import Objective, corrupt, spread_rates, token_losses
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what text needs, in the shape that the sampler asks for (`unmask_diffusion.Model`)."""
+
+    denoiser: Denoiser
+    sub_tokenizer: SubTokenizer
+    tokenizer: Tokenizer
+    end_token_id: int | None
+    full_canvas: bool = False
+
+
+@torch.no_grad()
+def held_out_loss(
+    network: PrimeDenoiser, codes: Tensor, ids: Tensor, objective: Objective, seed: int, precision: torch.dtype
+) -> float:
+    """Estimate the mean loss of canvases ids [N, L] in nats a canvas: with `marginals` the valid bound.
+
+    Every canvas is masked once; the counts of masked sub-tokens are spread evenly over all canvases.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    corrupted = corrupt(codes[ids], network.shape.base, spread_rates(len(ids), 0, generator), generator)
+    total = 0.0
+    for start in range(0, len(ids), BATCH):
+        part = slice(start, start + BATCH)
+        hidden = corrupted.hidden[part].flatten(0, 1)
+        rows = hidden.any(-1).nonzero()[:, 0]
+        x = features(network, corrupted.digits[part], rows, precision)
+        for chunk in range(0, len(rows), 512):
+            chosen = rows[chunk : chunk + 512]
+            logits = network.head(x[chunk : chunk + 512])
+            losses = token_losses(logits, ids[part].flatten()[chosen], hidden[chosen], codes, objective)
+            weights = corrupted.weights[part].repeat_interleave(ids.shape[1])[chosen]
+            total += float((losses * weights).sum())
+    return total * ids.shape[1]
+
+
+@torch.no_grad()
+def share_copied(network: PrimeDenoiser, codes: Tensor, ids: Tensor, among: set[int]) -> float:
+    """Hide one of several mentions of a word, leave everything else visible: how often is it the most probable class?
+
+    Args:
+        network: the model. codes: its classes' digits.
+        ids: int64 [N, L].
+        among: the words that are asked for, for example all names.
+    """
+    canvases, rows, answers = [], [], []
+    for line in ids.tolist():
+        mentions = Counter(token for token in line if token in among)
+        for word in (word for word, count in mentions.items() if count >= 3):
+            position = [i for i, token in enumerate(line) if token == word][mentions[word] // 2]
+            digits = codes[torch.tensor(line)].clone()
+            digits[position] = network.shape.base
+            canvases.append(digits)
+            rows.append(torch.tensor([position]))
+            answers.append(word)
+    if not canvases:
+        return float("nan")
+    right = 0
+    for start in range(0, len(canvases), BATCH):
+        part = slice(start, start + BATCH)
+        best = network.head(network.trunk(canvases[part], rows[part])).argmax(-1)
+        right += int((best == torch.tensor(answers[part])).sum())
+    return right / len(canvases)
+
+
+def free_samples(model: Model, count: int, seed: int, length: int | None = None, steps: int | None = None) -> list[str]:
+    """Texts from nothing at temperature 1 by the exact first-hitting sampler (or in `steps` groups)."""
+    texts: list[str] = []
+    while len(texts) < count:
+        drawn = sample(
+            model,
+            max_tokens=length or model.denoiser.length,
+            n=min(64, count - len(texts)),
+            seed=seed + len(texts),
+            sampler={"name": "first_hitting", "steps": steps},
+        )
+        texts += [each.text or "" for each in drawn]
+    return texts
+
+
+def share_consistent(texts: Sequence[str], broken_rule: Callable[[str], str | None]) -> tuple[float, Counter[str]]:
+    """The share of texts that break no rule, and how often each rule is the first to break."""
+    verdicts = [broken_rule(text) for text in texts]
+    return sum(v is None for v in verdicts) / len(verdicts), Counter(v for v in verdicts if v is not None)
