@@ -1,7 +1,17 @@
-"""What all tests share."""
+"""What all tests share: reproducible examples, and servers that start once, when the first test asks for them."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch import nn
+from unmask_diffusion import NetworkShape
+from unmask_model_store import MarkovConfig, PrimeConfig, TableConfig, write_bundle
+
+from tests.helpers import END_TOKEN, byte_tokenizer, random_chain, random_network, random_table
+from tests.helpers_server import Server
 
 # Examples are drawn the same way each time; a slow machine is no reason to fail.
 settings.register_profile(
@@ -11,3 +21,79 @@ settings.load_profile("repeatable")
 
 # one thread: the tensors here are tiny, and other processes want the cores too
 torch.set_num_threads(1)
+
+TABLE_SEED = 31
+CHAIN_SEED = 32
+
+
+def possible_table() -> torch.Tensor:
+    """The table that is served: 4 classes, 2 tokens; a sequence never begins with class 3."""
+    table = random_table(4, 2, TABLE_SEED)
+    table[3, :] = -torch.inf
+    return table.flatten().log_softmax(0).view(4, 4)
+
+
+@pytest.fixture(scope="session")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of bundles: `writer` (a random network with a tokenizer), `table`, `chain` and `long-chain`."""
+    folder = tmp_path_factory.mktemp("bundles")
+    _write_writer(folder / "writer")
+    table = TableConfig(architecture="table", length=2, vocabulary_size=4, sub_tokens_per_token=2, base=2)
+    write_bundle(folder / "table", table, {"log_probabilities": possible_table().float()})
+    for name, length, classes in (("chain", 64, 4), ("long-chain", 1024, 8)):
+        initial, transition = random_chain(classes, CHAIN_SEED)
+        markov = MarkovConfig(
+            architecture="markov", length=length, vocabulary_size=classes, sub_tokens_per_token=2, base=3
+        )
+        write_bundle(folder / name, markov, {"log_initial": initial.float(), "log_transition": transition.float()})
+    return folder
+
+
+def _write_writer(folder: Path) -> None:
+    """260 tokens in 2 digits of base 17, so that some codes name no token; the end token is likely."""
+    tokenizer = byte_tokenizer()
+    end = tokenizer.token_to_id(END_TOKEN)
+    classes = tokenizer.get_vocab_size()
+    network = random_network(NetworkShape(24, classes, 2, 17, hidden_size=32, blocks=2, heads=4))
+    with torch.no_grad():
+        nn.init.normal_(network.output.weight, std=0.2, generator=torch.Generator().manual_seed(1))
+        network.output.bias[end] += 3
+    config = PrimeConfig(
+        architecture="prime",
+        length=24,
+        vocabulary_size=classes,
+        sub_tokens_per_token=2,
+        base=17,
+        hidden_size=32,
+        blocks=2,
+        heads=4,
+        canvas="as_requested",
+        end_token_id=end,
+    )
+    write_bundle(folder, config, dict(network.state_dict()), tokenizer, card="# A random network\n")
+
+
+def _served(model: Path) -> Iterator[Server]:
+    with Server(model) as server:
+        yield server.until_ready()
+
+
+@pytest.fixture(scope="session")
+def writer(bundles: Path) -> Iterator[Server]:
+    yield from _served(bundles / "writer")
+
+
+@pytest.fixture(scope="session")
+def table(bundles: Path) -> Iterator[Server]:
+    yield from _served(bundles / "table")
+
+
+@pytest.fixture(scope="session")
+def chain(bundles: Path) -> Iterator[Server]:
+    yield from _served(bundles / "chain")
+
+
+@pytest.fixture(scope="session")
+def long_chain(bundles: Path) -> Iterator[Server]:
+    """Its whole canvas takes 2048 evaluations: long enough that nothing ends by itself while a test looks."""
+    yield from _served(bundles / "long-chain")

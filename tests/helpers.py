@@ -94,7 +94,7 @@ def prime_model(
     return ToyModel(network, sub_tokenizer, full_canvas=full_canvas)
 
 
-END_TOKEN = "<|end|>"
+END_TOKEN = "<|end|>"  # noqa: S105 — no password
 
 
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = (("t", "h"), ("th", "e"), ("Ġ", "the"))) -> Tokenizer:
@@ -161,7 +161,7 @@ def chi_square_p(counts: Mapping[tuple[int, ...], int], probabilities: Mapping[t
 
 
 def transition_p(chains: Iterable[Sequence[int]], transition: Tensor) -> float:
-    """p-value of a Markov chain's transition counts under the true transition [C, C] (chi-square, C (C - 1) degrees)."""
+    """p-value of a Markov chain's transition counts under the true [C, C]: chi-square, C (C - 1) degrees of freedom."""
     classes = len(transition)
     counts = torch.zeros(classes, classes, dtype=torch.float64)
     for chain in chains:

@@ -94,16 +94,18 @@ class MarkovDenoiser(ExactDenoiser):
         self._forward_weight = self.transition.T.contiguous()
 
     def _log_posteriors(self, consistent: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        forward = [_scaled(self.initial * consistent[:, 0])]
+        forward = torch.empty_like(consistent)
+        forward[:, 0] = message = _scaled(self.initial * consistent[:, 0])
         for position in range(1, self.length):
-            step = fixed_tile_linear(forward[-1], self._forward_weight, None)
-            forward.append(_scaled(step * consistent[:, position]))
-        backward = [torch.ones_like(forward[0])]
+            message = _scaled(fixed_tile_linear(message, self._forward_weight) * consistent[:, position])
+            forward[:, position] = message
+        backward = torch.empty_like(consistent)
+        backward[:, -1] = message = torch.ones_like(message)
         for position in range(self.length - 1, 0, -1):
-            step = fixed_tile_linear(backward[-1] * consistent[:, position], self._backward_weight, None)
-            backward.append(_scaled(step))
-        log_posteriors = torch.stack(forward, 1).log() + torch.stack(backward[::-1], 1).log()
-        return torch.cat([posterior[r] for posterior, r in zip(log_posteriors, rows, strict=True)])
+            message = _scaled(fixed_tile_linear(message * consistent[:, position], self._backward_weight))
+            backward[:, position - 1] = message
+        asked = torch.cat([r + self.length * canvas for canvas, r in enumerate(rows)])
+        return forward.flatten(0, 1)[asked].log() + backward.flatten(0, 1)[asked].log()
 
 
 def _scaled(weights: Tensor) -> Tensor:

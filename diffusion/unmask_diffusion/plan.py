@@ -70,8 +70,8 @@ class Plan:
     """A request with its seed, its canvas and the schedule of each sample: everything but the tokens.
 
     Attributes:
-        request: what was asked; its seed is never None here.
-        seed: the request's, or the one that was drawn.
+        request: what was asked, with its seed: asking it again gives the same plan.
+        seed: the request's, or the one that was drawn for it.
         canvas: token ids of the request's canvas, None where a token is to be generated.
         generated: the positions whose tokens are the answer.
         length: tokens of the canvas that the network sees, at least len(canvas).
@@ -136,7 +136,7 @@ def make_plan(model: Model, request: GenerationRequest) -> Plan:
     holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
     sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
     schedules = tuple(_schedule(request, seed, sample, sub_tokens) for sample in range(request.n))
-    return Plan(request, seed, canvas, generated, length, schedules)
+    return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
 
 
 def initial_state(model: Model, plan: Plan) -> Tensor:

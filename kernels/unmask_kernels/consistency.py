@@ -14,8 +14,8 @@ def agrees(revealed: Tensor, codes: Tensor) -> Tensor:
     Returns:
         bool [N, C]; a row without revealed digits is all true.
     """
-    masked = revealed > codes.max()
+    shown = revealed <= codes.max()
     result = torch.ones(len(revealed), len(codes), dtype=torch.bool, device=codes.device)
-    for digits, shown, hidden in zip(codes.T.contiguous(), revealed.T, masked.T, strict=True):
-        result &= (shown[:, None] == digits) | hidden[:, None]
+    for place in shown.any(0).nonzero()[:, 0].tolist():
+        result &= (revealed[:, place, None] == codes[:, place]) | ~shown[:, place, None]
     return result

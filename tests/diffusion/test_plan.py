@@ -33,7 +33,7 @@ WRITER = dataclasses.replace(
 
 ids = st.lists(st.integers(0, 29), max_size=8)
 canvases = st.lists(st.none() | st.integers(0, 29), min_size=1, max_size=24)
-samplers = st.one_of(
+samplers: st.SearchStrategy[dict[str, Any]] = st.one_of(
     st.just({}),
     st.fixed_dictionaries({"steps": st.none() | st.integers(1, 60)}),
     st.fixed_dictionaries({"name": st.just("ancestral"), "steps": st.integers(1, 60)}),
@@ -54,9 +54,7 @@ def test_prompt_gap_and_suffix_lie_side_by_side(
 
 
 @given(canvases, st.integers(1, 3), samplers)
-def test_every_hole_and_nothing_else_is_scheduled(
-    canvas: list[int | None], n: int, sampler: dict[str, Any]
-) -> None:
+def test_every_hole_and_nothing_else_is_scheduled(canvas: list[int | None], n: int, sampler: dict[str, Any]) -> None:
     plan = plan_for(SHORT, canvas=canvas, n=n, sampler=sampler)
     holes = [position * 2 + j for position, token in enumerate(canvas) if token is None for j in (0, 1)]
     for schedule in plan.schedules:

@@ -66,7 +66,6 @@ def test_what_is_known_stays_and_the_group_is_what_is_revealed(
         assert torch.equal(active.digits[known], before[known])
         assert int((active.digits != before).sum()) == len(group)
     answer = read_sample(PRIME, plan, 0, active.digits).token_ids
-    assert all(token in (given, None) or given is None for token, given in zip(answer, canvas, strict=True))
     assert all(given is None or token == given for token, given in zip(answer, canvas, strict=True))
 
 
@@ -135,6 +134,9 @@ def test_sample_raises_for_what_cannot_be() -> None:
 # --- alone and in company ------------------------------------------------------------------------------------------
 
 
+FILTERS: list[dict[str, Any]] = [{}, {}, {"temperature": 0.5}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.8}]
+
+
 def varied_plans(model: ToyModel, count: int, longest: int) -> list[Plan]:
     """Requests of all lengths and kinds, with n = 1 or 2."""
     chance = random.Random(count)
@@ -145,7 +147,9 @@ def varied_plans(model: ToyModel, count: int, longest: int) -> list[Plan]:
         canvas: list[int | None] = [None] * (length - given)
         for _ in range(given):
             canvas.insert(chance.randint(0, len(canvas)), chance.randrange(model.denoiser.vocabulary_size))
-        filters = chance.choice([{}, {}, {"temperature": 0.5}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.8}])
+        filters: dict[str, Any] = chance.choice(
+            [{}, {}, {"temperature": 0.5}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.8}]
+        )
         sampler = chance.choice(SAMPLERS)
         plans.append(plan_for(model, canvas=canvas, n=chance.choice([1, 2]), seed=seed, sampler=sampler, **filters))
     return plans
@@ -190,7 +194,9 @@ def test_logits_are_the_same_bits_alone_and_among_others(name: str) -> None:
     canvases = []
     for length in [1, 2, 3, 5, 7, 7, 8, 16, 23, 24, 24, *range(1, 23)]:
         digits = model.sub_tokenizer.codes[torch.randint(30, (length,), generator=generator)]
-        canvases.append(digits.masked_fill(torch.rand(digits.shape, generator=generator) < 0.6, model.sub_tokenizer.mask_id))
+        canvases.append(
+            digits.masked_fill(torch.rand(digits.shape, generator=generator) < 0.6, model.sub_tokenizer.mask_id)
+        )
     rows = [torch.arange(len(canvas))[:: 1 + i % 3] for i, canvas in enumerate(canvases)]
     together = model.denoiser.head(model.denoiser.trunk(canvases, rows))
     start = 0
@@ -204,7 +210,9 @@ def test_rows_are_read_in_the_order_asked_for() -> None:
     canvases = [PRIME.sub_tokenizer.codes[torch.arange(length)] for length in (5, 3, 8, 5)]
     rows = [torch.tensor(r) for r in ([4, 0], [1], [], [2, 2, 3])]
     features = PRIME.denoiser.trunk(canvases, [r.long() for r in rows])
-    expected = [PRIME.denoiser.trunk([c], [torch.arange(len(c))])[r.long()] for c, r in zip(canvases, rows, strict=True)]
+    expected = [
+        PRIME.denoiser.trunk([c], [torch.arange(len(c))])[r.long()] for c, r in zip(canvases, rows, strict=True)
+    ]
     assert torch.equal(features, torch.cat(expected))
 
 
@@ -247,7 +255,7 @@ def test_an_impossible_conditioning_ends_its_own_sample_alone() -> None:
     (error,) = alone
     assert isinstance(error, SampleError)
     assert error.impossible
-    with pytest.raises(ValueError, match="probability|impossible|possible"):
+    with pytest.raises(ValueError, match=r"probability|possible"):
         sample(model, canvas=[1, None], seed=9)
 
 

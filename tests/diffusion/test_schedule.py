@@ -105,7 +105,7 @@ def test_other_seeds_and_samples_have_other_times() -> None:
 
 @pytest.mark.parametrize(("count", "steps"), [(16, 16), (64, 16), (16, 64), (40, 1), (1, 12)])
 def test_idle_steps_are_those_of_proposition_a1(count: int, steps: int) -> None:
-    """Mean of 800 schedules against T (1 - 1/T)^n; the variance is that of empty boxes. False alarms: 1e-5 (|z| 4.42)."""
+    """Mean of 800 schedules against T (1 - 1/T)^n; the variance is that of empty boxes; 4.42 sigma: 1e-5."""
     trials = 800
     places = torch.arange(count)
     idle = [ancestral(hitting_times(seed, seed % 3, places), places, steps).idle_steps for seed in range(trials)]

@@ -50,7 +50,7 @@ def test_digit_tuples_that_name_no_token_are_refused(sub_tokenizer: SubTokenizer
     if state in names:
         assert int(sub_tokenizer.decode(torch.tensor(state))) == names.index(state)
     else:
-        with pytest.raises(ValueError, match="name no token|fully revealed"):
+        with pytest.raises(ValueError, match=r"name no token|fully revealed"):
             sub_tokenizer.decode(torch.tensor(state))
 
 
@@ -122,7 +122,7 @@ def test_tables_that_are_no_code_are_refused(codes: torch.Tensor, base: int, why
 
 @pytest.mark.parametrize("permutation", [[0, 1, 2], [0, 1, 2, 9], [0, 1, 2, -1], [0, 1, 2, 2]])
 def test_permutations_that_do_not_fit_are_refused(permutation: list[int]) -> None:
-    with pytest.raises(ValueError, match="permutation|share"):
+    with pytest.raises(ValueError, match=r"permutation|share"):
         SubTokenizer.from_base(4, 2, 3, permutation)
 
 

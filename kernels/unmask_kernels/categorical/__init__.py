@@ -69,6 +69,9 @@ def _checked(
     if revealed.shape != (len(logits), codes.shape[1]):
         msg = f"revealed must be [{len(logits)}, {codes.shape[1]}], not {list(revealed.shape)}"
         raise ValueError(msg)
+    if seeds.dtype != torch.int64 or events.dtype != torch.int64:
+        msg = f"seeds and events must be int64, not {seeds.dtype} and {events.dtype}"
+        raise ValueError(msg)
     rows = (len(logits),)
     heat = torch.as_tensor(temperature, dtype=torch.float64, device=logits.device).expand(rows)
     top_k = torch.zeros_like(seeds) if top_k is None else top_k

@@ -117,7 +117,7 @@ def _draw_alike(rows: Rows, codes: Tensor, path: Path) -> tuple[Tensor, Tensor]:
 
 def _scale(scores: Tensor, highest: Tensor, temperature: Tensor) -> Tensor:
     """(score - highest) / temperature, float64: the likeliest class is at 0, where a sum with noise is exact."""
-    return scores.double().sub_(highest[:, None]).div_(temperature[:, None])
+    return (scores - highest[:, None]).div_(temperature[:, None])
 
 
 def _race(candidates: Candidates, highest: Tensor, rows: Rows) -> Tensor:

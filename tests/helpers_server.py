@@ -1,0 +1,271 @@
+"""A real server process on a real port, and a client that takes nothing on trust."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+UNMASK = Path(sys.executable).with_name("unmask")
+# guards against a hanging server, not measures of a good one
+START_SECONDS = 120.0
+ANSWER_SECONDS = 120.0
+
+Body = dict[str, Any]
+
+
+def environment() -> dict[str, str]:
+    """This process's, without settings of its own and with one thread for the arithmetic."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UNMASK_")}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def unmask(*arguments: str | Path, seconds: float = START_SECONDS) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [UNMASK, *arguments], env=environment(), capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+class Server:
+    """`unmask serve` as a process."""
+
+    def __init__(self, model: Path, *options: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 — closed in `close`
+        command: list[str | Path] = [UNMASK, "serve", "--model", model, "--port", str(self.port), *options]
+        self.process = subprocess.Popen(command, env=environment(), stdout=self._output, stderr=self._output)
+        self.http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        self._output.close()
+
+    def output(self) -> str:
+        self._output.seek(0)
+        return self._output.read()
+
+    def until_ready(self) -> Self:
+        wait_for(lambda: self.status_of("/ready") == 200, START_SECONDS, self._alive)
+        return self
+
+    def status_of(self, path: str) -> int | None:
+        """The status of a GET on a connection of its own; None where nobody answers."""
+        try:
+            return httpx.get(self.url + path, timeout=ANSWER_SECONDS).status_code
+        except httpx.TransportError:
+            return None
+
+    def _alive(self) -> None:
+        assert self.process.poll() is None, f"exit code {self.process.returncode}: {self.output()}"
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def generate(self, **body: Any) -> Body:  # noqa: ANN401 — JSON
+        """The answer to a request that must succeed."""
+        response = self.http.post("/generate", json=body)
+        assert response.status_code == 200, response.text
+        answer: Body = response.json()
+        return answer
+
+    def post_raw(self, content: bytes | Iterator[bytes], **headers: str) -> httpx.Response:
+        sent = {"content-type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+        return self.http.post("/generate", content=content, headers=sent)
+
+    def stream(self, **body: Any) -> "Stream":  # noqa: ANN401 — JSON
+        """All events of a request that must succeed."""
+        with self.http.stream("POST", "/generate", json=body | {"stream": True}) as response:
+            assert response.status_code == 200, response.read()
+            assert response.headers["content-type"].partition(";")[0] == "text/event-stream"
+            return Stream(list(parse_events(response.iter_lines())))
+
+    def metric(self, name: str) -> float:
+        text = self.http.get("/metrics").text
+        lines = [line for line in text.splitlines() if line.partition(" ")[0] == name]
+        assert len(lines) == 1, f"{name} in /metrics: {lines}"
+        return float(lines[0].split()[1])
+
+    def until_idle(self) -> None:
+        """Wait until no request runs or waits."""
+        gauges = ("unmask_requests_running", "unmask_requests_waiting")
+        wait_for(lambda: not any(self.metric(name) for name in gauges), 30, self._alive)
+
+
+@dataclass(frozen=True)
+class Event:
+    id: int
+    name: str
+    data: Body
+
+
+@dataclass(frozen=True)
+class Stream:
+    events: list[Event]
+
+    @property
+    def start(self) -> Body:
+        assert self.events[0].name == "start"
+        return self.events[0].data
+
+    @property
+    def unmasks(self) -> list[Body]:
+        return [event.data for event in self.events if event.name == "unmask"]
+
+    @property
+    def last(self) -> Event:
+        return self.events[-1]
+
+    @property
+    def done(self) -> Body:
+        assert self.last.name == "done", self.last
+        return self.last.data
+
+    def canvases(self) -> list[list[list[int | None]]]:
+        """For each sample the digits of its canvas after all `unmask` events, None where nothing was revealed."""
+        digits = self.start["sub_tokens_per_token"]
+        canvases: list[list[list[int | None]]] = [
+            [[None] * digits for _ in range(self.start["length"])] for _ in self.start["canvas"]
+        ]
+        for unmask in self.unmasks:
+            for position, j, digit in unmask["sub_tokens"]:
+                place = canvases[unmask["index"]][position]
+                assert place[j] is None, "a sub-token was revealed twice"
+                place[j] = digit
+        return canvases
+
+    def tokens(self) -> list[dict[int, int]]:
+        """For each sample {position: id}: what `start` gives and what `unmask` events complete."""
+        tokens = [{position: token for position, token, _ in given} for given in self.start["canvas"]]
+        for unmask in self.unmasks:
+            for position, token, _ in unmask["tokens"]:
+                assert position not in tokens[unmask["index"]], "a token was completed twice"
+                tokens[unmask["index"]][position] = token
+        return tokens
+
+
+def parse_events(lines: Iterable[str]) -> Iterator[Event]:
+    """Read an event stream strictly: every event has one id, one event name and one line of JSON."""
+    fields: list[tuple[str, str]] = []
+    for line in lines:
+        if line == "":
+            if fields:
+                yield _event(fields)
+            fields = []
+        elif not line.startswith(":"):
+            name, separator, value = line.partition(":")
+            assert separator, f"no field: {line!r}"
+            fields.append((name, value.removeprefix(" ")))
+    assert not fields, f"the stream ended within an event: {fields}"
+
+
+def _event(fields: Sequence[tuple[str, str]]) -> Event:
+    by_name = dict(fields)
+    assert sorted(name for name, _ in fields) == ["data", "event", "id"], fields
+    return Event(int(by_name["id"]), by_name["event"], json.loads(by_name["data"], parse_constant=_no_constant))
+
+
+def _no_constant(name: str) -> None:
+    raise AssertionError(f"{name} is not JSON")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """Look again and again until something holds; the time is a guard only."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        meanwhile()
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.03)
+
+
+# --- many clients at once ------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def crowd(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that may have any number of connections."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, limits=limits) as client:
+        yield client
+
+
+def post_together(url: str, bodies: Sequence[Body], at_once: int = 64) -> list[httpx.Response]:
+    """Post all bodies, many at a time; the responses in the order of the bodies."""
+
+    async def run() -> list[httpx.Response]:
+        places = asyncio.Semaphore(at_once)
+        async with crowd(url) as client:
+
+            async def post(body: Body) -> httpx.Response:
+                async with places:
+                    return await client.post("/generate", json=body)
+
+            return await asyncio.gather(*(post(body) for body in bodies))
+
+    return asyncio.run(run())
+
+
+def generate_together(url: str, bodies: Sequence[Body], at_once: int = 64) -> list[Body]:
+    """The answers of requests that must all succeed."""
+    responses = post_together(url, bodies, at_once)
+    assert {response.status_code for response in responses} == {200}, [r.text for r in responses if r.is_error][:3]
+    return [response.json() for response in responses]
+
+
+Opened = Callable[[httpx.AsyncClient, list[httpx.Response]], Awaitable[None]]
+
+
+def with_open_streams(url: str, bodies: Sequence[Body], then: Opened) -> None:
+    """Open a stream for every body, read each one's first event, call `then`, and go away."""
+
+    async def run() -> None:
+        async with crowd(url) as client, contextlib.AsyncExitStack() as stack:
+
+            async def open_one(body: Body) -> httpx.Response:
+                posting = client.stream("POST", "/generate", json=body | {"stream": True})
+                response = await stack.enter_async_context(posting)
+                assert response.status_code == 200, await response.aread()
+                async for chunk in response.aiter_raw():
+                    if b"event" in chunk:
+                        break
+                return response
+
+            await then(client, [await open_one(body) for body in bodies])
+
+    asyncio.run(run())
+
+
+def token_ids(answer: Body) -> list[list[int]]:
+    return [choice["token_ids"] for choice in answer["choices"]]

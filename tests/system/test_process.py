@@ -1,0 +1,93 @@
+"""The server as a process: it starts, says when it is ready, drains, and says in one line why it can't."""
+
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import httpx
+
+from tests.helpers import byte_tokenizer
+from tests.helpers_server import Body, Server, parse_events, token_ids, unmask, wait_for
+
+
+def test_term_lets_what_runs_end_and_refuses_what_is_new(bundles: Path) -> None:
+    """In the order of events: two requests run, TERM comes, a third is refused, the two are answered, exit code 0."""
+    body: Body = {"max_tokens": 200, "seed": 5, "sampler": {"steps": 50}, "n": 2}
+    answers: dict[str, list[list[int]]] = {}
+    with Server(bundles / "long-chain") as server:
+        server.until_ready()
+        started = threading.Event()
+
+        def whole() -> None:
+            answers["whole"] = token_ids(httpx.post(f"{server.url}/generate", json=body, timeout=120).json())
+
+        def streamed() -> None:
+            posted = body | {"stream": True}
+            with httpx.stream("POST", f"{server.url}/generate", json=posted, timeout=120) as response:
+                for event in parse_events(response.iter_lines()):
+                    if event.name == "unmask":
+                        started.set()
+                    if event.name == "done":
+                        answers["streamed"] = token_ids(event.data)
+
+        clients = [threading.Thread(target=whole), threading.Thread(target=streamed)]
+        for client in clients:
+            client.start()
+        assert started.wait(60)
+        wait_for(lambda: server.metric("unmask_requests_running") == 2, 60)
+        server.terminate()
+        wait_for(lambda: server.status_of("/ready") == 503, 30)
+        refusal = httpx.post(f"{server.url}/generate", json={"max_tokens": 1}, timeout=60)
+        assert refusal.status_code == 503
+        assert int(refusal.headers["retry-after"]) >= 1
+        assert set(refusal.json()["error"]) == {"message", "type", "param", "code"}
+        assert server.status_of("/health") == 200
+        for client in clients:
+            client.join(60)
+        assert server.process.wait(60) == 0, server.output()
+        assert "Traceback" not in server.output()
+    assert [len(ids) for ids in answers["whole"]] == [200, 200]
+    assert answers["streamed"] == answers["whole"]
+
+
+def test_an_idle_server_ends_at_once(bundles: Path) -> None:
+    for kind in (signal.SIGTERM, signal.SIGINT):
+        with Server(bundles / "table") as server:
+            server.until_ready()
+            server.process.send_signal(kind)
+            assert server.process.wait(30) == 0, server.output()
+            assert "Traceback" not in server.output()
+
+
+def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
+    """Its tokenizer is a pipe that nobody has written to yet, so loading waits for this test."""
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).symlink_to(bundles / "writer" / name)
+    os.mkfifo(folder / "tokenizer.json")
+    with Server(folder) as server:
+        wait_for(lambda: server.status_of("/health") == 200, 60)
+        assert server.status_of("/ready") == 503
+        refusal = server.http.post("/generate", json={"max_tokens": 1})
+        assert refusal.status_code == 503
+        assert int(refusal.headers["retry-after"]) >= 1
+        assert set(refusal.json()["error"]) == {"message", "type", "param", "code"}
+        assert server.status_of("/metrics") == 200
+        assert server.status_of("/v1/models") in (200, 503)
+        (folder / "tokenizer.json").write_text(byte_tokenizer().to_str())
+        server.until_ready()
+        assert server.generate(max_tokens=1)["model"] == "slow"
+
+
+def test_a_port_in_use(bundles: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused = unmask("serve", "--model", bundles / "table", "--port", str(port))
+    assert refused.returncode == 2
+    (line,) = refused.stderr.strip().splitlines()
+    assert str(port) in line
