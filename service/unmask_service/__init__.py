@@ -1,1 +1,1 @@
-""""""
+"""The server: HTTP, the engine, and the broker between them."""

@@ -74,7 +74,7 @@ def test_a_stream_that_is_left_leaves_the_batch(long_chain: Server) -> None:
     async def then(client: httpx.AsyncClient, responses: list[httpx.Response]) -> None:
         assert client
         assert len(responses) == 3
-        await asyncio.to_thread(wait_for, lambda: running(long_chain) == 3, 60)
+        await asyncio.to_thread(wait_for, lambda: running(long_chain) + waiting(long_chain) == 3, 60)
 
     with_open_streams(long_chain.url, [{"max_tokens": 1024, "n": 2}] * 3, then)
     gone(long_chain)

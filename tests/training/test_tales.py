@@ -198,7 +198,7 @@ def test_the_log_probability_is_the_share_of_equal_tales() -> None:
     told = Counter(tale_with_log_probability(random, 0) for _ in range(60_000))
     assert len({text for text, _ in told}) == len(told), "a tale with two probabilities"
     expected = sum(60_000 * exp(probability) for _, probability in told)
-    assert 0 < expected
+    assert expected > 0
     likeliest = [pair for pair in told if pair[1] > max(p for _, p in told) - log(1.01)]
     share = sum(told[pair] for pair in likeliest)
     mean = sum(60_000 * exp(probability) for _, probability in likeliest)

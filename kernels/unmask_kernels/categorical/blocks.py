@@ -12,9 +12,10 @@ from unmask_kernels.categorical.noise import gumbel_from_words
 from unmask_kernels.consistency import agrees
 from unmask_kernels.philox import random_words
 
-# Elements of one block. On a CPU the block's buffers stay in cache; elsewhere a launch has to be worth its while.
-# No result depends on these.
-_NOISE_BLOCK = {"cpu": 1 << 16}
+# Elements of one block. On a CPU the block's buffers stay in cache, and it is smaller than what torch would split
+# among threads (32768): the arithmetic is too little to wait for another core. Elsewhere a launch has to be worth
+# its while. No result depends on these.
+_NOISE_BLOCK = {"cpu": 32_000}
 _NOISE_BLOCK_ELSEWHERE = 1 << 22
 _ROWS_BLOCK = 1 << 20
 
@@ -135,8 +136,17 @@ def _race(candidates: Candidates, highest: Tensor, rows: Rows) -> Tensor:
             classes = candidates.classes[few if len(candidates.classes) > 1 else slice(None), some]
             words = random_words(rows.seeds[few, None], rows.events[few, None], classes)
             noisy = _scale(candidates.scores[few, some], highest[few], rows.temperature[few])
-            value, column = noisy.add_(gumbel_from_words(*words)).max(1)
+            value, column = _first_maximum(noisy.add_(gumbel_from_words(*words)))
             winner = torch.where(value > best, column + start, winner)
             best = torch.maximum(best, value)
         winners.append(winner)
     return torch.cat(winners)
+
+
+def _first_maximum(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the maximum of each row and its first column; on a CPU without torch's threads, as above."""
+    if scores.device.type != "cpu":
+        value, column = scores.max(1)
+        return value, column
+    column = torch.from_numpy(scores.numpy().argmax(1))
+    return scores.gather(1, column[:, None])[:, 0], column

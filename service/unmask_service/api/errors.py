@@ -1,0 +1,147 @@
+"""Everything that can go wrong with a request, and the status that each gets. The exception tree is all here.
+
+    ApiError
+    ├── RefusedError            before anything is queued
+    │   ├── MalformedBodyError  400   not JSON, not UTF-8, another content type
+    │   ├── UnknownModelError   404
+    │   ├── BodyTooLargeError   413
+    │   ├── InvalidRequestError 422   a value that this server or its model can never serve
+    │   ├── OverloadedError     429   + Retry-After
+    │   └── UnavailableError    503   + Retry-After
+    └── GenerationError         after that
+        ├── ImpossibleError     422   what is given has probability zero under the model
+        ├── EngineError         500   a fault of ours
+        └── DrainedError        503   + Retry-After
+"""
+
+import math
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+
+from unmask_service.broker import Failed, FailureReason
+
+RETRY_AFTER_SECONDS = 5
+# messages may quote a name that the client chose; nobody needs a megabyte of it back
+LONGEST_QUOTE = 200
+
+
+class ApiError(HTTPException):
+    """An answer that is no generation.
+
+    Attributes:
+        kind: the `type` of the error object.
+        code: a short name of the fault for programs.
+        message: for people.
+        param: the request's field that is at fault.
+    """
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = "server_error"
+    code = "internal_error"
+
+    def __init__(
+        self, message: str, param: str | None = None, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        headers = None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+        super().__init__(self.status, message, headers)
+        self.message = message
+        self.param = param
+        self.code = code or type(self).code
+
+
+class RefusedError(ApiError):
+    """Refused before anything was queued."""
+
+    kind = "invalid_request_error"
+
+
+class MalformedBodyError(RefusedError):
+    """The body is no JSON."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "invalid_json"
+
+
+class UnknownModelError(RefusedError):
+    """The model is not served here."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "model_not_found"
+
+
+class BodyTooLargeError(RefusedError):
+    """The body is over the limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+
+
+class InvalidRequestError(RefusedError):
+    """A field's value can never be served."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "invalid_value"
+
+
+class OverloadedError(RefusedError):
+    """The queue is full."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    kind = "overloaded_error"
+    code = "queue_full"
+
+
+class UnavailableError(RefusedError):
+    """Not now: the model is loading, or the server is draining."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "unavailable_error"
+    code = "unavailable"
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message, code=code, retry_after=RETRY_AFTER_SECONDS)
+
+
+class GenerationError(ApiError):
+    """A generation that was accepted ends without an answer."""
+
+
+class ImpossibleError(GenerationError):
+    """What is given has probability zero under the model."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    kind = "invalid_request_error"
+    code = "impossible"
+
+
+class EngineError(GenerationError):
+    """A fault of the engine's own."""
+
+
+class DrainedError(GenerationError):
+    """The server went down before the generation's end."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    kind = "unavailable_error"
+    code = "draining"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retry_after=RETRY_AFTER_SECONDS)
+
+
+_FAILURES: dict[FailureReason, type[GenerationError]] = {
+    "impossible": ImpossibleError,
+    "engine": EngineError,
+    "draining": DrainedError,
+}
+
+
+def error_of(entry: Failed) -> GenerationError:
+    """The error that a log's last entry stands for."""
+    return _FAILURES[entry.reason](entry.message)
+
+
+def quoted(name: str) -> str:
+    """A name that the client chose, short enough for a message."""
+    return repr(name if len(name) <= LONGEST_QUOTE else name[:LONGEST_QUOTE] + "…")

@@ -1,0 +1,54 @@
+"""Log entries as Server-Sent Events. An event's id is its entry's position in the log; `start` comes before: 0."""
+
+from pydantic import BaseModel
+from sse_starlette import ServerSentEvent
+from unmask_diffusion import Plan, Reveal
+
+from unmask_service.api.error_answers import error_answer
+from unmask_service.api.schemas import GenerateAnswer, StartEvent, UnmaskEvent
+from unmask_service.api.service import ServedModel
+from unmask_service.api.transcript import Transcript
+from unmask_service.broker import Job
+
+
+def start_event(served: ServedModel, job: Job, transcript: Transcript) -> ServerSentEvent:
+    """What will be done, known before the first network evaluation."""
+    plan, sub_tokenizer = job.plan, served.model.sub_tokenizer
+    start = StartEvent(
+        id=job.id,
+        model=served.name,
+        length=plan.length,
+        sub_tokens_per_token=sub_tokenizer.sub_tokens_per_token,
+        base=sub_tokenizer.base,
+        masked=plan.sub_tokens,
+        network_evaluations=plan.network_evaluations,
+        seed=plan.seed,
+        canvas=[transcript.given()] * len(plan.schedules),
+    )
+    return _event("start", 0, start)
+
+
+def unmask_event(position: int, plan: Plan, reveal: Reveal, transcript: Transcript) -> ServerSentEvent:
+    """What one network evaluation revealed in one sample; the transcript moves on with it."""
+    unmask = UnmaskEvent(
+        index=reveal.sample,
+        step=reveal.step + 1,
+        steps=len(plan.schedules[reveal.sample].groups),
+        sub_tokens=list(reveal.sub_tokens),
+        tokens=transcript.reveal(reveal),
+    )
+    return _event("unmask", position, unmask)
+
+
+def done_event(position: int, answer: GenerateAnswer) -> ServerSentEvent:
+    """The same object as the answer without a stream."""
+    return _event("done", position, answer)
+
+
+def error_event(position: int, error: Exception) -> ServerSentEvent:
+    """Why the stream ends here."""
+    return _event("error", position, error_answer(error))
+
+
+def _event(name: str, position: int, data: BaseModel) -> ServerSentEvent:
+    return ServerSentEvent(data.model_dump_json(), event=name, id=str(position), sep="\n")

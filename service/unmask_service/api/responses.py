@@ -1,0 +1,59 @@
+"""Answering while watching whether the client is still there."""
+
+import asyncio
+from http import HTTPStatus
+
+import anyio
+from fastapi import Request, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from unmask_service.api.generation import Generation
+
+PING_SECONDS = 15
+# never seen by anybody: the client has gone (nginx's number for it)
+CLIENT_CLOSED_REQUEST = 499
+
+
+class GenerationStream(EventSourceResponse):
+    """A generation's events. Whatever ends the response, the generation is left behind."""
+
+    def __init__(self, generation: Generation) -> None:
+        super().__init__(generation.events(), ping=PING_SECONDS, ping_message_factory=_ping, sep="\n")
+        self._generation = generation
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See `EventSourceResponse`."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _leave(self._generation)
+
+
+async def whole_answer(request: Request, generation: Generation) -> Response:
+    """The answer at the generation's end, unless the client goes away before."""
+    answering = asyncio.create_task(generation.answer())
+    leaving = asyncio.create_task(_client_gone(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return Response(answering.result().model_dump_json(), HTTPStatus.OK, media_type="application/json")
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await _leave(generation)
+
+
+async def _client_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _leave(generation: Generation) -> None:
+    with anyio.CancelScope(shield=True):
+        await generation.leave()
+
+
+def _ping() -> ServerSentEvent:
+    return ServerSentEvent(comment="ping", sep="\n")

@@ -1,0 +1,159 @@
+"""What goes over the wire: bodies, answers, events, errors. The request itself is `unmask_diffusion`'s."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from unmask_diffusion import GenerationRequest
+
+Given = tuple[int, int, str | None]
+Revealed = tuple[int, int, int]
+
+EXAMPLE = {"prompt": "Once upon a time", "max_tokens": 64, "seed": 7}
+
+
+class GenerateBody(GenerationRequest):
+    """The body of `POST /generate`: the request, the model that it is for, and the form of the answer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
+
+    model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")
+    stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
+
+    def request(self) -> GenerationRequest:
+        """What is to be generated, without the transport's fields; checked already, so not checked again."""
+        own = GenerationRequest.model_fields
+        values = {name: getattr(self, name) for name in own}
+        return GenerationRequest.model_construct(_fields_set=self.model_fields_set & own.keys(), **values)
+
+
+class Message(BaseModel):
+    """The base of all that the server sends."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Choice(Message):
+    """One sample of the answer."""
+
+    index: int = Field(description="which sample")
+    text: str | None = Field(description="the generated tokens as text; null for a model without a tokenizer")
+    token_ids: list[int] = Field(description="the generated tokens, cut before the model's end token")
+    finish_reason: Literal["length", "stop"] = Field(description="stop: the model's end token cut the text")
+
+
+class Usage(Message):
+    """Tokens counted."""
+
+    prompt_tokens: int = Field(description="given tokens, counted once")
+    completion_tokens: int = Field(description="returned tokens, summed over the samples")
+    total_tokens: int
+
+
+class Sampling(Message):
+    """What the sampler did, summed over the samples."""
+
+    seed: int = Field(description="the request's seed, or the one that was drawn")
+    sub_tokens: int = Field(description="sub-tokens unmasked")
+    network_evaluations: int
+    idle_steps: int = Field(description="time steps that reveal nothing; they were skipped")
+
+
+class Timings(Message):
+    """Milliseconds from the moment at which the request entered the queue."""
+
+    queue_ms: float
+    first_unmask_ms: float | None = Field(description="null where there was nothing to unmask")
+    total_ms: float
+
+
+class GenerateAnswer(Message):
+    """The answer without `stream`, and the data of the event `done`."""
+
+    id: str
+    model: str
+    created: int = Field(description="Unix time in seconds")
+    choices: list[Choice]
+    usage: Usage
+    sampling: Sampling
+    timings: Timings
+    fingerprint: str = Field(description="the kind of machine and arithmetic: equal fingerprints give equal tokens")
+
+
+class StartEvent(Message):
+    """The data of the event `start`."""
+
+    id: str
+    model: str
+    length: int = Field(description="tokens of the whole canvas")
+    sub_tokens_per_token: int
+    base: int
+    masked: int = Field(description="sub-tokens to unmask, all samples")
+    network_evaluations: int = Field(description="planned, all samples")
+    seed: int
+    canvas: list[list[Given]] = Field(description="for each sample the given tokens: [position, token_id, text]")
+
+
+class UnmaskEvent(Message):
+    """The data of the event `unmask`: what one network evaluation revealed in one sample."""
+
+    index: int = Field(description="which sample")
+    step: int = Field(description="the evaluation of this sample, counted from 1")
+    steps: int = Field(description="evaluations of this sample in all")
+    sub_tokens: list[Revealed] = Field(description="[position, j, digit] of every sub-token revealed")
+    tokens: list[Given] = Field(description="[position, token_id, text] of every token that this completed")
+
+
+class ErrorObject(Message):
+    """What went wrong."""
+
+    message: str = Field(description="names the field and the limit that it broke")
+    type: str
+    param: str | None = Field(description="the field at fault")
+    code: str | None = Field(description="a short name of the fault for programs")
+
+
+class ErrorAnswer(Message):
+    """The body of every answer that is not 2xx, and the data of the event `error`."""
+
+    error: ErrorObject
+
+
+class Status(Message):
+    """The state of the process."""
+
+    status: Literal["ok", "ready"]
+
+
+class Limits(Message):
+    """What a request may ask of this server."""
+
+    max_samples: int = Field(description="the largest n")
+    max_steps: int = Field(description="the largest sampler.steps")
+    max_temperature: float
+    max_body_bytes: int
+    max_requests: int = Field(description="requests that may wait or run")
+
+
+class ModelCard(Message):
+    """A model that is served, and what a client needs to know of it."""
+
+    id: str = Field(description="the model's name")
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix time in seconds at which this server began to serve it")
+    owned_by: Literal["unmask"] = "unmask"
+    architecture: str
+    length: int = Field(description="the longest canvas, in tokens")
+    vocabulary_size: int = Field(description="token ids are below this")
+    sub_tokens_per_token: int
+    base: int = Field(description="digits are below this; it is the mask id too")
+    canvas: Literal["as_requested", "full"] = Field(description="full: the network always sees the whole length")
+    tokenizer: bool = Field(description="whether text goes in and out; else token ids only")
+    end_token_id: Annotated[int, Field(ge=0)] | None
+    limits: Limits
+
+
+class ModelList(Message):
+    """The models that are served."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
