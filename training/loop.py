@@ -28,8 +28,8 @@ UNUSED_BIAS = -20.0
 class Source(Protocol):
     """Where token ids come from."""
 
-    def batch(self, chance: random.Random, count: int, length: int, progress: float) -> Tensor:
-        """Draw `count` canvases, int64 [count, length]; `progress` (0 … 1) is for curricula."""
+    def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:
+        """Draw `count` canvases, int64 [count, length]; `seen`, the tokens so far, is for curricula."""
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Trainer:
         """Take one step; return its loss."""
         step = self.history.step
         set_rates(self.optimizers, self.recipe.rate_factor(step, progress))
-        loss, tokens = self.loss(step, progress)
+        loss, tokens = self.loss(step)
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in self.optimizers:
             optimizer.step()
@@ -109,13 +109,13 @@ class Trainer:
         self.history.tokens += tokens
         return loss.detach()
 
-    def loss(self, step: int, progress: float) -> tuple[Tensor, int]:
+    def loss(self, step: int) -> tuple[Tensor, int]:
         """The loss of a step's batch, and its number of tokens."""
         chance = random.Random(f"{self.recipe.seed}/{step}")
         generator = torch.Generator().manual_seed(chance.getrandbits(63))
         length = self._draw_length(chance)
         count = max(1, self.recipe.batch_tokens // length)
-        ids = self.source.batch(chance, count, length, progress).to(self.device)
+        ids = self.source.batch(chance, count, length, self.history.tokens).to(self.device)
         corrupted = corrupt(self.codes[ids].cpu(), self.recipe.base, spread_rates(count, step, generator), generator)
         target = self.rank_of_class[ids.flatten()]
         hidden = corrupted.hidden.to(self.device).flatten(0, 1)

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from training.tales import FULL, tale
 
-# the share of the budget at which a level's tales have wholly given way to the next level's
-LEVEL_ENDS = (0.02, 0.06, 0.14)
+# tokens seen when a level's tales have wholly given way to the next level's
+LEVEL_ENDS = (1_000_000, 2_500_000, 5_000_000)
 
 
-def level_weights(progress: float, level_ends: Sequence[float] = LEVEL_ENDS) -> list[float]:
-    """How much of each level a curriculum tells at a point of the run.
+def level_weights(seen: int, level_ends: Sequence[int] = LEVEL_ENDS) -> list[float]:
+    """How much of each level the curriculum tells after so many tokens.
 
     Copying a name clicks within a minute where a few names recur in every sentence, and not at all in the time at
     hand where the whole language is told from the start. So: dense tales first, and every level fades into the next.
     """
-    starts = [0.0, *level_ends]
+    starts = [0, *level_ends]
     weights = [0.0] * (FULL + 1)
-    level = max(i for i, start in enumerate(starts) if progress >= start)
+    level = max(i for i, start in enumerate(starts) if seen >= start)
     if level == FULL:
         weights[FULL] = 1.0
         return weights
-    share = (progress - starts[level]) / (starts[level + 1] - starts[level])
+    share = (seen - starts[level]) / (starts[level + 1] - starts[level])
     weights[level], weights[level + 1] = 1.0 - share, share
     return weights
 
@@ -37,11 +37,11 @@ class TaleSource:
 
     tokenizer: Tokenizer
     end_token_id: int
-    level_ends: tuple[float, ...] = LEVEL_ENDS
+    level_ends: tuple[int, ...] = LEVEL_ENDS
 
-    def batch(self, chance: random.Random, count: int, length: int, progress: float) -> Tensor:
+    def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:
         """See `Source`."""
-        levels = chance.choices(range(FULL + 1), level_weights(progress, self.level_ends), k=count)
+        levels = chance.choices(range(FULL + 1), level_weights(seen, self.level_ends), k=count)
         return self.canvases([tale(chance, level) for level in levels], length)
 
     def canvases(self, texts: Sequence[str], length: int) -> Tensor:
@@ -56,7 +56,7 @@ class TextSource:
 
     ids: Tensor
 
-    def batch(self, chance: random.Random, count: int, length: int, progress: float) -> Tensor:  # noqa: ARG002
+    def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:  # noqa: ARG002
         """See `Source`."""
         starts = [chance.randrange(len(self.ids) - length + 1) for _ in range(count)]
         return torch.stack([self.ids[start : start + length] for start in starts]).long()

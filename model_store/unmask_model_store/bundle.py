@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from unmask_diffusion import (
@@ -23,6 +23,7 @@ from unmask_diffusion import (
 )
 
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.weights import LazyTensor, save_file
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -148,7 +149,7 @@ def read_config(folder: Path) -> BundleConfig:
 def write_bundle(
     folder: str | Path,
     config: BundleConfig,
-    tensors: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor | LazyTensor],
     tokenizer: Tokenizer | None = None,
     card: str = "",
     replace: bool = False,
@@ -168,10 +169,10 @@ def write_bundle(
         raise BundleError(f"{target}: cannot be written: {error.strerror}") from error
     try:
         (beside / CONFIG_FILE).write_text(_config_json(config))
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, beside / WEIGHTS_FILE)
+        save_file(tensors, beside / WEIGHTS_FILE)
         if tokenizer is not None:
-            tokenizer.save(str(beside / TOKENIZER_FILE))
-        (beside / CARD_FILE).write_text(card)
+            (beside / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        (beside / CARD_FILE).write_text(card, encoding="utf-8")
         beside.chmod(0o755)
         if target.exists():
             shutil.rmtree(target)

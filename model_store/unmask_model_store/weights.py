@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,4 +66,5 @@ def _bytes_of(name: str, promised: Tensor | LazyTensor) -> memoryview:
     tensor = promised if isinstance(promised, Tensor) else promised.read()
     if (tuple(tensor.shape), tensor.dtype) != (tuple(promised.shape), promised.dtype):
         raise RuntimeError(f"{name} was promised as {promised.dtype} {list(promised.shape)}; it is {tensor.dtype}")
-    return memoryview(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    data: np.ndarray[tuple[int], np.dtype[np.uint8]] = tensor.detach().contiguous().flatten().view(torch.uint8).numpy()
+    return data.data

@@ -38,9 +38,9 @@ class Metrics:
         self.sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
         self.tokens = self._counter("unmask_tokens", "Tokens unmasked by finished generations")
         self.idle_steps = self._counter("unmask_idle_steps_avoided", "Idle time steps that were skipped")
-        self.queue_seconds = self._histogram("unmask_queue_seconds", "Wait from submission to an engine")
-        self.first_unmask_seconds = self._histogram("unmask_first_unmask_seconds", "From submission to the first reveal")
-        self.request_seconds = self._histogram("unmask_request_seconds", "From submission to the last reveal")
+        self.queue_seconds = self._histogram("unmask_queue_seconds", "Submission to the start by an engine")
+        self.first_unmask_seconds = self._histogram("unmask_first_unmask_seconds", "Submission to the first reveal")
+        self.request_seconds = self._histogram("unmask_request_seconds", "Submission to the last reveal")
         self._requests = Counter(
             "unmask_requests",
             "Requests by outcome; reason says why one failed or was rejected",

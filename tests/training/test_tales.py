@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable
-from math import exp, log
+from math import exp
 from random import Random
 
 import pytest
@@ -18,23 +19,22 @@ from training.tales import (
     FULL,
     build_tokenizer,
     entropy,
+    grammar,
     is_consistent,
     tale,
     tale_with_log_probability,
 )
 from training.tales.consistency import _PLOTS, _followed, _patterns, read
 from training.tales.grammar import article, every_word
-from training.tales.templates import STEPS
 
 LEVELS = range(FULL + 1)
 
 GOOD = (
-    "Once there was a brave duck named Oleg. Oleg loved his red kite very much. One day, Oleg could not find "
+    "There once was a brave duck named Oleg. Oleg loved his red kite very much. One day, Oleg could not find "
     'the kite. Then Oleg met an owl named Mia. "Have you seen my kite?" asked Oleg. "Look under the oak," said '
     "Mia. Oleg looked under the oak, and there was the kite! The duck was so happy that he danced around Mia. "
     "The duck and the owl were friends ever after."
 )
-SMALL = "There once was a shy girl named Ida. One day, Ida lost her bell. Ida {found} the bell. Ida took the bell home."
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tokenizer() -> Tokenizer:
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_tale_is_consistent_and_has_one_derivation(level: int) -> None:
     random = Random(level)
-    for _ in range(2_000):
+    for _ in range(1_000):
         text = tale(random, level)
         assert is_consistent(text).broken == (), text
         readings = tuple(read(text))
@@ -84,9 +84,9 @@ def _replaced(old: str, new: str, count: int = 1) -> str:
         (_replaced("he danced", "she danced"), "Oleg is called 'she' in"),
         (_replaced("loved his", "loved her"), "Oleg is called 'her' in"),
         (_replaced("was the kite", "was the drum"), "the thing 'kite' becomes 'drum' in"),
-        (_replaced("The duck and", "The hen and"), "the kind 'duck' becomes 'hen' in"),
+        (_replaced("The duck and", "The goat and"), "the kind 'duck' becomes 'goat' in"),
         (_replaced("the owl were", "the fox were"), "the helper kind 'owl' becomes 'fox' in"),
-        (_replaced("looked under", "looked behind"), "the by 'under' becomes 'behind' in"),
+        (_replaced("looked under", "looked behind"), "the preposition 'under' becomes 'behind' in"),
         (_replaced("oak, and", "elm, and"), "no sentence of a tale: 'Oleg looked under the elm"),
         (_replaced("the oak, and", "the rock, and"), "the spot 'oak' becomes 'rock' in"),
         (_replaced("an owl", "a owl"), "it should be 'an', not 'a', before 'owl'"),
@@ -94,7 +94,7 @@ def _replaced(old: str, new: str, count: int = 1) -> str:
         (_replaced("duck", "girl", 9), "Oleg is called a girl"),
         (_replaced("owl", "duck", 9).replace("an duck", "a duck"), "are both 'duck'"),
         (_replaced("Mia", "Oleg", 9), "are both 'Oleg'"),
-        (_replaced("Once there was a brave duck named Oleg. ", ""), "the tale does not begin with an opening"),
+        (_replaced("There once was a brave duck named Oleg. ", ""), "the tale does not begin with an opening"),
         (_replaced(" The duck and the owl were friends ever after.", ""), "the tale does not end with an ending"),
         (_replaced(" The duck and the owl were friends ever after.", " And"), "no sentence of a tale: 'And'"),
         (_replaced('"Look under the oak," said Mia. ', ""), "no plot goes on like this after"),
@@ -103,7 +103,7 @@ def _replaced(old: str, new: str, count: int = 1) -> str:
         (_replaced("Then Oleg met", "Then  Oleg met"), "no sentence of a tale"),
         ("", "the tale does not begin with an opening, but with ''"),
         (
-            "Once a shy fox named Tom lived near the mill. One hot day, the fox lost his red kite near the lake. "
+            "Once a shy fox named Tom lived near the mill. One morning, the fox lost his red kite near the lake. "
             "But Tom found the kite under the bed and went home.",
             "the place 'mill' becomes 'lake' in",
         ),
@@ -148,29 +148,23 @@ def test_sentences_in_a_wrong_order_are_noticed(level: int, mutate: Callable[[Ra
         assert not is_consistent(" ".join(mutate(random, sentences)))
 
 
-@pytest.mark.parametrize(
-    "slot", ["hero", "kind", "thing", "helper", "helper_kind", "place", "spot", "look", "he", "his"]
-)
+CHANGEABLE = ["hero", "kind", "thing", "helper", "helper_kind", "place", "spot", "look", "he", "his"]
+
+
+@pytest.mark.parametrize("slot", CHANGEABLE)
 def test_one_changed_mention_is_noticed(slot: str) -> None:
     random, changed = Random(slot), 0
-    while changed < 50:
+    pronouns = {"he": ("he", "she"), "his": ("his", "her")}.get(slot)
+    while changed < 30:
         text = tale(random)
-        words = [word for reading in read(text) for name, word in reading.slots if name == slot]
-        others = {"he": ("he", "she"), "his": ("his", "her")}.get(slot, _words_of(slot))
-        if len(words) < 2 or text.count(f" {words[0]}") != len(words):
+        said = [word for reading in read(text) for name, word in reading.slots if name == slot]
+        mentions = list(re.finditer(rf"\b{said[0]}\b", text)) if said else []
+        if len(mentions) != len(said) or len(said) < (1 if pronouns else 2):
             continue
-        other = random.choice([word for word in others if word not in text or slot in ("he", "his")])
-        if other == words[0]:
-            continue
-        head, *rest = text.rsplit(f" {words[0]}", 1)
-        assert not is_consistent(f" {other}".join((head, *rest))), text
+        other = random.choice([word for word in pronouns or grammar.SLOT_WORDS[slot] if word != said[0]])
+        mention = random.choice(mentions)
+        assert not is_consistent(text[: mention.start()] + other + text[mention.end() :]), (text, other)
         changed += 1
-
-
-def _words_of(slot: str) -> tuple[str, ...]:
-    from training.tales.grammar import SLOT_WORDS
-
-    return SLOT_WORDS.get(slot, ())
 
 
 @given(st.text() | st.lists(st.sampled_from(GOOD.split(" "))).map(" ".join))
@@ -192,17 +186,19 @@ def test_the_language_is_rich() -> None:
     assert exp(entropy(Random(0), tales=2_000)) > 1e20
 
 
-def test_the_log_probability_is_the_share_of_equal_tales() -> None:
-    """Over easy tales' first sentences is too little to count whole tales: compare 1 with the mean of p/p."""
-    random = Random(1)
-    told = Counter(tale_with_log_probability(random, 0) for _ in range(60_000))
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_probabilities_of_all_tales_sum_to_one(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "WORDS_OF_LEVEL", (1,) * 4)
+    monkeypatch.setattr(grammar, "SENTENCES_OF_LEVEL", (1,) * 4)
+    grammar._sentences.cache_clear()
+    random = Random(level)
+    told = Counter(tale_with_log_probability(random, level) for _ in range(20_000))
+    grammar._sentences.cache_clear()
     assert len({text for text, _ in told}) == len(told), "a tale with two probabilities"
-    expected = sum(60_000 * exp(probability) for _, probability in told)
-    assert expected > 0
-    likeliest = [pair for pair in told if pair[1] > max(p for _, p in told) - log(1.01)]
-    share = sum(told[pair] for pair in likeliest)
-    mean = sum(60_000 * exp(probability) for _, probability in likeliest)
-    assert share >= mean / 2
+    assert sum(exp(probability) for _, probability in told) == pytest.approx(1.0)
+    for (text, probability), count in told.items():
+        expected = 20_000 * exp(probability)
+        assert abs(count - expected) < 5 * expected**0.5 + 5, text
 
 
 def test_every_word_is_one_token_wherever_it_stands(tokenizer: Tokenizer) -> None:
@@ -213,8 +209,8 @@ def test_every_word_is_one_token_wherever_it_stands(tokenizer: Tokenizer) -> Non
         total += len(pieces)
         wrong.update(piece for piece, _ in pieces if tokenizer.token_to_id(piece) is None)
     assert sum(wrong.values()) <= 0.002 * total, wrong
-    fillers = [word for step in STEPS.values() for _ in step for word in ("Mia", "kite", "fox")]
-    assert all(len(tokenizer.encode(f" {word}").ids) == 1 for word in fillers)
+    fillers = sorted({word for words in grammar.SLOT_WORDS.values() for word in words})
+    assert [word for word in fillers if len(tokenizer.encode(f" {word}").ids) != 1] == []
 
 
 def test_tokenizer_is_a_square_and_always_the_same(tokenizer: Tokenizer) -> None:
@@ -232,13 +228,6 @@ def test_tales_have_the_right_lengths(tokenizer: Tokenizer) -> None:
     assert 55 <= lengths[500] <= 85
 
 
-@given(st.text())
-def test_any_text_survives_the_tokenizer(text: str) -> None:
-    tokenizer = _tokenizer()
+@given(text=st.text())
+def test_any_text_survives_the_tokenizer(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text).ids, skip_special_tokens=False) == text
-
-
-def _tokenizer(made: list[Tokenizer] = []) -> Tokenizer:  # noqa: B006 - built once
-    if not made:
-        made.append(build_tokenizer())
-    return made[0]

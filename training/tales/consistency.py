@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from training.tales import vocabulary as words
 from training.tales.grammar import DIFFERENT, NAMED, PRONOUN_OF, SLOT_WORDS, article, compile_sentence
-from training.tales.templates import BEGINNINGS, ENDINGS, PLOTS_OF_LEVEL, STEPS, Plot
+from training.tales.plots import BEGINNINGS, ENDINGS, PLOTS_OF_LEVEL, Plot
+from training.tales.templates import STEPS
 
 _KEPT_APART = frozenset(frozenset(pair) for pair in DIFFERENT.items())
 _PLOTS = tuple(dict.fromkeys(plot for plots in PLOTS_OF_LEVEL for plot in plots))
@@ -224,4 +225,4 @@ def _cast(readings: tuple[Reading, ...]) -> Mapping[str, str]:
 
 
 def _spoken(slot: str) -> str:
-    return slot.replace("_", " ")
+    return "preposition" if slot == "by" else slot.replace("_", " ")

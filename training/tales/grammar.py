@@ -15,7 +15,8 @@ from random import Random
 from typing import NamedTuple
 
 from training.tales import vocabulary as words
-from training.tales.templates import PLOTS_OF_LEVEL, SENTENCES_OF_LEVEL, STEPS, WORDS_OF_LEVEL, Plot
+from training.tales.plots import PLOTS_OF_LEVEL, SENTENCES_OF_LEVEL, WORDS_OF_LEVEL, Plot
+from training.tales.templates import STEPS
 
 FULL = 3
 """The level of the whole language; 0, 1 and 2 are smaller languages inside it."""

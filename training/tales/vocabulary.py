@@ -38,11 +38,11 @@ PRONOUNS = dict.fromkeys(NAMES_SHE, PRONOUNS_SHE) | dict.fromkeys(NAMES_HE, PRON
 CHILDREN = dict.fromkeys(NAMES_SHE, "girl") | dict.fromkeys(NAMES_HE, "boy")
 
 KINDS = _words("""
-mouse fox cat dog bear frog owl duck rabbit hen pig goat sheep hare goose horse
-mole badger hedgehog squirrel otter beaver wolf deer lamb kitten puppy pony donkey cow robin sparrow crow swan
+mouse fox cat dog bear frog owl duck rabbit chicken pig goat sheep hare goose horse
+mole badger hedgehog squirrel otter beaver wolf deer lamb kitten puppy pony donkey robin sparrow crow swan
 turtle snail bee cricket beetle spider ant butterfly ladybird moth toad newt lizard snake rat hamster
 lion tiger monkey elephant giraffe camel zebra panda koala kangaroo penguin seal whale walrus crab octopus
-parrot peacock stork heron raven pigeon eagle falcon cuckoo turkey rooster calf foal bull ox mule weasel
+parrot flamingo stork heron raven pigeon eagle falcon cuckoo turkey calf foal mule weasel
 marten lynx moose elk bison buffalo raccoon skunk porcupine armadillo sloth lemur
 dragon giant dwarf elf fairy gnome troll wizard unicorn phoenix baker miller tailor sailor gardener shepherd
 potter painter piper weaver farmer cobbler fiddler juggler tinker clockmaker inventor acrobat
@@ -61,7 +61,7 @@ rake saddle saucer plate vase statue figurine bagpipe jigsaw carousel rope broom
 
 LOOKS = _words("""
 red blue green yellow golden silver little tiny shiny round pink white black brown purple orange
-wooden paper striped spotted painted old new soft bright tin copper velvet woollen silky crooked patched
+large smooth striped spotted painted old new soft bright heavy gleaming dainty polished fancy crooked patched
 sparkling glittering glowing scarlet crimson turquoise violet grey ivory emerald amber rusty dusty flowery
 checkered curly feathery enchanted magic splendid wonderful lovely beautiful pretty funny peculiar handmade
 enormous ancient elegant

@@ -17,7 +17,8 @@ def gumbel_from_words(high: Tensor, low: Tensor) -> Tensor:
     unit in the last place between two machines' logarithms then decides a draw once in 10**15 and not once in 10**6.
 
     Args:
-        high, low: int64, values in [0, 2**32).
+        high: int64, values in [0, 2**32).
+        low: the same.
     """
     value = uniform_from_words(high, low)
     if value.device.type == "cpu":

@@ -19,13 +19,12 @@ import torch
 from torch import Tensor
 
 from unmask_model_store.importers.errors import ImportFailure, printable
-from unmask_model_store.importers.unpickle import TensorRecord
+from unmask_model_store.importers.records import TensorRecord
 
 LARGEST_PICKLE = 64 * 2**20
 MOST_RECORDS = 100_000
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_LEGACY_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number that torch.save wrote before 1.6
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class TorchArchive:
 
         Raises:
             ImportFailure: it is not torch's zip format, is cut off, or its records cannot be true.
+            OSError: it cannot be read.
         """
         self._file = _open(file)
         try:
@@ -125,10 +125,7 @@ def _span(shape: Sequence[int], strides: Sequence[int]) -> int:
 
 
 def _open(file: Path) -> BufferedReader:
-    try:
-        stream = file.open("rb")
-    except OSError as error:
-        raise ImportFailure(f"cannot be read: {error.strerror}") from error
+    stream = file.open("rb")
     head = stream.read(64)
     if not head.startswith(b"PK\x03\x04"):
         stream.close()
@@ -139,7 +136,7 @@ def _open(file: Path) -> BufferedReader:
 def _what_else(head: bytes) -> str:
     if not head:
         return "is empty"
-    if head.startswith(_LEGACY_TORCH) or head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return "is a bare pickle (torch's format before 1.6): save it again with a newer torch"
     if head.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer, not the checkpoint itself: run `git lfs pull`"
@@ -184,7 +181,9 @@ def _data_start(stream: BufferedReader, entry: zipfile.ZipInfo, name: str) -> in
 
 def _folder_of_pickle(records: dict[str, Record]) -> str:
     """The one top folder of torch's records, called after the file or `archive`."""
-    folders = [name.removesuffix("/data.pkl") for name in records if name.count("/") == 1 and name.endswith("/data.pkl")]
+    folders = [
+        name.removesuffix("/data.pkl") for name in records if name.count("/") == 1 and name.endswith("/data.pkl")
+    ]
     if len(folders) != 1:
         raise ImportFailure("is a zip file, but not one that torch.save wrote (no data.pkl)")
     return folders[0]

@@ -1,4 +1,4 @@
-"""MDM-Prime's and MDLM's own checkpoints: Lightning's dictionary with an OmegaConf configuration and a list of EMA weights."""
+"""MDM-Prime's and MDLM's own checkpoints: Lightning's dictionary, an OmegaConf configuration, nameless EMA weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,6 @@ from unmask_model_store.importers.archive import TorchArchive
 from unmask_model_store.importers.errors import ImportFailure, printable
 from unmask_model_store.importers.official import (
     EMBEDDING,
-    HEAD,
     PREFIX,
     ROTARY,
     Source,
@@ -20,7 +19,8 @@ from unmask_model_store.importers.official import (
     network_shape,
 )
 from unmask_model_store.importers.omega import Literals, entries
-from unmask_model_store.importers.unpickle import TensorRecord, read_pickle
+from unmask_model_store.importers.records import TensorRecord
+from unmask_model_store.importers.unpickle import read_pickle
 from unmask_model_store.weights import LazyTensor
 
 Weights = Literal["ema", "raw"]
@@ -63,7 +63,7 @@ def _read(archive: TorchArchive, tensor: TensorRecord) -> Tensor:
     return archive.read_tensor(tensor)
 
 
-def _checkpoint(content: Any) -> Mapping[Any, Any]:
+def _checkpoint(content: object) -> Mapping[Any, Any]:
     checkpoint = entries(content)
     if checkpoint is None:
         raise ImportFailure("is not a Lightning checkpoint: its pickle holds no dictionary")
@@ -156,7 +156,9 @@ def _mdlm_shape(config: Literals, network: Mapping[str, TensorRecord]) -> Networ
     rows = network[EMBEDDING].shape[0] if network[EMBEDDING].shape else 0
     classes = config.integer("prime.vocab_size", least=2) if config.has("prime.vocab_size") else rows - 1
     if not config.has("prime") and config.string("data.tokenizer_name_or_path") != "gpt2":
-        raise ImportFailure("its tokenizer may have a mask of its own; of MDLM's checkpoints only those with gpt2's are read")
+        raise ImportFailure(
+            "its tokenizer may have a mask of its own; of MDLM's checkpoints only those with gpt2's are read"
+        )
     if rows == classes:
         raise ImportFailure(f"its mask is one of its tokenizer's {classes} tokens; only a mask of its own is served")
     return network_shape(**_sizes(config), classes=max(classes, 2), sub_tokens=1, base=max(classes, 2))
@@ -164,7 +166,7 @@ def _mdlm_shape(config: Literals, network: Mapping[str, TensorRecord]) -> Networ
 
 def _facts(checkpoint: Mapping[Any, Any], weights: Weights) -> dict[str, Any]:
     ema = entries(checkpoint.get("ema")) or {}
-    found = {
+    found: dict[str, Any] = {
         "epoch": checkpoint.get("epoch"),
         "global_step": checkpoint.get("global_step"),
         "lightning_version": checkpoint.get("pytorch-lightning_version"),

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from unmask_model_store.importers.errors import ImportFailure, printable
-from unmask_model_store.importers.unpickle import Recorded
+from unmask_model_store.importers.records import Recorded
 
 _ABSENT = object()
 
 
-def entries(value: Any) -> Mapping[Any, Any] | None:
+def entries(value: object) -> Mapping[Any, Any] | None:
     """A mapping's entries: of a dict, of a recorded DictConfig, or of a recorded subclass of dict; else None."""
     if isinstance(value, dict):
         return value
@@ -31,7 +31,7 @@ def entries(value: Any) -> Mapping[Any, Any] | None:
 class Literals:
     """Typed look-up of literal values by dotted path."""
 
-    def __init__(self, root: Any) -> None:
+    def __init__(self, root: object) -> None:
         self._root = root
 
     def has(self, path: str) -> bool:
@@ -59,7 +59,7 @@ class Literals:
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a string")
         return value
 
-    def _literal(self, path: str) -> Any:
+    def _literal(self, path: str) -> object:
         value = self._find(path)
         if value is _ABSENT:
             raise ImportFailure(f"its configuration has no {path}")
@@ -67,7 +67,7 @@ class Literals:
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}; interpolations are not resolved")
         return value
 
-    def _find(self, path: str) -> Any:
+    def _find(self, path: str) -> object:
         node = self._root
         for key in path.split("."):
             children = entries(node)
@@ -79,7 +79,7 @@ class Literals:
         return node
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if isinstance(value, Recorded):
         return f"a {printable(value.name)}"
     if type(value) is int and abs(value) > 2**63:

@@ -7,93 +7,25 @@ into opcodes and checks their arguments; each opcode then has a few lines below.
 """
 
 import pickletools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-import torch
-
 from unmask_model_store.importers.errors import ImportFailure, printable
+from unmask_model_store.importers.records import (
+    EMPTY_DICTS,
+    EXPECTED,
+    REBUILD_PARAMETER,
+    REBUILD_TENSOR,
+    STORAGES,
+    Global,
+    Recorded,
+    StorageRecord,
+    TensorRecord,
+)
 
 # an official checkpoint's pickle has about 40,000 opcodes; one with GPT-2's slow tokenizer inside about 700,000
 MOST_OPCODES = 10_000_000
 MOST_DIMENSIONS = 8
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Global:
-    """A class or function that the pickle names. It was neither looked up nor imported."""
-
-    name: str
-
-
-@dataclass(eq=False, repr=False, slots=True)  # a repr could be endless
-class Recorded:
-    """What the pickle meant to make with a global that is not admitted: never made, only remembered.
-
-    Attributes:
-        name: of the global.
-        args: what it was to be called with.
-        state: what `__setstate__` or `__dict__` was to get.
-        items: what was to be appended, added, or set as (key, value) pairs.
-    """
-
-    name: str
-    args: Any
-    state: Any = None
-    items: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class StorageRecord:
-    """A torch storage: the record that holds its bytes, the type and the number of its elements."""
-
-    key: str
-    dtype: torch.dtype
-    elements: int
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class TensorRecord:
-    """A torch tensor that was not read: a view of a storage. Offset and strides count elements."""
-
-    storage: StorageRecord
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-_STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-    "torch.storage.UntypedStorage": torch.uint8,
-}
-
-_TYPES = "bool bytearray bytes complex dict float frozenset int list long object set str tuple unicode"
-_BUILTINS = {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES.split()}
-_NODES = "AnyNode BooleanNode BytesNode EnumNode FloatNode IntegerNode InterpolationResultNode PathNode StringNode"
-_OMEGACONF = {
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.nodes.UnionNode",
-    *(f"omegaconf.nodes.{node}" for node in _NODES.split()),
-}
-_EMPTY_DICTS = {"collections.OrderedDict", "collections.defaultdict"}
-_REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
-_REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-
-# what a checkpoint is expected to name; whatever else it names is reported
-_EXPECTED = {*_STORAGES, *_BUILTINS, *_OMEGACONF, *_EMPTY_DICTS, _REBUILD_TENSOR, _REBUILD_PARAMETER, "typing.Any"}
 
 
 def read_pickle(data: bytes) -> tuple[Any, tuple[str, ...]]:
@@ -124,7 +56,7 @@ def _is_sizes(value: object) -> bool:
     return isinstance(value, tuple) and len(value) <= MOST_DIMENSIONS and all(_is_size(size) for size in value)
 
 
-def _plain_key(key: Any) -> Any:
+def _plain_key(key: object) -> Hashable:
     """A key or set element that hashes at once: what is nested is replaced (its hash could take for ever)."""
     scalars = (str, int, float, bytes, bool, type(None), complex)
     if isinstance(key, (*scalars, Global, Recorded)):
@@ -138,23 +70,23 @@ def _pairs(flat: list[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(flat[::2], flat[1::2], strict=True)
 
 
-def _call(function: Any, args: Any) -> Any:
+def _call(function: object, args: object) -> object:
     """What REDUCE gives: the few admitted constructions, else a record of the call."""
     if not isinstance(function, Global):
         return Recorded(f"a call of {type(function).__name__}", args)
     name = function.name
-    if name == _REBUILD_TENSOR:
+    if name == REBUILD_TENSOR:
         return _tensor(args) or Recorded(name, args)
-    if name == _REBUILD_PARAMETER and isinstance(args, tuple) and args:
+    if name == REBUILD_PARAMETER and isinstance(args, tuple) and args:
         return args[0]
-    if name in _EMPTY_DICTS and isinstance(args, tuple) and not any(isinstance(a, list | dict) for a in args):
+    if name in EMPTY_DICTS and isinstance(args, tuple) and not any(isinstance(a, list | dict) for a in args):
         return {}
     if name in ("builtins.set", "__builtin__.set") and isinstance(args, tuple) and len(args) == 1:
         return {_plain_key(key) for key in args[0]} if isinstance(args[0], list) else Recorded(name, args)
     return Recorded(name, args)
 
 
-def _tensor(args: Any) -> TensorRecord | None:
+def _tensor(args: object) -> TensorRecord | None:
     """`_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`, or None where that does not fit."""
     if not isinstance(args, tuple) or len(args) < 4:
         return None
@@ -166,12 +98,12 @@ def _tensor(args: Any) -> TensorRecord | None:
     return TensorRecord(storage, offset, shape, strides)
 
 
-def _storage(identity: Any) -> StorageRecord | Recorded:
+def _storage(identity: object) -> StorageRecord | Recorded:
     """A persistent id: ("storage", type, key, location, number of elements)."""
     if isinstance(identity, tuple) and len(identity) == 5 and identity[0] == "storage":
         _, kind, key, _, elements = identity
-        if isinstance(kind, Global) and kind.name in _STORAGES and isinstance(key, str) and _is_size(elements):
-            return StorageRecord(key, _STORAGES[kind.name], elements)
+        if isinstance(kind, Global) and kind.name in STORAGES and isinstance(key, str) and _is_size(elements):
+            return StorageRecord(key, STORAGES[kind.name], elements)
     return Recorded("a persistent id", identity)
 
 
@@ -184,7 +116,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.unexpected: set[str] = set()
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes) -> object:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if count >= MOST_OPCODES:
                 raise ImportFailure(f"its pickle has more than {MOST_OPCODES:,} opcodes")
@@ -198,7 +130,7 @@ class _Machine:
             raise ImportFailure("its pickle ends in the middle of a value")
         return self.stack[0]
 
-    def push(self, value: Any) -> None:
+    def push(self, value: object) -> None:
         self.stack.append(value)
 
     def pop_mark(self) -> list[Any]:
@@ -213,34 +145,34 @@ class _Machine:
         del self.stack[-count:]
         return values
 
-    def mark(self, _: Any) -> None:
+    def mark(self, _: object) -> None:
         self.marks.append(self.stack)
         self.stack = []
 
-    def pop(self, _: Any) -> None:
+    def pop(self, _: object) -> None:
         if self.stack:
             self.stack.pop()
         else:
             self.pop_mark()
 
-    def get(self, index: Any) -> None:
+    def get(self, index: int) -> None:
         self.push(self.memo[index])
 
-    def put(self, index: Any) -> None:
+    def put(self, index: int | None) -> None:
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
     def name(self, full_name: str) -> Global:
-        if full_name not in _EXPECTED:
+        if full_name not in EXPECTED:
             self.unexpected.add(full_name)
         return Global(full_name)
 
-    def stack_global(self, _: Any) -> None:
+    def stack_global(self, _: object) -> None:
         module, name = self.pop_some(2)
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a global's name is not a string")
         self.push(self.name(f"{module}.{name}"))
 
-    def build(self, _: Any) -> None:
+    def build(self, _: object) -> None:
         (state,) = self.pop_some(1)
         if isinstance(target := self.stack[-1], Recorded):
             target.state = state  # on anything else, an attribute such as OrderedDict's `_metadata`: of no use
@@ -267,18 +199,17 @@ class _Machine:
         else:
             self._record(target, values)
 
-    def _record(self, target: Any, items: list[Any]) -> None:
+    def _record(self, target: object, items: list[Any]) -> None:
         if not isinstance(target, Recorded):
             raise TypeError(f"items are added to {type(target).__name__}")
         target.items.extend(items)
 
-    def call(self, function: Any, args: Any) -> None:
+    def call(self, function: object, args: object) -> None:
         self.push(_call(function, args))
 
 
 _STEPS: dict[str, Callable[[_Machine, Any], object]] = {
-    "PROTO": lambda m, _: None,
-    "FRAME": lambda m, _: None,
+    **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
     **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), _Machine.push),
     **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING"), _Machine.push),
     **dict.fromkeys(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _Machine.push),

@@ -12,6 +12,8 @@
         ├── ImpossibleError     422   what is given has probability zero under the model
         ├── EngineError         500   a fault of ours
         └── DrainedError        503   + Retry-After
+
+Whatever else is raised is a bug, and becomes a 500 that says nothing about the inside.
 """
 
 import math

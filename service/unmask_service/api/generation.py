@@ -8,7 +8,7 @@ from typing import Self
 from uuid import uuid4
 
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Plan, Reveal, Sample
+from unmask_diffusion import Plan, Sample
 
 from unmask_service.api import events
 from unmask_service.api.errors import GenerationError, OverloadedError, error_of

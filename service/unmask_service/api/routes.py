@@ -18,7 +18,7 @@ Documented = dict[int | str, dict[str, Any]]
 
 RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 UNAVAILABLE: Documented = {
-    503: {"model": ErrorAnswer, "description": "the model is loading, or the server is draining", "headers": RETRY_AFTER}
+    503: {"model": ErrorAnswer, "description": "the model is loading, or the server drains", "headers": RETRY_AFTER}
 }
 REFUSALS: Documented = UNAVAILABLE | {
     400: {"model": ErrorAnswer, "description": "the body is not JSON"},

@@ -1,0 +1,15 @@
+"""Official checkpoints → bundles, executing nothing that they hold."""
+
+from unmask_model_store.importers.checkpoint import Imported, Progress, Request, import_checkpoint
+from unmask_model_store.importers.errors import ImportFailure
+from unmask_model_store.importers.tokenizers import cached_gpt2, read_tokenizer
+
+__all__ = [
+    "ImportFailure",
+    "Imported",
+    "Progress",
+    "Request",
+    "cached_gpt2",
+    "import_checkpoint",
+    "read_tokenizer",
+]

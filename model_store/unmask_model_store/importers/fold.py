@@ -1,0 +1,107 @@
+"""Folding time away: official weights → the weights of `unmask_diffusion.PrimeDenoiser`.
+
+A time-agnostic network is fed the noise level 0 whatever happens, so its condition c = silu(sigma_map(0)) is a constant
+and so are the modulations that every adaLN layer derives from it. With shift, scale and gate constant,
+
+    norm(x) · w · (1 + scale) + shift      is a LayerNorm with weight w · (1 + scale) and bias shift,
+    gate · (W h + b)                       is a projection with weight gate · W (row by row) and bias gate · b.
+
+Computed in float64 and rounded once, to the dtype that is stored.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unmask_model_store.importers.errors import ImportFailure
+from unmask_model_store.importers.official import EMBEDDING, HEAD, Source
+from unmask_model_store.weights import LazyTensor
+
+_Change = Callable[[Tensor], Tensor]
+
+
+def fold(source: Source, dtype: torch.dtype) -> dict[str, LazyTensor]:
+    """The folded network's tensors, each read and folded when it is written.
+
+    Args:
+        source: the official network.
+        dtype: of the blocks' projections; all else is float32, as it is when served.
+    """
+    condition = _condition(source)
+    tensors = {"embedding.weight": _same(source, EMBEDDING, torch.float32)}
+    for i in range(source.shape.blocks):
+        folded = _fold_block(source, f"blocks.{i}", condition, dtype)
+        tensors |= {f"blocks.{i}.{name}": tensor for name, tensor in folded.items()}
+    return tensors | _fold_output(source, condition)
+
+
+def _condition(source: Source) -> Tensor:
+    """C = silu(sigma_map(0)), float64 [cond_dim]. The noise level 0 is embedded as cos 0 = 1 and sin 0 = 0."""
+    first = source.read("sigma_map.mlp.0.weight").double()
+    half = first.shape[1] // 2
+    embedding = torch.cat([torch.ones(half), torch.zeros(first.shape[1] - half)]).double()
+    hidden = F.silu(first @ embedding + source.read("sigma_map.mlp.0.bias").double())
+    second = source.read("sigma_map.mlp.2.weight").double()
+    return F.silu(second @ hidden + source.read("sigma_map.mlp.2.bias").double())
+
+
+def _modulations(source: Source, layer: str, condition: Tensor, count: int) -> tuple[Tensor, ...]:
+    """The constant outputs of an adaLN layer, float64 [hidden] each."""
+    weight, bias = source.read(f"{layer}.adaLN_modulation.weight"), source.read(f"{layer}.adaLN_modulation.bias")
+    return (weight.double() @ condition + bias.double()).chunk(count)
+
+
+def _fold_block(source: Source, block: str, condition: Tensor, dtype: torch.dtype) -> dict[str, LazyTensor]:
+    shift1, scale1, gate1, shift2, scale2, gate2 = _modulations(source, block, condition, 6)
+    return {
+        **_norm(source, f"{block}.norm1", "norm1", shift1, scale1),
+        "attn_qkv.weight": _same(source, f"{block}.attn_qkv.weight", dtype),
+        "attn_out.weight": _changed(source, f"{block}.attn_out.weight", dtype, lambda w: w * gate1[:, None]),
+        **_norm(source, f"{block}.norm2", "norm2", shift2, scale2),
+        "mlp_in.weight": _same(source, f"{block}.mlp.0.weight", dtype),
+        "mlp_in.bias": _same(source, f"{block}.mlp.0.bias", dtype),
+        "mlp_out.weight": _changed(source, f"{block}.mlp.2.weight", dtype, lambda w: w * gate2[:, None]),
+        "mlp_out.bias": _changed(source, f"{block}.mlp.2.bias", dtype, lambda b: b * gate2),
+    }
+
+
+def _fold_output(source: Source, condition: Tensor) -> dict[str, LazyTensor]:
+    """The last norm and the head. MDLM's column for the mask, the last, is left out."""
+    shift, scale = _modulations(source, "output_layer", condition, 2)
+    classes, hidden = source.shape.vocabulary_size, source.shape.hidden_size
+    return {
+        **_norm(source, "output_layer.norm_final", "norm_final", shift, scale),
+        "output.weight": LazyTensor(
+            (classes, hidden), torch.float32, lambda: source.read(f"{HEAD}.weight")[:classes].float()
+        ),
+        "output.bias": LazyTensor((classes,), torch.float32, lambda: source.read(f"{HEAD}.bias")[:classes].float()),
+    }
+
+
+def _norm(source: Source, official: str, name: str, shift: Tensor, scale: Tensor) -> dict[str, LazyTensor]:
+    return {
+        f"{name}.weight": _changed(source, f"{official}.weight", torch.float32, lambda w: w * (1 + scale)),
+        f"{name}.bias": LazyTensor(tuple(shift.shape), torch.float32, lambda: _rounded(f"{name}.bias", shift)),
+    }
+
+
+def _same(source: Source, official: str, dtype: torch.dtype) -> LazyTensor:
+    return LazyTensor(source.weights[official].shape, dtype, lambda: source.read(official).float().to(dtype))
+
+
+def _changed(source: Source, official: str, dtype: torch.dtype, change: _Change) -> LazyTensor:
+    return LazyTensor(
+        source.weights[official].shape,
+        dtype,
+        lambda: _rounded(official, change(source.read(official).double())).to(dtype),
+    )
+
+
+def _rounded(name: str, tensor: Tensor) -> Tensor:
+    """Float32: a bfloat16 bundle is then, bit for bit, what a float32 one becomes when it is served in bfloat16."""
+    rounded = tensor.float()
+    if not bool(rounded.isfinite().all()):
+        raise ImportFailure(f"tensor {name} overflows float32 once its constant modulation is folded in")
+    return rounded

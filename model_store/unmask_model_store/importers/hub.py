@@ -1,0 +1,138 @@
+"""Checkpoints from the Hugging Face hub: huggingface-hub's own download with its cache, tokens and progress bar."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from unmask_model_store.importers.errors import ImportFailure, printable
+from unmask_model_store.importers.mdlm_hf import CONFIG_FILE, WEIGHTS_FILE
+
+PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
+MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
+# the names that the official models go by
+KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
+PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be fetched.
+
+    Attributes:
+        repository: owner/name on the hub.
+        file: of the checkpoint in the repository; None: the repository is a model in Hugging Face's layout.
+        name: what the bundle is called unless told otherwise.
+        revision: branch, tag or commit; None: the main branch.
+    """
+
+    repository: str
+    file: str | None
+    name: str
+    revision: str | None = None
+
+    @property
+    def official(self) -> bool:
+        """Whether it is one of the official text models, whose tokenizer is GPT-2's."""
+        return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY)
+
+
+def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str | None) -> Wanted:
+    """Understand `REPO[/PATH]` or one of the known names.
+
+    Raises:
+        ImportFailure: it is neither, or an official MDM-Prime model without its number of sub-tokens.
+    """
+    repository, file = _split(target)
+    if repository == PRIME_REPOSITORY and file is None:
+        if sub_tokens not in PRIME_SUB_TOKENS:
+            raise ImportFailure(
+                f"{target}: say which with --sub-tokens: {', '.join(map(str, PRIME_SUB_TOKENS))} were trained"
+            )
+        variant = f"l{sub_tokens}{'_co' if carry_over else ''}"
+        path = f"text/owt/results_prime_{variant}_owt/checkpoint.ckpt"
+        return Wanted(repository, path, f"mdm-prime-owt-{variant}".replace("_", "-"), revision)
+    if sub_tokens is not None or carry_over:
+        raise ImportFailure(f"{target}: --sub-tokens and --carry-over choose among the models of mdm-prime-owt only")
+    return Wanted(repository, file, _name(repository, file), revision)
+
+
+def _split(target: str) -> tuple[str, str | None]:
+    if target in KNOWN:
+        return KNOWN[target], None
+    parts = target.split("/")
+    if len(parts) < 2 or not all(parts) or ".." in parts:
+        known = ", ".join(KNOWN)
+        raise ImportFailure(f"{printable(target)}: is neither OWNER/NAME, OWNER/NAME/PATH nor one of {known}")
+    return "/".join(parts[:2]), "/".join(parts[2:]) or None
+
+
+def _name(repository: str, file: str | None) -> str:
+    """`owner/model` → model; a checkpoint in a folder of its own is called after the folder."""
+    parts = [repository.split("/")[1], *(file or "").split("/")]
+    chosen = parts[0] if file is None else parts[-2] if len(parts) > 2 else Path(parts[-1]).stem
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in chosen)
+
+
+def fetch(wanted: Wanted) -> Path:
+    """Download what is not in the cache yet; the path of the checkpoint, or of the folder in Hugging Face's layout.
+
+    Raises:
+        ImportFailure: there is no such thing, it may not be read, or the hub cannot be reached.
+    """
+    if wanted.file is not None:
+        return _download(wanted, wanted.file)
+    _download(wanted, CONFIG_FILE)
+    return _download(wanted, WEIGHTS_FILE).parent
+
+
+def fetch_gpt2() -> Path | None:
+    """GPT-2's tokenizer; None where the hub cannot be reached: an import goes on without."""
+    try:
+        return _download(Wanted("openai-community/gpt2", None, "gpt2"), "tokenizer.json")
+    except ImportFailure:
+        return None
+
+
+def _download(wanted: Wanted, file: str) -> Path:
+    with _one_line(wanted, file):
+        return Path(hf_hub_download(wanted.repository, file, revision=wanted.revision))
+
+
+@contextmanager
+def _one_line(wanted: Wanted, file: str) -> Iterator[None]:
+    """Say in one line what the hub's many errors mean."""
+    where = wanted.repository + (f" (revision {printable(wanted.revision)})" if wanted.revision else "")
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError) as error:
+        raise ImportFailure(
+            f"{where}: the Hugging Face hub cannot be reached, and {file} is not in the cache on this machine"
+        ) from error
+    except GatedRepoError as error:
+        raise ImportFailure(
+            f"{where}: is gated: accept its terms on the hub and log in with `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ImportFailure(
+            f"{where}: there is no such repository, or it is private and you are not logged in"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ImportFailure(f"{where}: there is no such revision") from error
+    except EntryNotFoundError as error:
+        raise ImportFailure(f"{where}: has no file {printable(file)}; name one: OWNER/NAME/PATH") from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ImportFailure(f"{where}: {printable(' '.join(str(error).split()), 200)}") from error

@@ -1,0 +1,63 @@
+"""The command line: `unmask serve`, `unmask generate`, `unmask info`.
+
+What a user got wrong becomes one line on stderr and exit code 2. torch is imported by the commands that need it, so
+that `--help` answers at once.
+"""
+
+import sys
+
+import typer
+
+from unmask_service.cli.generate import generate
+from unmask_service.cli.info import info
+from unmask_service.cli.serve import serve
+from unmask_service.settings import SettingsError
+
+EXIT_CODE = 2
+
+app = typer.Typer(
+    name="unmask",
+    help="Unmask: an inference server for masked diffusion language models.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(serve)
+app.command()(generate)
+app.command()(info)
+
+
+def main() -> None:
+    """Run a command."""
+    try:
+        app()
+    except Exception as error:
+        line = explanation(error)
+        if line is None:
+            raise
+        typer.echo(f"unmask: {line}", err=True)
+        sys.exit(EXIT_CODE)
+
+
+def explanation(error: Exception) -> str | None:
+    """One line for what the user got wrong; None for a bug of ours."""
+    if isinstance(error, SettingsError):
+        return str(error)
+    from pydantic import ValidationError
+    from unmask_diffusion import RequestError
+    from unmask_model_store import BundleError
+
+    from unmask_service.app import ListenError
+    from unmask_service.cli.generate import GenerationFailedError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        field = ".".join(str(part) for part in first["loc"]).replace("_", "-")
+        return f"{field}: {first['msg']}" if field else first["msg"]
+    if isinstance(error, RequestError):
+        return str(error) if error.param in str(error) else f"{error.param}: {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    known = (BundleError, ListenError, GenerationFailedError)
+    return " ".join(str(error).split()) if isinstance(error, known) else None
