@@ -1,5 +1,7 @@
 # Every target does its own set-up: `make serve` and `make test` run on a bare Debian/Ubuntu with python3 and make.
 PYTHON ?= python3
+# more options for pip, for example --extra-index-url https://download.pytorch.org/whl/cpu
+PIP_INDEX ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= tales
@@ -18,9 +20,10 @@ install: $(INSTALLED) ## a virtual environment in .venv, with exact versions
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; $(MAKE) python-venv && $(PYTHON) -m venv .venv; }
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/pip install --quiet --constraint constraints.txt hatchling editables
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@echo 'installing torch and some 80 packages into .venv; this takes a minute or two'
+	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt hatchling editables
+	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
 # Debian's and Ubuntu's python3 comes without ensurepip, which venv needs

@@ -1,35 +1,44 @@
-"""Train a model from nothing, offline, with one command: `python -m training tales` or `python -m training books`."""
+"""Train a model from nothing, offline, with one command: `python -m training tales`."""
 
 import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from training import run_books, run_tales
-from training.objective import Objective
-from training.recipe import Budget
-from training.session import RunOptions
+from training.recipe import Budget, Recipe
+from training.session import Options
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode="markdown", help=__doc__)
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
-Out = Annotated[Path, typer.Option(help="Folder of the run: checkpoint, log, curve and bundle are written here.")]
-Minutes = Annotated[float, typer.Option(min=0.01, help="Time budget. Learning rate and curriculum are laid out on it; "
-                                        "a resumed run counts the time it has already had.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run: the checkpoint, and the model in OUT/bundle.")]
+Minutes = Annotated[
+    float,
+    typer.Option(
+        min=0.001,
+        help="Time budget; the learning rate's fall is laid out on it. A "
+        "resumed run counts the minutes it has already had.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, help="Budget in steps instead: reproducible bit for bit.")]
-Resume = Annotated[bool, typer.Option(help="Go on from the checkpoint in --out.")]
-Device = Annotated[str, typer.Option(help="cpu, or cuda: the same recipe in minutes.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")]
+Device = Annotated[str, typer.Option(help="cpu for hours, or cuda for minutes: the same recipe.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")]
-Seed = Annotated[int, typer.Option(help="Of parameters, data and masks.")]
-Hidden = Annotated[int | None, typer.Option(help="Width of the network (default: the recipe's).")]
-Blocks = Annotated[int | None, typer.Option(help="Transformer blocks (default: the recipe's).")]
-Heads = Annotated[int | None, typer.Option(help="Attention heads (default: the recipe's).")]
-BatchTokens = Annotated[int | None, typer.Option(help="Tokens a batch (default: the recipe's).")]
-ObjectiveOption = Annotated[str | None, typer.Option("--objective", help="joint or marginals (default: the recipe's).")]
-Samples = Annotated[int, typer.Option(min=0, help="Free samples that are drawn and judged at the end.")]
-Every = Annotated[float, typer.Option("--evaluate-every", min=0.01, help="Minutes between evaluations; each writes "
-                                      "the checkpoint and the bundle anew.")]
+Samples = Annotated[int, typer.Option(min=0, help="Free samples drawn at the end for the model card.")]
+Every = Annotated[
+    float, typer.Option(min=0.001, help="Minutes between evaluations; each writes checkpoint and bundle.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a number of the recipe, "
+        "for example --set hidden_size=256 --set objective=marginals. "
+        "May be repeated; an unknown key lists the known ones.",
+    ),
+]
 
 
 @app.command()
@@ -40,56 +49,62 @@ def tales(
     resume: Resume = False,
     device: Device = "cpu",
     threads: Threads = None,
-    seed: Seed = 0,
-    hidden_size: Hidden = None,
-    blocks: Blocks = None,
-    heads: Heads = None,
-    batch_tokens: BatchTokens = None,
-    objective: ObjectiveOption = None,
     samples: Samples = 128,
     evaluate_every: Every = 5.0,
+    changes: Changes = None,
 ) -> None:
     """Train the model that ships, on tales that are told on the spot.
 
-    Needs no data and no network. On two CPU cores the sentences are whole after a few minutes; names and things stay
-    themselves through a tale after an hour or so. The bundle is in OUT/bundle from the first evaluation on.
+    Needs no data and no network. Sentences are whole after a few minutes; names and things stay themselves through a
+    tale after an hour or more on two CPU cores. OUT/bundle can be served from the first evaluation on.
     """
-    recipe = _changed(run_tales.RECIPE, seed, hidden_size, blocks, heads, batch_tokens, objective)
-    run_tales.run(recipe, _options(out, minutes, steps, resume, device, threads, samples, evaluate_every))
+    recipe = change(run_tales.RECIPE, changes or [])
+    run_tales.run(recipe, Options(out, Budget(minutes, steps), resume, device, threads, samples, evaluate_every))
 
 
 @app.command()
 def books(
-    folder: Annotated[Path, typer.Option("--books", help="Folder of *.txt and/or Standard Ebooks repositories.")],
+    folder: Annotated[Path, typer.Option("--books", help="Folder of *.txt files and Standard Ebooks repositories.")],
     out: Out = Path("runs/books"),
     minutes: Minutes = 120.0,
     steps: Steps = None,
     resume: Resume = False,
     device: Device = "cpu",
     threads: Threads = None,
-    seed: Seed = 0,
-    hidden_size: Hidden = None,
-    blocks: Blocks = None,
-    heads: Heads = None,
-    batch_tokens: BatchTokens = None,
-    objective: ObjectiveOption = None,
     samples: Samples = 4,
     evaluate_every: Every = 10.0,
+    changes: Changes = None,
 ) -> None:
     """Train on real prose: Standard Ebooks' XHTML or plain text, with a vocabulary of its own.
 
-    Three million words want a GPU: after an hour on two CPU cores the text has a storybook's phrases, not its sense.
+    A plain text has a paragraph a line; a line <|eot|> ends a chapter. Three million words want a GPU: after an hour on
+    two CPU cores the text has a storybook's phrases, not its sense.
     """
-    recipe = _changed(run_books.RECIPE, seed, hidden_size, blocks, heads, batch_tokens, objective)
-    options = _options(out, minutes, steps, resume, device, threads, samples, evaluate_every)
+    recipe = change(run_books.RECIPE, changes or [])
+    options = Options(out, Budget(minutes, steps), resume, device, threads, samples, evaluate_every)
     try:
         run_books.run(recipe, options, folder)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--books") from error
 
 
-def _changed(recipe, seed, hidden_size, blocks, heads, batch_tokens, objective):  # type: ignore[no-untyped-def]
-    ...
+def change(recipe: Recipe, changes: list[str]) -> Recipe:
+    """Apply KEY=VALUE changes to a recipe.
+
+    Raises:
+        typer.BadParameter: a key is unknown, or a value not of its kind.
+    """
+    kinds = {field.name: type(getattr(recipe, field.name)) for field in dataclasses.fields(recipe)}
+    values = {}
+    for entry in changes:
+        key, _, value = entry.partition("=")
+        if key not in kinds:
+            raise typer.BadParameter(f"{key!r} is none of {', '.join(kinds)}", param_hint="--set")
+        try:
+            values[key] = kinds[key](value)
+        except ValueError as error:
+            raise typer.BadParameter(f"{entry}: {error}", param_hint="--set") from error
+    return dataclasses.replace(recipe, **values)
 
 
 if __name__ == "__main__":

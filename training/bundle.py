@@ -96,24 +96,37 @@ def model_card(trainer: Trainer, measured: Measured, about: str) -> str:
     recipe, history = trainer.recipe, trainer.history
     parameters = sum(p.numel() for p in trainer.network.parameters())
     figures = [
-        ("parameters", f"{parameters / 1e6:.2f} M ({recipe.hidden_size} wide, {recipe.blocks} blocks, "
-         f"{recipe.heads} heads)"),
+        (
+            "parameters",
+            f"{parameters / 1e6:.2f} M ({recipe.hidden_size} wide, {recipe.blocks} blocks, {recipe.heads} heads)",
+        ),
         ("classes, digits", f"{recipe.vocabulary_size} classes, two digits in base {recipe.base}"),
         ("canvas", f"{recipe.shortest} to {recipe.length} tokens"),
-        ("tokens seen", f"{history.tokens / 1e6:.1f} M canvas tokens in {history.step} steps, "
-         f"{history.seconds / 60:.0f} minutes"),
-        ("held-out bound", f"{measured.bound:.3f} nats a token (perplexity {math.exp(measured.bound):.2f}): the sum "
-         "of marginals, valid for the exact first-hitting sampler"),
+        (
+            "tokens seen",
+            f"{history.tokens / 1e6:.1f} M canvas tokens in {history.step} steps, {history.seconds / 60:.0f} minutes",
+        ),
+        (
+            "held-out bound",
+            f"{measured.bound:.3f} nats a token (perplexity {math.exp(measured.bound):.2f}): the sum "
+            "of marginals, valid for the exact first-hitting sampler",
+        ),
     ]
     if measured.entropy is not None:
         figures.append(("the generator's own entropy", f"{measured.entropy:.3f} nats a token: no model can be below"))
     if measured.copied is not None:
-        figures.append(("names copied", f"{measured.copied:.0%}: one of several mentions hidden, everything else "
-                        "visible"))
+        figures.append(
+            ("names copied", f"{measured.copied:.0%}: one of several mentions hidden, everything else visible")
+        )
     if measured.samples:
-        figures.append(("consistent throughout", f"{measured.consistent} of {measured.samples} free samples "
-                        f"({measured.consistent / measured.samples:.0%}), temperature 1, exact sampler, canvas "
-                        f"{recipe.length}"))
+        figures.append(
+            (
+                "consistent throughout",
+                f"{measured.consistent} of {measured.samples} free samples "
+                f"({measured.consistent / measured.samples:.0%}), temperature 1, exact sampler, canvas "
+                f"{recipe.length}",
+            )
+        )
     table = "\n".join(f"| {name} | {value} |" for name, value in figures)
     return f"# {recipe.name}\n\n{about}\n## Figures\n\n| | |\n| --- | --- |\n{table}\n\n{_samples(measured)}" + (
         f"## Training\n\n`python -m training {recipe.name}`, objective `{recipe.objective}`, Muon for the blocks' "

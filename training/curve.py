@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 — after the backend is chosen
+from matplotlib import pyplot as plt
 
-from training.loop import History  # noqa: E402
+from training.loop import History
 
 
 def draw_loss_curve(history: History, path: Path, floor: float | None = None) -> None:

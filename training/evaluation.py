@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from unmask_diffusion import Denoiser, PrimeDenoiser, SubTokenizer, sample
+from unmask_diffusion import PrimeDenoiser, SubTokenizer, sample
 
 from training.network import features
 from training.objective import Objective, corrupt, spread_rates, token_losses
@@ -19,7 +19,7 @@ BATCH = 32
 class Model:
     """A network with what text needs, in the shape that the sampler asks for (`unmask_diffusion.Model`)."""
 
-    denoiser: Denoiser
+    denoiser: PrimeDenoiser
     sub_tokenizer: SubTokenizer
     tokenizer: Tokenizer
     end_token_id: int | None
@@ -53,10 +53,11 @@ def held_out_loss(
 
 @torch.no_grad()
 def share_copied(network: PrimeDenoiser, codes: Tensor, ids: Tensor, among: set[int]) -> float:
-    """Hide one of several mentions of a word, leave everything else visible: how often is it the most probable class?
+    """Hide one of several mentions of a word, everything else being visible: the share that is named right.
 
     Args:
-        network: the model. codes: its classes' digits.
+        network: the model.
+        codes: int64 [C, l], its classes' digits.
         ids: int64 [N, L].
         among: the words that are asked for, for example all names.
     """

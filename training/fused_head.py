@@ -101,13 +101,15 @@ def fused_loss(
     """Weighted sum of the rows' losses.
 
     Args:
-        x: [N, hidden] features. weight, bias: the head, [C, hidden] and [C].
-        target: int64 [N], rows of `codes`. hidden: bool [N, 2]. codes: int64 [C, 2].
+        x: features [N, hidden].
+        weight: of the head, [C, hidden].
+        bias: of the head, [C].
+        target: int64 [N], rows of `codes`.
+        hidden: bool [N, 2], which digits are masked.
+        codes: int64 [C, 2].
         row_weights: [N].
         objective: which loss.
         dtype: of the matrix products.
     """
-    loss: Tensor = _FusedHead.apply(
-        x, weight, bias, target, hidden, codes, row_weights, objective == "joint", dtype
-    )
+    loss: Tensor = _FusedHead.apply(x, weight, bias, target, hidden, codes, row_weights, objective == "joint", dtype)
     return loss

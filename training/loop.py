@@ -137,4 +137,5 @@ class Trainer:
     def _draw_length(self, chance: random.Random) -> int:
         if chance.random() < self.recipe.full_share:
             return self.recipe.length
-        return chance.randint(self.recipe.shortest, self.recipe.length)
+        shortest, longest = self.recipe.shortest, self.recipe.length
+        return round(chance.triangular(shortest, longest, longest * self.recipe.usual_share))

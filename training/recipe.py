@@ -14,7 +14,8 @@ class Recipe:
         name: of the model.
         seed: of parameters, data and masks.
         length: the longest canvas. shortest: the shortest one.
-        full_share: share of batches on the longest canvas; the others draw a length between the two.
+        full_share: share of batches on the longest canvas; the others draw a length between the two, most often
+        usual_share: of the longest (where most texts just fit, so that little is spent on what follows their end).
         vocabulary_size: classes, base ** 2. base: of the two digits.
         hidden_size, blocks, heads: the network.
         batch_tokens: tokens a batch, whatever the canvas length.
@@ -31,7 +32,8 @@ class Recipe:
     seed: int = 0
     length: int = 128
     shortest: int = 16
-    full_share: float = 0.4
+    full_share: float = 0.15
+    usual_share: float = 0.6
     vocabulary_size: int = 4096
     base: int = 64
     hidden_size: int = 192

@@ -109,7 +109,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ListenError(f"cannot listen on {host}:{port}: {why}") from error
+        raise ListenError(f"cannot listen on {host}:{port}: {why.partition(' (while')[0]}") from error
 
 
 class DrainingServer(uvicorn.Server):

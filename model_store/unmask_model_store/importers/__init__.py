@@ -1,6 +1,6 @@
 """Official checkpoints → bundles, executing nothing that they hold."""
 
-from unmask_model_store.importers.checkpoint import Imported, Progress, Request, import_checkpoint
+from unmask_model_store.importers.checkpoint import Imported, Progress, Request, check_place, import_checkpoint
 from unmask_model_store.importers.errors import ImportFailure
 from unmask_model_store.importers.tokenizers import cached_gpt2, read_tokenizer
 
@@ -10,6 +10,7 @@ __all__ = [
     "Progress",
     "Request",
     "cached_gpt2",
+    "check_place",
     "import_checkpoint",
     "read_tokenizer",
 ]

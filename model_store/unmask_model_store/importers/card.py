@@ -26,8 +26,8 @@ def card_of(config: PrimeConfig, folder: str) -> str:
             "",
             f"An {kind} model, imported by `unmask import`.",
             "",
-            f"- {config.vocabulary_size:,} classes, {config.length:,} tokens, l = {config.sub_tokens_per_token} sub-tokens "
-            f"a token in base {config.base}",
+            f"- {config.vocabulary_size:,} classes, {config.length:,} tokens",
+            f"- sub-tokens a token: l = {config.sub_tokens_per_token}, in base {config.base}",
             f"- hidden size {config.hidden_size}, {config.blocks} blocks, {config.heads} heads",
             "- time-agnostic: the constant modulations are folded into the weights",
             f"- trained {'with' if config.carry_over else 'without'} carry-over; the sampler always respects it",

@@ -81,7 +81,7 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
         ImportFailure: the checkpoint or the tokenizer is not what it should be.
         BundleError: the bundle cannot be written.
     """
-    _check_place(request)
+    check_place(request.out, request.force)
     with naming(request.file), _open(request) as (source, weights_file):
         draft = _config(request, source, {})
         tokenizer = _tokenizer(request, draft.vocabulary_size)
@@ -99,11 +99,15 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
     return Imported(config, tokenizer is not None, source.ignored)
 
 
-def _check_place(request: Request) -> None:
-    out = request.out
+def check_place(out: Path, force: bool) -> None:
+    """Refuse a place where something is, before any work; `force` allows a bundle or an empty folder, nothing else.
+
+    Raises:
+        ImportFailure: there is something.
+    """
     if not out.exists() and not out.is_symlink():
         return
-    if not request.force:
+    if not force:
         raise ImportFailure(f"{out}: exists already (--force replaces a bundle)", named=True)
     replaceable = out.is_dir() and ((out / CONFIG_FILE).is_file() or not any(out.iterdir()))
     if not replaceable:

@@ -49,6 +49,13 @@ class Wanted:
         """Whether it is one of the official text models, whose tokenizer is GPT-2's."""
         return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY)
 
+    def facts(self, fetched: Path) -> dict[str, str]:
+        """What the card says of the origin. The hub's cache names a snapshot's folder after its commit."""
+        after_repository = fetched.as_posix().rpartition("/models--")[2].split("/")
+        commit = after_repository[2] if after_repository[1:2] == ["snapshots"] else self.revision
+        file = {"file": self.file} if self.file else {}
+        return {"repository": self.repository, **({"revision": commit} if commit else {}), **file}
+
 
 def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str | None) -> Wanted:
     """Understand `REPO[/PATH]` or one of the known names.

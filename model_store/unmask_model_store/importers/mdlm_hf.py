@@ -53,7 +53,8 @@ def _open(file: Path) -> safe_open:
 
 
 def _lazy(file: safe_open, name: str) -> LazyTensor:
-    tensor: Tensor = file.get_tensor(name)  # a view of the mapped file: nothing is read before it is looked at
+    # a view of the mapped file: nothing is read before it is looked at
+    tensor: Tensor = file.get_tensor(name)  # type: ignore[no-untyped-call]
     return LazyTensor(tuple(tensor.shape), tensor.dtype, lambda: tensor)
 
 

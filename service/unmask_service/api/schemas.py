@@ -13,7 +13,7 @@ class GenerateBody(GenerationRequest):
     """The body of `POST /generate`: the request, the model that it is for, and the form of the answer."""
 
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"prompt": "Once upon a time", "max_tokens": 64, "seed": 7}]}
+        json_schema_extra={"examples": [{"prompt": "Once upon a time", "seed": 7}]}
     )
 
     model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")

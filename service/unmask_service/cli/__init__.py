@@ -54,7 +54,7 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"]).replace("_", "-")
-        return f"{field}: {first['msg']}" if field else first["msg"]
+        return f"{field}: {first['msg']}".removeprefix(": ").replace("Value error, ", "")
     if isinstance(error, RequestError):
         return str(error) if error.param in str(error) else f"{error.param}: {error}"
     if isinstance(error, OSError) and error.filename is not None:

@@ -21,6 +21,7 @@ class Facts:
     """What there is to know of a bundle.
 
     Attributes:
+        dtype: of the tensors in memory.
         evaluations: network evaluations of a full canvas by the exact first-hitting sampler.
         logit_bytes_an_evaluation: float32 logits that one of these evaluations draws from.
         logit_bytes_at_once: the same where all tokens are revealed in one evaluation.
@@ -92,7 +93,7 @@ def facts_of(bundle: "Bundle") -> Facts:
         tokenizer=bundle.tokenizer is not None,
         end_token_id=bundle.end_token_id,
         device=str(bundle.device),
-        dtype=str(bundle.dtype).removeprefix("torch."),
+        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})),
         bytes_on_disk=sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()),
         bytes_in_memory=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         evaluations=config.length * config.sub_tokens_per_token,
@@ -127,11 +128,11 @@ def show(facts: Facts) -> None:
 def rows_of(facts: Facts) -> list[tuple[str, str]]:
     """The facts in words."""
     classes, digits = facts.vocabulary_size, facts.sub_tokens_per_token
-    carried = "trained with carry-over" if facts.carry_over else "trained without carry-over"
+    trained = "" if facts.architecture != "prime" else f", trained with{'' if facts.carry_over else 'out'} carry-over"
     whole = {"full": "always the whole length", "as_requested": "as long as the request"}[facts.canvas]
     return [
         ("folder", facts.path),
-        ("architecture", f"{facts.architecture}, {carried}"),
+        ("architecture", facts.architecture + trained),
         ("parameters", f"{facts.parameters:,}"),
         ("vocabulary", f"{classes:,} tokens, each {digits} digits of base {facts.base}"),
         ("canvas", f"at most {facts.length:,} tokens; {whole}"),

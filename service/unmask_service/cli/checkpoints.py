@@ -1,0 +1,213 @@
+"""`unmask import`, `unmask pull`, `unmask models`: official checkpoints become bundles, and which bundles there are."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from unmask_service.cli.options import ModelDir
+from unmask_service.settings import read_settings
+
+if TYPE_CHECKING:
+    from unmask_model_store.importers import Imported, Progress, Request
+
+
+class StoredDtype(StrEnum):
+    """What the blocks' projections are stored in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Weights(StrEnum):
+    """Which of a checkpoint's two sets of weights."""
+
+    EMA = "ema"
+    RAW = "raw"
+
+
+class Canvas(StrEnum):
+    """How much of its length the network sees."""
+
+    FULL = "full"
+    AS_REQUESTED = "as_requested"
+
+
+TokenizerOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tokenizer",
+        metavar="FILE_OR_DIR",
+        help="tokenizer.json, GPT-2's pair of files (name either), or a folder with them; "
+        "left out: GPT-2's from the hub's cache for 50257 classes, else none",
+    ),
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", help="what the server calls the model; default: the folder's")
+]
+DtypeOption = Annotated[StoredDtype, typer.Option("--dtype", help="of the blocks' projections in the bundle")]
+WeightsOption = Annotated[Weights, typer.Option("--weights", help="the EMA's, as official evaluation, or the raw ones")]
+CanvasOption = Annotated[Canvas, typer.Option("--canvas", help="full: the network always sees its whole length")]
+ForceOption = Annotated[bool, typer.Option("--force", help="replace the bundle that is there")]
+
+
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .ckpt file, or a folder in Hugging Face's layout")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the bundle's folder")],
+    tokenizer: TokenizerOption = None,
+    name: NameOption = None,
+    dtype: DtypeOption = StoredDtype.FLOAT32,
+    weights: WeightsOption = Weights.EMA,
+    canvas: CanvasOption = Canvas.FULL,
+    force: ForceOption = False,
+) -> None:
+    """Turn an official MDM-Prime or MDLM checkpoint into a bundle. Nothing in the file is executed.
+
+    For example:
+
+        unmask import checkpoint.ckpt --out ./mdm-prime --tokenizer tokenizer.json
+        unmask serve --model ./mdm-prime
+    """
+    from unmask_model_store.importers import Request
+
+    _run(
+        Request(
+            file=file,
+            out=out,
+            tokenizer=tokenizer,
+            name=name,
+            dtype=dtype.value,
+            weights=weights.value,
+            canvas=canvas.value,
+            force=force,
+        )
+    )
+
+
+def pull(
+    target: Annotated[
+        str, typer.Argument(metavar="REPO[/PATH]", help="OWNER/NAME, OWNER/NAME/PATH, mdm-prime-owt or mdlm-owt")
+    ],
+    sub_tokens: Annotated[
+        int | None, typer.Option("--sub-tokens", metavar="L", help="which of mdm-prime-owt's models: 2, 3, 4, 6 or 8")
+    ] = None,
+    carry_over: Annotated[bool, typer.Option("--carry-over", help="the one that was trained with carry-over")] = False,
+    revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit; default: main")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="the bundle's folder; default: in the models' folder")
+    ] = None,
+    tokenizer: TokenizerOption = None,
+    name: NameOption = None,
+    dtype: DtypeOption = StoredDtype.FLOAT32,
+    weights: WeightsOption = Weights.EMA,
+    canvas: CanvasOption = Canvas.FULL,
+    force: ForceOption = False,
+    model_dir: ModelDir = None,
+) -> None:
+    """Download a checkpoint from the Hugging Face hub and import it. What is in the hub's cache is not fetched again.
+
+    For example:
+
+        unmask pull mdm-prime-owt --sub-tokens 4
+        unmask serve --model mdm-prime-owt-l4
+    """
+    settings = read_settings(model_dir=model_dir)
+    from unmask_model_store.importers import Request, check_place, hub
+    from unmask_model_store.store import default_model_dir
+
+    wanted = hub.parse(target, sub_tokens, carry_over, revision)
+    place = out or (settings.model_dir or default_model_dir()) / (name or wanted.name)
+    check_place(place, force)  # before gigabytes are fetched
+    file = hub.fetch(wanted)
+    _run(
+        Request(
+            file=file,
+            out=place,
+            tokenizer=tokenizer or (hub.fetch_gpt2() if wanted.official else None),
+            name=name,
+            dtype=dtype.value,
+            weights=weights.value,
+            canvas=canvas.value,
+            force=force,
+            origin=wanted.facts(file),
+        )
+    )
+
+
+def models(model_dir: ModelDir = None) -> None:
+    """List the models that can be named: those that ship and those in the models' folder.
+
+    For example:
+
+        unmask models
+    """
+    settings = read_settings(model_dir=model_dir)
+    from unmask_model_store import list_bundles
+    from unmask_model_store.store import default_model_dir
+
+    found = list_bundles(settings.model_dir or default_model_dir())
+    if not found:
+        typer.echo(f"no models in {settings.model_dir or default_model_dir()}", err=True)
+    rows = [(name, _in_words(folder), str(folder)) for name, folder in found.items()]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
+    for name, words, folder in rows:
+        typer.echo(f"{name:{widths[0]}}  {words:{widths[1]}}  {folder}")
+
+
+def _in_words(folder: Path) -> str:
+    from unmask_model_store import BundleError, read_config
+
+    try:
+        config = read_config(folder)
+    except BundleError:
+        return "cannot be opened"
+    return (
+        f"{config.architecture}, {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, "
+        f"b = {config.base}, {config.length:,} tokens"
+    )
+
+
+def _run(request: "Request") -> None:
+    from unmask_model_store.importers import import_checkpoint
+
+    with _progress() as progress:
+        imported = import_checkpoint(request, progress)
+    _report(request, imported)
+
+
+def _report(request: "Request", imported: "Imported") -> None:
+    config = imported.config
+    if imported.ignored:
+        names = ", ".join(imported.ignored[:8]) + (", …" if len(imported.ignored) > 8 else "")
+        typer.echo(f"named by the file's pickle, recorded and not executed: {names}", err=True)
+    if not imported.has_tokenizer:
+        typer.echo("no tokenizer: the model takes and gives token ids (--tokenizer gives it one)", err=True)
+    typer.echo(
+        f"{request.out}: {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, b = {config.base}, "
+        f"{config.length:,} tokens, {config.blocks} blocks of {config.hidden_size}"
+    )
+
+
+@contextmanager
+def _progress() -> Iterator["Progress"]:
+    """A progress bar on stderr, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:8}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks = {what: bar.add_task(what, total=None) for what in ("checksum", "weights")}
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield progress

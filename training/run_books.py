@@ -1,0 +1,51 @@
+"""The recipe for real prose: `books`."""
+
+from pathlib import Path
+
+import torch
+
+from training.books import CHAPTER_END, read_books, token_ids, train_tokenizer
+from training.bundle import Measured, Text
+from training.codes import codes_by_context
+from training.evaluation import Model, free_samples, held_out_loss
+from training.recipe import Recipe
+from training.session import Options, train
+from training.sources import TextSource
+
+RECIPE = Recipe(name="books", vocabulary_size=4096, base=64, hidden_size=256, heads=8, batch_tokens=8192)
+
+HELD_OUT = 128
+# one part in so many of the text is held out: its end
+HELD_OUT_PART = 50
+ABOUT = """A small masked diffusion language model (MDLM-Prime) of children's books, trained from nothing.
+
+- Data: the books in the folder that `--books` named.
+- Licence of the weights: Apache-2.0; see the books for theirs.
+- Limits: storybook phrases rather than stories.
+
+"""
+
+
+def run(recipe: Recipe, options: Options, folder: Path) -> Measured:
+    """Train `books`.
+
+    Raises:
+        ValueError: the folder holds no books, or too little text.
+    """
+    texts = read_books(folder)
+    tokenizer = train_tokenizer(texts, recipe.vocabulary_size)
+    ids = token_ids(tokenizer, texts)
+    cut = len(ids) - len(ids) // HELD_OUT_PART
+    if len(ids) - cut < recipe.length:
+        raise ValueError(f"{folder} holds only {len(ids)} tokens; a canvas is {recipe.length}")
+    lines = ids[: cut // recipe.length * recipe.length].long().view(-1, recipe.length)
+    codes = codes_by_context(lines, recipe.vocabulary_size, recipe.base)
+    held_out = ids[cut:].long().unfold(0, recipe.length, max(1, (len(ids) - cut) // HELD_OUT))
+
+    def measure(model: Model, samples: int) -> Measured:
+        precision = getattr(torch, recipe.precision)
+        bound = held_out_loss(model.denoiser, model.sub_tokenizer.codes, held_out, "marginals", recipe.seed, precision)
+        return Measured(bound / recipe.length, good=tuple(free_samples(model, samples, recipe.seed)))
+
+    text = Text(tokenizer, tokenizer.token_to_id(CHAPTER_END), codes)
+    return train(recipe, options, text, TextSource(ids[:cut]), lines.unique(), measure, ABOUT)

@@ -1,0 +1,75 @@
+"""The recipe of the model that ships: `tales`."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from training.bundle import Measured, Text
+from training.codes import codes_by_context
+from training.evaluation import Model, free_samples, held_out_loss, share_copied
+from training.recipe import Recipe
+from training.session import Options, train
+from training.sources import TaleSource
+from training.tales import CLASSES, END_TOKEN, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
+from training.tales import vocabulary as words
+
+RECIPE = Recipe(name="tales", vocabulary_size=CLASSES, base=45)
+
+HELD_OUT = 256
+HELD_OUT_SEED = 99
+SURVEY = 30_000
+ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells tales, trained from nothing on text that
+is generated too.
+
+- Data: tales told by the generator in `training/tales` (a grammar of plots, sentences and words; no outside text).
+- Licence: Apache-2.0, weights and text.
+- Limits: it knows the language of its generator and nothing else. Prompts in other words are read letter by letter and
+  lead it astray; it has no knowledge of the world and can be wrong about its own tale.
+
+"""
+
+
+def run(recipe: Recipe, options: Options) -> Measured:
+    """Train `tales`."""
+    tokenizer = build_tokenizer()
+    end = tokenizer.token_to_id(END_TOKEN)
+    source = TaleSource(tokenizer, end)
+    survey = _survey(source, recipe.length)
+    codes = codes_by_context(survey, recipe.vocabulary_size, recipe.base)
+    judge = TalesJudge(source, recipe)
+    return train(recipe, options, Text(tokenizer, end, codes), source, survey.unique(), judge.measure, ABOUT)
+
+
+def _survey(source: TaleSource, length: int) -> Tensor:
+    """Many tales of every level, to see which tokens there are and where they stand."""
+    chance = random.Random("survey")
+    texts = [tale(chance, level) for level in range(FULL + 1) for _ in range(SURVEY // (FULL + 1))]
+    return source.canvases(texts, length)
+
+
+class TalesJudge:
+    """Measures a model on tales that it has not seen, and on tales that it tells."""
+
+    def __init__(self, source: TaleSource, recipe: Recipe) -> None:
+        chance = random.Random(HELD_OUT_SEED)
+        told = [tale_with_log_probability(chance, FULL) for _ in range(HELD_OUT)]
+        texts = [text for text, _ in told]
+        self.canvases = source.canvases(texts, recipe.length)
+        lengths = [len(encoding.ids) + 1 for encoding in source.tokenizer.encode_batch(texts)]
+        self.tokens_a_tale = sum(lengths) / len(lengths)
+        self.entropy = -sum(log for _, log in told) / sum(lengths)
+        self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in words.NAMES}
+        self.seed = recipe.seed
+        self.precision = getattr(torch, recipe.precision)
+
+    def measure(self, model: Model, samples: int) -> Measured:
+        """See `session.Measure`. The bound is of the whole canvas, a token being one of the tale or its first end."""
+        network, codes = model.denoiser, model.sub_tokenizer.codes
+        bound = held_out_loss(network, codes, self.canvases, "marginals", self.seed, self.precision)
+        copied = share_copied(network, codes, self.canvases[:64], self.names)
+        texts = free_samples(model, samples, self.seed)
+        verdicts = [(text, is_consistent(text)) for text in texts]
+        good = tuple(text for text, verdict in verdicts if verdict)
+        bad = tuple((text, "; ".join(verdict.broken[:2])) for text, verdict in verdicts if not verdict)
+        return Measured(bound / self.tokens_a_tale, self.entropy, copied, len(good), samples, good[:5], bad[:5])
