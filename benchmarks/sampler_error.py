@@ -4,16 +4,16 @@ The denoiser is the chain's exact posterior, so whatever differs from the chain 
 counting noise, which is measured by drawing as many sequences from the chain itself). The divergence is
 KL(bigrams drawn ‖ bigrams of the chain) in nats.
 
-    python -m benchmarks.sampler_error [--sequences 1024] [--json FILE] [--png FILE]
+    python -m benchmarks.sampler_error [--sequences 1024] [--steps 8 16 32 …] [--json FILE] [--png FILE]
 """
 
 import argparse
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from matplotlib import pyplot
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -22,6 +22,7 @@ from unmask_diffusion import MarkovDenoiser, SubTokenizer, make_plan, sample, sm
 from unmask_diffusion.request import GenerationRequest
 
 from benchmarks.machine import machine
+from benchmarks.options import parser_of, write_json
 
 CLASSES, LENGTH = 64, 128
 STEPS = (8, 16, 32, 64, 128, 256, 512)
@@ -80,12 +81,12 @@ def from_the_chain(initial: Tensor, transition: Tensor, count: int, seed: int) -
     return torch.stack(states, 1)
 
 
-def requests() -> Iterator[tuple[str, int | None]]:
+def samplers(steps: Sequence[int]) -> Iterator[tuple[str, int | None]]:
     """The samplers to compare."""
     yield "first_hitting", None
-    for steps in STEPS:
-        yield "first_hitting", steps
-        yield "ancestral", steps
+    for count in steps:
+        yield "first_hitting", count
+        yield "ancestral", count
 
 
 def measure(model: MarkovModel, name: str, steps: int | None, count: int, chain: tuple[Tensor, Tensor]) -> Point:
@@ -99,13 +100,13 @@ def measure(model: MarkovModel, name: str, steps: int | None, count: int, chain:
         idle += plan.idle_steps
         drawn += [each.token_ids for each in sample(model, **{**fields, "seed": seed})]
     error = divergence(torch.tensor(drawn), *chain)
-    return Point(model.sub_tokenizer.sub_tokens_per_token, name, steps, evaluations / len(drawn), idle / len(drawn), error)
+    return Point(
+        model.sub_tokenizer.sub_tokens_per_token, name, steps, evaluations / len(drawn), idle / len(drawn), error
+    )
 
 
 def plot(points: list[Point], floor: float, file: Path) -> None:
     """Draw divergence against network evaluations."""
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(figsize=(7.5, 4.5), layout="constrained")
     for digits, colour in ((1, "tab:orange"), (2, "tab:blue"), (3, "tab:green")):
         for name, style in (("first_hitting", "o-"), ("ancestral", "s--")):
@@ -115,20 +116,41 @@ def plot(points: list[Point], floor: float, file: Path) -> None:
             xs, ys = [p.network_evaluations for p in chosen], [p.divergence for p in chosen]
             axes.plot(xs, ys, style, color=colour, label=label, markersize=4)
         exact = next(p for p in points if p.sub_tokens_per_token == digits and p.steps is None)
-        axes.plot(exact.network_evaluations, exact.divergence, "*", color=colour, markersize=13, label=f"l = {digits}, exact")
+        axes.plot(
+            exact.network_evaluations, exact.divergence, "*", color=colour, markersize=13, label=f"l = {digits}, exact"
+        )
     axes.axhline(floor, color="grey", linewidth=1, label="the chain itself (counting noise)")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations a sequence", ylabel="bigram divergence, nats")
     axes.legend(fontsize=8, ncols=2)
+    file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=130)
+    pyplot.close(figure)
 
 
-def main() -> None:
-    """Run the comparison and print it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def table_of(points: Sequence[Point], about: str) -> Table:
+    """What is printed."""
+    table = Table(title=about)
+    for column in ("l", "sampler", "steps", "evaluations", "idle steps", "divergence, nats"):
+        table.add_column(column, justify="right")
+    for p in points:
+        steps_shown = "exact" if p.steps is None else str(p.steps)
+        evaluations, idle = f"{p.network_evaluations:.1f}", f"{p.idle_steps:.1f}"
+        table.add_row(str(p.sub_tokens_per_token), p.sampler, steps_shown, evaluations, idle, f"{p.divergence:.4f}")
+    return table
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parser_of(__doc__)
     parser.add_argument("--sequences", type=int, default=1024, help=f"sequences a sampler, a multiple of {BATCH}")
-    parser.add_argument("--json", type=Path, help="write the figures here")
-    parser.add_argument("--png", type=Path, help="write the plot here")
-    arguments = parser.parse_args()
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="groups, and time steps")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write the plot here")
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Run the comparison and print it."""
+    arguments = options().parse_args(given)
     torch.set_num_threads(1)  # the products are tiny: threads would spend their time waiting for each other
     chain = random_chain(seed=1)
     floor = divergence(from_the_chain(*chain, arguments.sequences, seed=2), *chain)
@@ -136,18 +158,12 @@ def main() -> None:
     for digits in (1, 2, 3):
         sub_tokenizer = SubTokenizer.from_base(CLASSES, digits, smallest_base(CLASSES, digits))
         model = MarkovModel(MarkovDenoiser(chain[0].log(), chain[1].log(), LENGTH, sub_tokenizer), sub_tokenizer)
-        for name, steps in track(list(requests()), description=f"l = {digits}"):
+        for name, steps in track(list(samplers(arguments.steps)), description=f"l = {digits}"):
             points.append(measure(model, name, steps, arguments.sequences, chain))
-    table = Table(title=f"C {CLASSES}, L {LENGTH}, {arguments.sequences} sequences; the chain itself: {floor:.4f} nats; {machine()}")
-    for column in ("l", "sampler", "steps", "evaluations", "idle steps", "divergence, nats"):
-        table.add_column(column, justify="right")
-    for p in points:
-        steps_shown = "exact" if p.steps is None else str(p.steps)
-        evaluations, idle = f"{p.network_evaluations:.1f}", f"{p.idle_steps:.1f}"
-        table.add_row(str(p.sub_tokens_per_token), p.sampler, steps_shown, evaluations, idle, f"{p.divergence:.4f}")
-    Console().print(table)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"floor": floor, "points": [asdict(p) for p in points]}, indent=1))
+    about = f"C {CLASSES}, L {LENGTH}, {arguments.sequences} sequences; the chain itself: {floor:.4f} nats; {machine()}"
+    Console().print(table_of(points, about))
+    figures = {"machine": machine(), "sequences": arguments.sequences, "floor": floor}
+    write_json(arguments.json, figures | {"points": [asdict(p) for p in points]})
     if arguments.png:
         plot(points, floor, arguments.png)
 

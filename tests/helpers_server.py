@@ -121,7 +121,7 @@ class Server:
     def until_idle(self) -> None:
         """Wait until no request runs or waits."""
         gauges = ("unmask_requests_running", "unmask_requests_waiting")
-        wait_for(lambda: not any(self.metric(name) for name in gauges), 30, self._alive)
+        wait_for(lambda: not any(self.metric(name) for name in gauges), ANSWER_SECONDS, self._alive)
 
 
 @dataclass(frozen=True)
@@ -244,25 +244,40 @@ def generate_together(url: str, bodies: Sequence[Body], at_once: int = 64) -> li
     return [response.json() for response in responses]
 
 
-Opened = Callable[[httpx.AsyncClient, list[httpx.Response]], Awaitable[None]]
+@dataclass(frozen=True)
+class OpenStream:
+    """A stream whose first event has been read."""
+
+    response: httpx.Response
+    rest: AsyncIterator[bytes]  # an iterator that nobody holds would close the response
+
+    async def leave(self) -> None:
+        await self.response.aclose()
 
 
-def with_open_streams(url: str, bodies: Sequence[Body], then: Opened) -> None:
-    """Open a stream for every body, read each one's first event, call `then`, and go away."""
+async def open_stream(client: httpx.AsyncClient, body: Body) -> OpenStream:
+    posting = client.build_request("POST", "/generate", json=body | {"stream": True})
+    response = await client.send(posting, stream=True)
+    assert response.status_code == 200, await response.aread()
+    chunks = response.aiter_raw()
+    while b"event" not in await anext(chunks):
+        pass
+    return OpenStream(response, chunks)
+
+
+def with_open_streams(
+    url: str, bodies: Sequence[Body], then: Callable[[httpx.AsyncClient, list[OpenStream]], Awaitable[None]]
+) -> None:
+    """Open a stream for every body, call `then`, and go away."""
 
     async def run() -> None:
-        async with crowd(url) as client, contextlib.AsyncExitStack() as stack:
-
-            async def open_one(body: Body) -> httpx.Response:
-                posting = client.stream("POST", "/generate", json=body | {"stream": True})
-                response = await stack.enter_async_context(posting)
-                assert response.status_code == 200, await response.aread()
-                async for chunk in response.aiter_raw():
-                    if b"event" in chunk:
-                        break
-                return response
-
-            await then(client, [await open_one(body) for body in bodies])
+        async with crowd(url) as client:
+            streams = await asyncio.gather(*(open_stream(client, body) for body in bodies))
+            try:
+                await then(client, streams)
+            finally:
+                for stream in streams:
+                    await stream.leave()
 
     asyncio.run(run())
 

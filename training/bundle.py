@@ -1,7 +1,6 @@
 """Ship what was trained: the bundle with its model card."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,52 +92,55 @@ def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, fo
 
 def model_card(trainer: Trainer, measured: Measured, about: str) -> str:
     """The bundle's README.md."""
+    recipe = trainer.recipe
+    table = "\n".join(f"| {name} | {value} |" for name, value in _figures(trainer, measured).items())
+    return f"""# {recipe.name}
+
+{about}
+## Figures
+
+| | |
+| --- | --- |
+{table}
+
+{_samples(measured)}## Training
+
+`python -m training {recipe.name}`: objective `{recipe.objective}`, Muon for the blocks' matrices, AdamW for the rest,
+{recipe.precision} products, averaged weights (decay {recipe.ema_decay}). Every number is in `config.json`, under
+`provenance`.
+
+![loss curve]({CURVE_FILE})
+"""
+
+
+def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
     recipe, history = trainer.recipe, trainer.history
-    parameters = sum(p.numel() for p in trainer.network.parameters())
-    figures = [
-        (
-            "parameters",
-            f"{parameters / 1e6:.2f} M ({recipe.hidden_size} wide, {recipe.blocks} blocks, {recipe.heads} heads)",
-        ),
-        ("classes, digits", f"{recipe.vocabulary_size} classes, two digits in base {recipe.base}"),
-        ("canvas", f"{recipe.shortest} to {recipe.length} tokens"),
-        (
-            "tokens seen",
-            f"{history.tokens / 1e6:.1f} M canvas tokens in {history.step} steps, {history.seconds / 60:.0f} minutes",
-        ),
-        (
-            "held-out bound",
-            f"{measured.bound:.3f} nats a token (perplexity {math.exp(measured.bound):.2f}): the sum "
-            "of marginals, valid for the exact first-hitting sampler",
-        ),
-    ]
+    millions = sum(p.numel() for p in trainer.network.parameters()) / 1e6
+    sizes = f"{recipe.hidden_size} wide, {recipe.blocks} blocks, {recipe.heads} heads"
+    figures = {
+        "parameters": f"{millions:.2f} M: {sizes}",
+        "classes": f"{recipe.vocabulary_size}, each two digits in base {recipe.base}",
+        "canvas": f"{recipe.shortest} to {recipe.length} tokens",
+        "tokens seen": f"{history.tokens / 1e6:.1f} M, in {history.step} steps, {history.seconds / 60:.0f} minutes",
+        "held-out bound": f"{measured.bound:.3f} nats a token: the sum of marginals, valid for the exact first-hitting "
+        "sampler",
+    }
     if measured.entropy is not None:
-        figures.append(("the generator's own entropy", f"{measured.entropy:.3f} nats a token: no model can be below"))
+        figures["the text's own entropy"] = f"{measured.entropy:.3f} nats a token: no model can be below"
     if measured.copied is not None:
-        figures.append(
-            ("names copied", f"{measured.copied:.0%}: one of several mentions hidden, everything else visible")
-        )
+        figures["names copied"] = f"{measured.copied:.0%}: one of several mentions hidden, everything else visible"
     if measured.samples:
-        figures.append(
-            (
-                "consistent throughout",
-                f"{measured.consistent} of {measured.samples} free samples "
-                f"({measured.consistent / measured.samples:.0%}), temperature 1, exact sampler, canvas "
-                f"{recipe.length}",
-            )
-        )
-    table = "\n".join(f"| {name} | {value} |" for name, value in figures)
-    return f"# {recipe.name}\n\n{about}\n## Figures\n\n| | |\n| --- | --- |\n{table}\n\n{_samples(measured)}" + (
-        f"## Training\n\n`python -m training {recipe.name}`, objective `{recipe.objective}`, Muon for the blocks' "
-        f"matrices, AdamW for the rest, {recipe.precision} products, averaged weights (decay {recipe.ema_decay}).\n\n"
-        f"![loss curve]({CURVE_FILE})\n"
-    )
+        share = f"{measured.consistent / measured.samples:.0%} ({measured.consistent} of {measured.samples})"
+        how = f"free samples, temperature 1, exact sampler, canvas {recipe.length}"
+        figures["consistent throughout"] = f"{share}: {how}"
+    return figures
 
 
 def _samples(measured: Measured) -> str:
     parts = []
     if measured.good:
-        parts.append("## Samples that hold\n\n" + "".join(f"> {text}\n\n" for text in measured.good))
+        title = "Samples that hold" if measured.samples else "Samples"
+        parts.append(f"## {title}\n\n" + "".join(f"> {text}\n\n" for text in measured.good))
     if measured.bad:
         parts.append("## Samples that do not\n\n" + "".join(f"> {text}\n\n{why}\n\n" for text, why in measured.bad))
     return "".join(parts)

@@ -16,6 +16,7 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         "recipe": dataclasses.asdict(trainer.recipe),
+        "codes": trainer.codes,
         "network": trainer.network.state_dict(),
         "average": trainer.average.weights,
         "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
@@ -30,13 +31,15 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     """Put a fresh trainer where the saved one stopped. Nothing in the file is executed.
 
     Raises:
-        ValueError: the checkpoint was made by another network.
+        ValueError: the checkpoint was made by another network, or of another text.
         FileNotFoundError: there is none.
     """
     state = torch.load(folder / CHECKPOINT_FILE, weights_only=True, map_location=trainer.device)
     for key in ("length", "vocabulary_size", "base", "hidden_size", "blocks", "heads"):
         if state["recipe"][key] != getattr(trainer.recipe, key):
             raise ValueError(f"{folder}: the checkpoint's {key} is {state['recipe'][key]}, the recipe's another")
+    if not torch.equal(state["codes"], trainer.codes):
+        raise ValueError(f"{folder}: the words' codes are others than the checkpoint's: its text was another")
     trainer.network.load_state_dict(state["network"])
     trainer.average.weights = state["average"]
     for optimizer, saved in zip(trainer.optimizers, state["optimizers"], strict=True):

@@ -38,7 +38,8 @@ def _context_vectors(ids: Tensor, used: Tensor) -> Tensor:
     pairs = torch.bincount(left * count + right, minlength=count * count).view(count, count).double()
     surprise = torch.cat([_positive_information(pairs), _positive_information(pairs.T)], dim=1)
     vectors, strengths, _ = torch.linalg.svd(surprise, full_matrices=False)
-    return vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
+    weighted: Tensor = vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
+    return weighted
 
 
 def _positive_information(pairs: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ CHUNK = 512
 
 class _FusedHead(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,  # noqa: ANN401
         x: Tensor,
         weight: Tensor,
@@ -54,7 +54,7 @@ class _FusedHead(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override] # noqa: ANN401
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         gradients = tuple(g * grad_output for g in ctx.saved_tensors)
         return (*gradients, None, None, None, None, None, None)
 
@@ -111,5 +111,6 @@ def fused_loss(
         objective: which loss.
         dtype: of the matrix products.
     """
-    loss: Tensor = _FusedHead.apply(x, weight, bias, target, hidden, codes, row_weights, objective == "joint", dtype)
+    joint = objective == "joint"
+    loss: Tensor = _FusedHead.apply(x, weight, bias, target, hidden, codes, row_weights, joint, dtype)  # type: ignore[no-untyped-call]
     return loss

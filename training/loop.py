@@ -100,7 +100,7 @@ class Trainer:
         step = self.history.step
         set_rates(self.optimizers, self.recipe.rate_factor(step, progress))
         loss, tokens = self.loss(step)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()

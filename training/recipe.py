@@ -45,7 +45,7 @@ class Recipe:
     adam_rate: float = 3e-3
     weight_decay: float = 0.02
     warm_up_steps: int = 50
-    decay_from: float = 0.6
+    decay_from: float = 0.4
     ema_decay: float = 0.998
     copy_strength: float = 0.5
     precision: Literal["bfloat16", "float32"] = "bfloat16"

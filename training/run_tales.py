@@ -10,8 +10,8 @@ from training.codes import codes_by_context
 from training.evaluation import Model, free_samples, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
-from training.sources import TaleSource
-from training.tales import CLASSES, END_TOKEN, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
+from training.sources import TaleSource, end_token_id
+from training.tales import CLASSES, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
 from training.tales import vocabulary as words
 
 RECIPE = Recipe(name="tales", vocabulary_size=CLASSES, base=45)
@@ -33,7 +33,7 @@ is generated too.
 def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
-    end = tokenizer.token_to_id(END_TOKEN)
+    end = end_token_id(tokenizer)
     source = TaleSource(tokenizer, end)
     survey = _survey(source, recipe.length)
     codes = codes_by_context(survey, recipe.vocabulary_size, recipe.base)

@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from training.tales import FULL, tale
+from training.tales import END_TOKEN, FULL, tale
 
 # tokens seen when a level's tales have wholly given way to the next level's
 LEVEL_ENDS = (1_000_000, 2_500_000, 5_000_000)
@@ -29,6 +29,18 @@ def level_weights(seen: int, level_ends: Sequence[int] = LEVEL_ENDS) -> list[flo
     share = (seen - starts[level]) / (starts[level + 1] - starts[level])
     weights[level], weights[level + 1] = 1.0 - share, share
     return weights
+
+
+def end_token_id(tokenizer: Tokenizer) -> int:
+    """The id of the token that ends a tale.
+
+    Raises:
+        ValueError: the tokenizer has none.
+    """
+    token: int | None = tokenizer.token_to_id(END_TOKEN)
+    if token is None:
+        raise ValueError(f"the tokenizer has no {END_TOKEN}")
+    return token
 
 
 @dataclass(frozen=True)

@@ -171,13 +171,9 @@ class PrimeDenoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(shape.hidden_size, shape.heads) for _ in range(shape.blocks))
         self.norm_final = nn.LayerNorm(shape.hidden_size, eps=LAYER_NORM_EPSILON)
         self.output = nn.Linear(shape.hidden_size, shape.vocabulary_size)
-        self.build_rotary_table()
-
-    def build_rotary_table(self) -> None:
-        """Tabulate the rotary angles; again after the network was made on the meta device."""
-        half = self.shape.hidden_size // self.shape.heads // 2
+        half = shape.hidden_size // shape.heads // 2
         frequencies = 1.0 / ROTARY_BASE ** (torch.arange(half).float() / half)
-        angles = torch.outer(torch.arange(self.shape.length).float(), frequencies)
+        angles = torch.outer(torch.arange(shape.length).float(), frequencies)
         self.register_buffer("cosines", angles.cos()[:, None, :], persistent=False)
         self.register_buffer("sines", angles.sin()[:, None, :], persistent=False)
 

@@ -142,15 +142,16 @@ def make_plan(model: Model, request: GenerationRequest) -> Plan:
 def initial_state(model: Model, plan: Plan) -> Tensor:
     """The canvas of a sample before its first reveal: int64 [plan.length, l], the mask id where nothing is known."""
     digits = model.sub_tokenizer.masked(plan.length)
-    for position, token in plan.given:
-        digits[position] = model.sub_tokenizer.codes[token]
+    if plan.given:
+        positions, tokens = zip(*plan.given, strict=True)
+        digits[list(positions)] = model.sub_tokenizer.codes[list(tokens)]
     return digits
 
 
 def apply(digits: Tensor, reveal: Reveal) -> None:
     """Write a log entry into its sample's canvas [length, l], in place."""
-    for position, j, digit in reveal.sub_tokens:
-        digits[position, j] = digit
+    positions, js, values = zip(*reveal.sub_tokens, strict=True)
+    digits[list(positions), list(js)] = torch.tensor(values)
 
 
 def replay(model: Model, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
@@ -210,9 +211,10 @@ def _token_ids(model: Model, param: str, text_or_ids: TextOrIds) -> list[int]:
     if model.tokenizer is None:
         raise RequestError(param, f"this model has no tokenizer: {param} must be a list of token ids")
     try:
-        return model.tokenizer.encode(text_or_ids, add_special_tokens=False).ids
+        text_or_ids.encode()
     except UnicodeEncodeError as error:
         raise RequestError(param, f"{param} is not valid Unicode: it holds a lone surrogate") from error
+    return model.tokenizer.encode(text_or_ids, add_special_tokens=False).ids
 
 
 def _check_ids(model: Model, param: str, ids: list[int]) -> None:

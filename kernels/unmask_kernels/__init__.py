@@ -3,7 +3,7 @@
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
 from unmask_kernels.errors import DrawError, InvalidLogitsError, NoCandidateError
-from unmask_kernels.linear import fixed_tile_linear, promise_holds
+from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_softmax
 from unmask_kernels.philox import Purpose, random_uniform, random_words
 
@@ -16,7 +16,6 @@ __all__ = [
     "consistent_log_softmax",
     "draw",
     "fixed_tile_linear",
-    "promise_holds",
     "random_uniform",
     "random_words",
 ]

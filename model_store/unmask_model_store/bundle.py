@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from unmask_diffusion import (
     Denoiser,
     MarkovDenoiser,
@@ -243,13 +244,32 @@ def _build_network(
         )
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    with torch.device("meta"):  # no memory and no random initialisation for weights that are about to be read
+    with SkipInitialisation():
         network = PrimeDenoiser(shape)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     _check_tensors(folder / WEIGHTS_FILE, tensors, expected)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    network.build_rotary_table()
     return network.requires_grad_(False).eval().serve_in(dtype)
+
+
+class SkipInitialisation(TorchFunctionMode):
+    """Leave new weights as they are: they are about to be read, and drawing 10^8 random numbers takes seconds.
+
+    (torch's meta device does the same, but its first use imports the compiler, which takes seconds too.)
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
+        """Called for every operation."""
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:

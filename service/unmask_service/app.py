@@ -2,7 +2,7 @@
 
 Up: the configuration is checked and the port is taken before anything slow begins; then the server answers at once,
 `/ready` with 503 until the model has been loaded in the background. Down: the first signal closes the gate (new work
-gets 503) while the sockets stay open and what runs may end; the second stops at once.
+gets 503) while the sockets stay open and what runs may end; the second ends what runs with an error, at once.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ from unmask_model_store import Bundle, BundleError, find_bundle, open_bundle, re
 from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 from unmask_model_store.store import default_model_dir
 
-from unmask_service.api import Limits, ModelCard, ServedModel, Service, create_app
+from unmask_service.api import Limits, ModelCard, ServedModel, Service, Vocabulary, create_app
 from unmask_service.broker import Failed, MemoryBroker
-from unmask_service.engine import Engine, fingerprint
+from unmask_service.engine import BrokenPromiseError, Engine, fingerprint, self_test
 from unmask_service.metrics import Metrics
 from unmask_service.settings import Settings
 
@@ -113,32 +113,33 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class DrainingServer(uvicorn.Server):
-    """A server whose first signal starts a drain with the sockets still open; the second stops it at once."""
+    """A server whose sockets stay open while it drains. A second signal leaves no time for it, a third cuts all."""
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Callable[[float], Awaitable[None]], seconds: float) -> None:
         super().__init__(config)
         self._loop = asyncio.get_running_loop()
         self._drain = drain
-        self._draining: asyncio.Task[None] | None = None
-        self._asked = False
+        self._seconds = seconds
+        self._draining: list[asyncio.Task[None]] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 — uvicorn's signature
-        """Called by the signal."""
-        logger.info("%s received", signal.Signals(sig).name)
-        if self._asked:
-            self.should_exit = self.force_exit = True
-        self._asked = True
-        self._loop.call_soon_threadsafe(self._start_draining)
+        """Called by the signal, between any two instructions: the loop does the rest."""
+        self._loop.call_soon_threadsafe(self._on_signal, signal.Signals(sig).name)
 
-    def _start_draining(self) -> None:
-        if self._draining is None:
-            self._draining = self._loop.create_task(self._drain_then_exit())
+    def _on_signal(self, name: str) -> None:
+        seconds = 0.0 if self._draining else self._seconds
+        logger.info("%s: no new work; what runs has %g s to end in", name, seconds)
+        for earlier in self._draining:
+            earlier.cancel()
+        self.force_exit = len(self._draining) > 1
+        self._draining.append(self._loop.create_task(self._drain_then_exit(seconds)))
 
-    async def _drain_then_exit(self) -> None:
+    async def _drain_then_exit(self, seconds: float) -> None:
         try:
-            await self._drain()
-        finally:
-            self.should_exit = True
+            await self._drain(seconds)
+        except Exception:
+            logger.exception("the drain failed")
+        self.should_exit = True
 
 
 class ServingProcess:
@@ -167,21 +168,20 @@ class ServingProcess:
             server_header=False,
             timeout_graceful_shutdown=LAST_WORDS_SECONDS,
         )
-        self.server = DrainingServer(config, self.drain)
+        self.server = DrainingServer(config, self.drain, self.settings.drain_seconds)
         host, port = sock.getsockname()[:2]
         logger.info("listening on http://%s:%s", f"[{host}]" if ":" in host else host, port)
         await self.server.serve([sock])
         if self.failure is not None:
             raise self.failure
 
-    async def drain(self) -> None:
+    async def drain(self, seconds: float) -> None:
         """Refuse new work, let what runs end in the time it has, and its clients read the end."""
-        logger.info("draining for at most %g s", self.settings.drain_seconds)
         self.service.gate.close("draining", "the server is shutting down")
         if self.engine is not None:
-            await self.engine.drain(self.settings.drain_seconds)
+            await self.engine.drain(seconds)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_SECONDS):
+            async with asyncio.timeout(min(seconds + 1, LAST_WORDS_SECONDS)):
                 while self.service.unanswered:
                     await asyncio.sleep(0.01)
 
@@ -209,7 +209,11 @@ class ServingProcess:
     def _load(self) -> ServedModel:
         begun = time.perf_counter()
         bundle = open_bundle(self.folder, self.settings.dtype, self.settings.device)
-        served = ServedModel(bundle.name, bundle, fingerprint(bundle))
+        try:
+            self_test(bundle)
+        except BrokenPromiseError as error:
+            logger.warning("%s", error)  # served all the same: only reproducibility is at stake
+        served = ServedModel(bundle.name, bundle, Vocabulary(bundle), fingerprint(bundle))
         self.metrics.describe(
             build={"version": version("unmask"), "torch": torch.__version__},
             model=_labels_of(bundle, served.fingerprint),

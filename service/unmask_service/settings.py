@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "UNMASK_"
+# as unmask_diffusion.MAX_SAMPLES, which would bring torch along
 MOST_SAMPLES = 64
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -180,7 +180,7 @@ def to_hugging_face(name: str, folder: Path) -> Path:
     from safetensors.torch import save_file
     from unmask_model_store.importers.lightning import open_lightning
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     with open_lightning(GOLDEN / f"tiny_{name}.ckpt", "ema") as source:
         tensors = {f"backbone.{key}": source.read(key).contiguous() for key in source.weights}
         shape = source.shape

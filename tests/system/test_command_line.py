@@ -1,15 +1,67 @@
-"""The command line: results on stdout, one line and exit code 2 for what cannot be."""
+"""The command line: results on stdout, one line and exit code 2 for what cannot be.
+
+Most commands run in this process, which saves them the start of Python and torch; some run as users run them.
+"""
 
 import json
 import shutil
+import socket
+import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import pytest
+from unmask_service.cli import main
 
 from tests.helpers_server import Server, unmask
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process."""
+
+    def call(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code
+        assert code is None or isinstance(code, int)
+        out, err = capsys.readouterr()
+        return Ended(code or 0, out, err)
+
+    return call
+
+
+def refused_in_one_line(ended: Ended, *needles: str) -> None:
+    assert ended.code == 2, ended.stderr
+    assert "Traceback" not in ended.stderr
+    # a server that finds out while it loads has logged before what it does
+    lines = [line for line in ended.stderr.strip().splitlines() if " INFO " not in line]
+    assert len(lines) == 1, ended.stderr
+    assert ended.stdout == ""
+    missing = [needle for needle in needles if needle not in lines[0]]
+    assert not missing, f"{missing} not in {lines[0]!r}"
+
+
+def as_a_process(*arguments: str | Path) -> Ended:
+    done = unmask(*arguments)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+# --- what cannot be ------------------------------------------------------------------------------------------------
 
 
 def missing_weights(folder: Path) -> None:
@@ -34,113 +86,133 @@ def broken_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing_weights": (missing_weights, "model.safetensors"),
-    "unreadable_weights": (unreadable_weights, "model.safetensors"),
-    "another_version": (another_version, "format_version"),
-    "no_json": (no_json, "config.json"),
-    "broken_tokenizer": (broken_tokenizer, "tokenizer.json"),
-}
+@pytest.fixture
+def damaged(bundles: Path, tmp_path: Path) -> Path:
+    """A copy of the writer, to be damaged."""
+    return Path(shutil.copytree(bundles / "writer", tmp_path / "damaged"))
 
 
-@pytest.fixture(scope="module")
-def runs(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, CompletedProcess[str]]:
-    """Every command of this file, two at a time: most of a run is the start of Python and torch."""
-    folder = tmp_path_factory.mktemp("broken")
-    commands: dict[str, list[str | Path]] = {
-        "unknown model": ["serve", "--model", "nonesuch"],
-        "generate without": ["generate", "text", "--model", "nonesuch", "--json"],
-        "info of nothing": ["info", folder / "nonesuch"],
-        "text without a tokenizer": ["generate", "text", "--model", bundles / "table", "--json"],
-        "too long": ["generate", "a", "--model", bundles / "writer", "--max-tokens", "99", "--json"],
-        "info": ["info", bundles / "writer"],
-        "info of a table": ["info", bundles / "table"],
-        "help": ["--help"],
-        "bad port": ["serve", "--model", bundles / "table", "--port", "99999"],
-        "json": [
-            "generate",
-            " the",
-            "--suffix",
-            "end",
-            "--max-tokens",
-            "6",
-            "--seed",
-            "7",
-            "--model",
-            bundles / "writer",
-        ],
-        "terminal": ["generate", " the", "--max-tokens", "6", "--seed", "7", "--model", bundles / "writer"],
-    }
-    commands["json"] = [*commands["terminal"], "--suffix", "end", "--n", "2", "--json"]
-    for name, (damage, _) in BROKEN.items():
-        shutil.copytree(bundles / "writer", folder / name)
-        damage(folder / name)
-        commands[name] = ["serve", "--model", folder / name]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(commands, pool.map(lambda arguments: unmask(*arguments), commands.values()), strict=True))
+@pytest.mark.parametrize("command", ["serve", "info", "generate"])
+@pytest.mark.parametrize(
+    ("damage", "needle"),
+    [
+        (missing_weights, "model.safetensors"),
+        (unreadable_weights, "model.safetensors"),
+        (another_version, "format_version"),
+        (no_json, "config.json"),
+    ],
+)
+def test_a_broken_model_folder(
+    run: Run, damaged: Path, command: str, damage: Callable[[Path], None], needle: str
+) -> None:
+    damage(damaged)
+    ended = run("info", damaged) if command == "info" else run(command, "--model", damaged)
+    refused_in_one_line(ended, needle, str(damaged))
 
 
-def refused_in_one_line(run: CompletedProcess[str], *needles: str) -> None:
-    assert run.returncode == 2, run.stderr
-    assert "Traceback" not in run.stderr
-    # a server that finds out while it loads has logged before what it does
-    lines = [line for line in run.stderr.strip().splitlines() if " INFO " not in line]
-    assert len(lines) == 1, run.stderr
-    assert run.stdout == ""
-    missing = [needle for needle in needles if needle not in lines[0]]
-    assert not missing, f"{missing} not in {lines[0]!r}"
+def test_what_only_loading_finds_ends_the_server(damaged: Path) -> None:
+    broken_tokenizer(damaged)
+    refused_in_one_line(as_a_process("serve", "--model", damaged, "--port", "0"), "tokenizer.json", str(damaged))
 
 
-@pytest.mark.parametrize("name", list(BROKEN))
-def test_a_broken_model_folder(runs: dict[str, CompletedProcess[str]], name: str) -> None:
-    refused_in_one_line(runs[name], BROKEN[name][1], name)
+def test_a_port_in_use(bundles: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused_in_one_line(as_a_process("serve", "--model", bundles / "table", "--port", port), port)
+
+
+def test_a_model_that_is_nowhere(run: Run) -> None:
+    for arguments in (["serve", "--model", "nonesuch"], ["info", "nonesuch"], ["generate", "a", "--model", "nonesuch"]):
+        refused_in_one_line(run(*arguments), "nonesuch")
 
 
 @pytest.mark.parametrize(
-    ("name", "needle"),
+    ("options", "needle"),
     [
-        ("unknown model", "nonesuch"),
-        ("generate without", "nonesuch"),
-        ("info of nothing", "nonesuch"),
-        ("text without a tokenizer", "tokenizer"),
-        ("too long", "24"),
+        (["--max-tokens", "99"], "24"),
+        (["--max-tokens", "0"], "max-tokens"),
+        (["--temperature", "-1"], "temperature"),
+        (["--temperature", "nan"], "temperature"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", str(2**63)], "seed"),
+        (["--top-p", "0"], "top-p"),
+        (["--sampler", "euler"], "sampler"),
+        (["--sampler", "ancestral"], "steps"),
+        (["--steps", "0"], "steps"),
+        (["--suffix", "word " * 50], "suffix"),
+        (["--dtype", "float8"], "dtype"),
+        (["--out", "/nowhere/at/all.jsonl"], "/nowhere/at/all.jsonl"),
     ],
 )
-def test_what_cannot_be(runs: dict[str, CompletedProcess[str]], name: str, needle: str) -> None:
-    refused_in_one_line(runs[name], needle)
+def test_what_cannot_be_generated(run: Run, bundles: Path, options: list[str], needle: str) -> None:
+    refused_in_one_line(run("generate", "a", "--model", bundles / "writer", *options), needle)
 
 
-def test_a_port_that_does_not_exist(runs: dict[str, CompletedProcess[str]]) -> None:
-    assert runs["bad port"].returncode == 2
-    assert "port" in runs["bad port"].stderr
-    assert "Traceback" not in runs["bad port"].stderr
+def test_text_for_a_model_without_a_tokenizer(run: Run, bundles: Path) -> None:
+    refused_in_one_line(run("generate", "text", "--model", bundles / "table"), "tokenizer")
 
 
-def test_generate_as_json_is_the_servers_answer(runs: dict[str, CompletedProcess[str]], writer: Server) -> None:
-    run = runs["json"]
-    assert run.returncode == 0, run.stderr
-    lines = [json.loads(line) for line in run.stdout.splitlines()]
-    served = writer.generate(prompt=" the", suffix="end", max_tokens=6, seed=7, n=2)
-    assert [{name: line[name] for name in choice} for line, choice in zip(lines, served["choices"], strict=True)] == (
-        served["choices"]
-    )
+@pytest.mark.parametrize(("option", "value"), [("port", "99999"), ("port", "-1"), ("max-requests", "0")])
+def test_settings_out_of_range(run: Run, bundles: Path, option: str, value: str) -> None:
+    refused_in_one_line(run("serve", "--model", bundles / "table", f"--{option}", value), option, value)
+
+
+def test_settings_of_the_environment(run: Run, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNMASK_MODEL", str(bundles / "nonesuch"))
+    refused_in_one_line(run("serve"), "nonesuch")
+    monkeypatch.setenv("UNMASK_PROT", "8000")
+    refused_in_one_line(run("serve", "--model", bundles / "table"), "UNMASK_PROT")
+
+
+@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--speed", "9"], ["serve", "--port", "many"], ["info"]])
+def test_commands_and_options_that_do_not_exist(run: Run, arguments: list[str]) -> None:
+    ended = run(*arguments)
+    assert ended.code == 2
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr
+
+
+# --- what can ------------------------------------------------------------------------------------------------------
+
+
+def test_generate_as_json_is_the_servers_answer(bundles: Path, writer: Server) -> None:
+    given = ["--suffix", "end", "--max-tokens", "6", "--seed", "7", "--n", "2"]
+    ended = as_a_process("generate", " the", *given, "--model", bundles / "writer", "--json")
+    assert ended.code == 0, ended.stderr
+    lines = [json.loads(line) for line in ended.stdout.splitlines()]
+    choices = writer.generate(prompt=" the", suffix="end", max_tokens=6, seed=7, n=2)["choices"]
+    assert [{name: line[name] for name in choices[0]} for line in lines] == choices
     assert [line["seed"] for line in lines] == [7, 7]
 
 
-def test_generate_in_a_terminal_prints_the_text(runs: dict[str, CompletedProcess[str]]) -> None:
-    assert runs["terminal"].returncode == 0, runs["terminal"].stderr
-    assert runs["terminal"].stdout.strip()
-    assert "Traceback" not in runs["terminal"].stderr
+def test_many_samples_are_requests_of_64(run: Run, bundles: Path, table: Server, tmp_path: Path) -> None:
+    out = tmp_path / "samples.jsonl"
+    ended = run("generate", "--n", "70", "--seed", "3", "--model", bundles / "table", "--out", out)
+    assert ended.code == 0, ended.stderr
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    served = [choice for seed, n in ((3, 64), (4, 6)) for choice in table.generate(n=n, seed=seed)["choices"]]
+    assert [line["token_ids"] for line in lines] == [choice["token_ids"] for choice in served]
+    assert [(line["seed"], line["index"]) for line in lines] == [(3, i) for i in range(64)] + [(4, i) for i in range(6)]
 
 
-def test_info_says_what_a_model_is(runs: dict[str, CompletedProcess[str]]) -> None:
-    assert runs["info"].returncode == 0, runs["info"].stderr
+def test_generate_in_a_pipe_prints_the_text(run: Run, bundles: Path, writer: Server) -> None:
+    ended = run("generate", " the", "--max-tokens", "6", "--seed", "7", "--model", bundles / "writer")
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout == writer.generate(prompt=" the", max_tokens=6, seed=7)["choices"][0]["text"] + "\n"
+
+
+def test_info_says_what_a_model_is(run: Run, bundles: Path) -> None:
+    as_text = run("info", bundles / "writer")
+    assert as_text.code == 0, as_text.stderr
     for fact in ("prime", "24", "260", "17", "writer"):
-        assert fact in runs["info"].stdout
-    assert runs["info of a table"].returncode == 0
-    assert "table" in runs["info of a table"].stdout
+        assert fact in as_text.stdout
+    facts = json.loads(run("info", bundles / "table", "--json").stdout)
+    assert (facts["architecture"], facts["length"], facts["vocabulary_size"]) == ("table", 2, 4)
 
 
-def test_help_names_the_commands(runs: dict[str, CompletedProcess[str]]) -> None:
-    assert runs["help"].returncode == 0
-    assert all(command in runs["help"].stdout for command in ("serve", "generate", "info"))
+def test_help_names_the_commands(run: Run) -> None:
+    ended = run("--help")
+    assert ended.code == 0
+    assert all(command in ended.stdout for command in ("serve", "generate", "info"))

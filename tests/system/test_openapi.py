@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from schemathesis import Case, GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
@@ -14,16 +15,32 @@ load_all_checks()
 # a request that its schema allows may still be too long for the model that is served
 EXCLUDED: Any = [CHECKS.get_one("positive_data_acceptance")]
 
+OPERATIONS = [("GET", path) for path in ("/health", "/ready", "/v1/models", "/metrics")] + [("POST", "/generate")]
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="module")
 def description(table: Server) -> OpenApiSchema:
     return schemathesis.openapi.from_url(f"{table.url}/openapi.json")
 
 
-schema = schemathesis.pytest.from_fixture("description")
+def test_these_are_all_operations(description: OpenApiSchema) -> None:
+    found = [(method.upper(), path) for path in description for method in description[path]]
+    assert sorted(found) == sorted(OPERATIONS)
 
 
-@schema.parametrize()
-@settings(max_examples=60, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_server_keeps_to_its_description(case: schemathesis.Case[Any]) -> None:
-    case.call_and_validate(excluded_checks=EXCLUDED)
+@pytest.mark.parametrize(
+    ("method", "path", "mode"),
+    [(*operation, GenerationMode.POSITIVE) for operation in OPERATIONS]
+    + [("POST", "/generate", GenerationMode.NEGATIVE)],
+)
+def test_the_server_keeps_to_its_description(
+    description: OpenApiSchema, method: str, path: str, mode: GenerationMode
+) -> None:
+    examples = 80 if method == "POST" else 5
+
+    @settings(max_examples=examples, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=description[path][method].as_strategy(generation_mode=mode))
+    def keeps_to_it(case: Case[Any]) -> None:
+        case.call_and_validate(excluded_checks=EXCLUDED)
+
+    keeps_to_it()

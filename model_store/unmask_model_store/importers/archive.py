@@ -155,17 +155,24 @@ def _read_records(stream: BufferedReader) -> dict[str, Record]:
     records: dict[str, Record] = {}
     last = 0
     for entry in sorted(entries, key=lambda each: each.header_offset):
-        name = printable(entry.filename)
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise ImportFailure(f"record {name} is compressed; torch stores records plainly")
-        if entry.flag_bits & 1 or entry.orig_filename in records:
-            raise ImportFailure(f"record {name} is encrypted or there twice")
-        start = _data_start(stream, entry, name)
-        if entry.header_offset < last or start + entry.file_size > end:
-            raise ImportFailure(f"record {name} reaches into another one or beyond the file's end")
-        last = start + entry.file_size
-        records[entry.orig_filename] = Record(start, entry.file_size, entry.CRC)
+        if entry.orig_filename in records:
+            raise ImportFailure(f"record {printable(entry.filename)} is there twice")
+        record = _read_record(stream, entry, last, end)
+        records[entry.orig_filename] = record
+        last = record.start + record.size
     return records
+
+
+def _read_record(stream: BufferedReader, entry: zipfile.ZipInfo, last: int, end: int) -> Record:
+    """A record that must be stored plainly and lie between the one before it and the directory."""
+    name = printable(entry.filename)
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size or entry.flag_bits & 1:
+        raise ImportFailure(f"record {name} is compressed or encrypted; torch stores records plainly")
+    inside = last <= entry.header_offset < end
+    start = _data_start(stream, entry, name) if inside else end
+    if not inside or start + entry.file_size > end:
+        raise ImportFailure(f"record {name} reaches into another one or beyond the file's end")
+    return Record(start, entry.file_size, entry.CRC)
 
 
 def _data_start(stream: BufferedReader, entry: zipfile.ZipInfo, name: str) -> int:

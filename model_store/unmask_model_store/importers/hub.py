@@ -1,12 +1,15 @@
 """Checkpoints from the Hugging Face hub: huggingface-hub's own download with its cache, tokens and progress bar."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -17,6 +20,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import logging
 
 from unmask_model_store.importers.errors import ImportFailure, printable
 from unmask_model_store.importers.mdlm_hf import CONFIG_FILE, WEIGHTS_FILE
@@ -26,6 +30,7 @@ MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
 # the names that the official models go by
 KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
 PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
+PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,24 @@ def fetch_gpt2() -> Path | None:
 
 
 def _download(wanted: Wanted, file: str) -> Path:
+    logging.set_verbosity(logging.ERROR)  # what goes wrong is said once, here
     with _one_line(wanted, file):
-        return Path(hf_hub_download(wanted.repository, file, revision=wanted.revision))
+        return Path(
+            hf_hub_download(wanted.repository, file, revision=wanted.revision, local_files_only=not _reachable())
+        )
+
+
+def _reachable() -> bool:
+    """Whether somebody answers at the hub's address; the hub's own client would try for half a minute."""
+    hub = urlsplit(constants.ENDPOINT)
+    if hub.hostname is None or hub.scheme in getproxies():
+        return True  # let the hub's client find out
+    try:
+        port = hub.port or {"http": 80}.get(hub.scheme, 443)
+        with socket.create_connection((hub.hostname, port), timeout=PATIENCE_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager
@@ -141,5 +162,5 @@ def _one_line(wanted: Wanted, file: str) -> Iterator[None]:
         raise ImportFailure(f"{where}: there is no such revision") from error
     except EntryNotFoundError as error:
         raise ImportFailure(f"{where}: has no file {printable(file)}; name one: OWNER/NAME/PATH") from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, httpx.HTTPError, OSError) as error:
         raise ImportFailure(f"{where}: {printable(' '.join(str(error).split()), 200)}") from error

@@ -75,6 +75,8 @@ _OMEGACONF = {
     *(f"omegaconf.nodes.{node}" for node in _NODES.split()),
 }
 EMPTY_DICTS = {"collections.OrderedDict", "collections.defaultdict"}
+# how protocols before 4 write sets
+SETS = {f"{module}.{each.__name__}": each for module in ("builtins", "__builtin__") for each in (set, frozenset)}
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 

@@ -7,6 +7,7 @@ into opcodes and checks their arguments; each opcode then has a few lines below.
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
@@ -16,6 +17,7 @@ from unmask_model_store.importers.records import (
     EXPECTED,
     REBUILD_PARAMETER,
     REBUILD_TENSOR,
+    SETS,
     STORAGES,
     Global,
     Recorded,
@@ -40,7 +42,8 @@ def read_pickle(data: bytes) -> tuple[Any, tuple[str, ...]]:
     """
     machine = _Machine()
     try:
-        value = machine.run(data)
+        with warnings.catch_warnings(action="ignore"):  # of strange escapes in a text pickle
+            value = machine.run(data)
     except ImportFailure:
         raise
     except (ValueError, LookupError, TypeError, OverflowError, MemoryError) as error:
@@ -81,8 +84,9 @@ def _call(function: object, args: object) -> object:
         return args[0]
     if name in EMPTY_DICTS and isinstance(args, tuple) and not any(isinstance(a, list | dict) for a in args):
         return {}
-    if name in ("builtins.set", "__builtin__.set") and isinstance(args, tuple) and len(args) == 1:
-        return {_plain_key(key) for key in args[0]} if isinstance(args[0], list) else Recorded(name, args)
+    make_set = SETS.get(name)
+    if make_set and isinstance(args, tuple) and len(args) == 1 and isinstance(args[0], list):
+        return make_set(_plain_key(key) for key in args[0])
     return Recorded(name, args)
 
 

@@ -3,12 +3,12 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Sequence
 from typing import Self
 from uuid import uuid4
 
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Plan, Sample
+from unmask_diffusion import Plan, Reveal
 
 from unmask_service.api import events
 from unmask_service.api.errors import GenerationError, OverloadedError, error_of
@@ -62,20 +62,20 @@ class Generation:
         Raises:
             GenerationError: the log ends with a failure.
         """
-        reveals = [entry.reveal async for _, entry in self._follow() if isinstance(entry, Revealed)]
-        return self._answer_of(await asyncio.to_thread(read_log, self.served.model, self.job.plan, reveals))
+        return await self._answer_of([entry.reveal async for _, entry in self._follow() if isinstance(entry, Revealed)])
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Tell the log as it grows, an event an entry. Failures become an event too."""
         position = 0
+        reveals: list[Reveal] = []
+        transcript = Transcript(self.served.vocabulary, self.job.plan)
         try:
-            transcript = await asyncio.to_thread(Transcript, self.served.model, self.job.plan)
             yield events.start_event(self.served, self.job, transcript)
             async for position, entry in self._follow():
                 if isinstance(entry, Revealed):
+                    reveals.append(entry.reveal)
                     yield events.unmask_event(position, self.job.plan, entry.reveal, transcript)
-            samples = await asyncio.to_thread(transcript.samples)
-            yield events.done_event(position, self._answer_of(samples))
+            yield events.done_event(position, await self._answer_of(reveals))
         except GenerationError as error:
             yield events.error_event(position + 1, error)
         except Exception as error:
@@ -120,8 +120,9 @@ class Generation:
                 self.status, self.reason = "failed", error.code
                 raise error
 
-    def _answer_of(self, samples: Iterable[Sample]) -> GenerateAnswer:
+    async def _answer_of(self, reveals: Sequence[Reveal]) -> GenerateAnswer:
         plan = self.job.plan
+        samples = await asyncio.to_thread(read_log, self.served.model, plan, reveals)
         choices = [
             Choice(index=each.index, text=each.text, token_ids=list(each.token_ids), finish_reason=each.finish_reason)
             for each in samples

@@ -32,7 +32,6 @@ STREAM: Documented = {
     200: {
         "model": GenerateAnswer,
         "description": "the answer, or with `stream` its events: start, unmask …, done or error",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
 

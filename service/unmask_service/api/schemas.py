@@ -12,9 +12,7 @@ Revealed = tuple[int, int, int]
 class GenerateBody(GenerationRequest):
     """The body of `POST /generate`: the request, the model that it is for, and the form of the answer."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"prompt": "Once upon a time", "seed": 7}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time", "seed": 7}]})
 
     model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")

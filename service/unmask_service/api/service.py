@@ -7,6 +7,7 @@ from unmask_diffusion import Model
 
 from unmask_service.api.errors import UnavailableError
 from unmask_service.api.schemas import ModelCard
+from unmask_service.api.transcript import Vocabulary
 from unmask_service.broker import Broker
 from unmask_service.metrics import Metrics
 
@@ -21,11 +22,13 @@ class ServedModel:
     Attributes:
         name: what clients call it.
         model: as `unmask_diffusion` knows it.
+        vocabulary: its tokens, for streams.
         fingerprint: the kind of machine and arithmetic that its tokens come from.
     """
 
     name: str
     model: Model
+    vocabulary: Vocabulary
     fingerprint: str
 
 

@@ -1,48 +1,62 @@
-"""Reading a log: the state that it has led to, and the tokens that each entry completes."""
+"""Reading a log: the tokens that each entry completes, and the answer at its end.
+
+What happens for every event is plain Python on a few integers: each call into torch hands the interpreter's lock to the
+evaluation that runs beside it, and waits to get it back.
+"""
 
 from collections.abc import Iterable
 
-from unmask_diffusion import Model, Plan, Reveal, Sample, apply, initial_state, read_sample, replay
+from unmask_diffusion import Model, Plan, Reveal, Sample, read_sample, replay
 
 Token = tuple[int, int, str | None]
 
 
+class Vocabulary:
+    """A model's tokens: digits → id → text. Made once a model."""
+
+    def __init__(self, model: Model) -> None:
+        codes: list[list[int]] = model.sub_tokenizer.codes.tolist()
+        self.sub_tokens_per_token = model.sub_tokenizer.sub_tokens_per_token
+        self._ids = {tuple(code): token for token, code in enumerate(codes)}
+        self._tokenizer = model.tokenizer
+        self._texts: dict[int, str] = {}
+
+    def id_of(self, digits: Iterable[int]) -> int:
+        """The token with these digits."""
+        return self._ids[tuple(digits)]
+
+    def text_of(self, token: int) -> str | None:
+        """One token's text, perhaps a part of a UTF-8 character; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        if token not in self._texts:
+            self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=False)
+        return self._texts[token]
+
+
 class Transcript:
-    """Every sample of a generation as its log has told it so far.
+    """The tokens of every sample that are on their way: what is known of those that are not complete."""
 
-    Attributes:
-        states: one canvas [length, l] a sample, the mask id where nothing is known.
-    """
-
-    def __init__(self, model: Model, plan: Plan) -> None:
-        self.model = model
-        self.plan = plan
-        first = initial_state(model, plan)
-        self.states = [first.clone() for _ in plan.schedules]
+    def __init__(self, vocabulary: Vocabulary, plan: Plan) -> None:
+        self._vocabulary = vocabulary
+        self._plan = plan
+        self._intermediate: list[dict[int, dict[int, int]]] = [{} for _ in plan.schedules]
 
     def given(self) -> list[Token]:
         """The tokens that the request gives: (position, token id, text)."""
-        return [(position, token, self._text_of(token)) for position, token in self.plan.given]
+        return [(position, token, self._vocabulary.text_of(token)) for position, token in self._plan.given]
 
     def reveal(self, entry: Reveal) -> list[Token]:
-        """Write one entry of the log; return the tokens that it completes."""
-        digits = self.states[entry.sample]
-        apply(digits, entry)
-        positions = sorted({position for position, _, _ in entry.sub_tokens})
-        touched = digits[positions]
-        complete = (touched != self.model.sub_tokenizer.mask_id).all(-1)
-        ids: list[int] = self.model.sub_tokenizer.decode(touched[complete]).tolist()
-        done = [position for position, whole in zip(positions, complete.tolist(), strict=True) if whole]
-        return [(position, token, self._text_of(token)) for position, token in zip(done, ids, strict=True)]
-
-    def samples(self) -> list[Sample]:
-        """The answer, once the log has ended."""
-        return [read_sample(self.model, self.plan, index, digits) for index, digits in enumerate(self.states)]
-
-    def _text_of(self, token: int) -> str | None:
-        """One token's text; a token may be a part of a UTF-8 character."""
-        tokenizer = self.model.tokenizer
-        return None if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+        """Read one entry of the log; return the tokens that it completes."""
+        intermediate, completed = self._intermediate[entry.sample], []
+        for position, j, digit in entry.sub_tokens:
+            known = intermediate.setdefault(position, {})
+            known[j] = digit
+            if len(known) == self._vocabulary.sub_tokens_per_token:
+                del intermediate[position]
+                token = self._vocabulary.id_of(known[j] for j in range(len(known)))
+                completed.append((position, token, self._vocabulary.text_of(token)))
+        return sorted(completed)
 
 
 def read_log(model: Model, plan: Plan, log: Iterable[Reveal]) -> list[Sample]:

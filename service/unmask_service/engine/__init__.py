@@ -2,5 +2,6 @@
 
 from unmask_service.engine.fingerprint import fingerprint, processor_name
 from unmask_service.engine.loop import Engine
+from unmask_service.engine.self_test import BrokenPromiseError, self_test
 
-__all__ = ["Engine", "fingerprint", "processor_name"]
+__all__ = ["BrokenPromiseError", "Engine", "fingerprint", "processor_name", "self_test"]

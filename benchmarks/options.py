@@ -1,0 +1,54 @@
+"""What the benchmarks' command lines have in common."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from unmask_model_store import SHIPPED_MODEL, Bundle, find_bundle, open_bundle
+from unmask_model_store.store import default_model_dir
+
+
+def parser_of(module_text: str | None) -> argparse.ArgumentParser:
+    """A parser that explains itself with its module's text."""
+    parser = argparse.ArgumentParser(description=module_text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """`--model`, `--dtype` and `--threads`."""
+    parser.add_argument("--model", default=SHIPPED_MODEL, help="a bundle's name or folder (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", default="auto", help="of the blocks' projections: auto (as the server has it), float32, bfloat16"
+    )
+    parser.add_argument("--threads", type=int, help="threads of the arithmetic (default: torch's choice)")
+
+
+def open_model(arguments: argparse.Namespace) -> Bundle:
+    """Open the bundle that the options name, on the CPU, and set torch's threads."""
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    return open_bundle(find_bundle(arguments.model, default_model_dir()), arguments.dtype)
+
+
+def described(bundle: Bundle) -> str:
+    """A model in a line."""
+    config = bundle.config
+    digits = f"l {config.sub_tokens_per_token}, b {config.base}"
+    return f"{bundle.name} (L {config.length}, C {config.vocabulary_size}, {digits}), {str(bundle.dtype)[6:]}"
+
+
+def write_json(file: Path | None, figures: Mapping[str, object]) -> None:
+    """Write figures where a file was asked for."""
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def interpreter() -> list[str]:
+    """The command of this Python, with its -X options: child processes run as their parent does."""
+    options = [f"-X{name}" if value is True else f"-X{name}={value}" for name, value in sys._xoptions.items()]
+    return [sys.executable, *options]

@@ -1,0 +1,68 @@
+"""Ancestral sampling the way the papers' code does it: a baseline to measure against.
+
+Written after the algorithm of "Beyond Masked and Unmasked…" (MDM-Prime) and what its authors' code computes. Each of
+the T equal steps from time t to s, idle or not,
+
+1. evaluates the network and makes logits for all L positions: [B, L, C],
+2. compares every class with every sub-token, [B, L, l, C], and takes the softmax over the classes that agree
+   (carry-over),
+3. draws one class at every position, with float64 Gumbel noise: argmax p / -log u,
+4. unmasks each masked sub-token with the probability (alpha_s - alpha_t) / (1 - alpha_t) = (t - s) / t.
+
+Where the official code does more, the baseline is spared it: there the filter gathers from tables that are expanded
+to [B, L, C, b + 1], step 4 is another categorical draw over b + 1 values for every sub-token, and after the last step
+the network is evaluated once more. Its `ddpm_cache` predictor reuses the probabilities of steps 1 and 2 after a step
+that changed nothing in the whole batch; steps 3 and 4 are done all the same.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from unmask_diffusion import Denoiser, SubTokenizer
+
+
+class PapersSampler:
+    """The steps above, one method each; B samples of one length go in lockstep."""
+
+    def __init__(self, denoiser: Denoiser, sub_tokenizer: SubTokenizer, seed: int) -> None:
+        self.denoiser = denoiser
+        self.sub_tokenizer = sub_tokenizer
+        self.generator = torch.Generator().manual_seed(seed)
+
+    @torch.inference_mode()
+    def sample(self, count: int, length: int, steps: int) -> Tensor:
+        """Draw `count` sequences from nothing: token ids, int64 [count, length]."""
+        sub_tokens = self.sub_tokenizer.masked(length).repeat(count, 1, 1)
+        for time, next_time in step_times(steps):
+            probabilities = self.probabilities(self.logits(sub_tokens), sub_tokens)
+            sub_tokens = self.unmask(sub_tokens, self.draw_everywhere(probabilities), time, next_time)
+        return self.sub_tokenizer.decode(sub_tokens)
+
+    def logits(self, sub_tokens: Tensor) -> Tensor:
+        """Step 1: int64 [B, L, l] → float32 [B, L, C]."""
+        return self.denoiser.joint_logits(sub_tokens)
+
+    def probabilities(self, logits: Tensor, sub_tokens: Tensor) -> Tensor:
+        """Step 2: the consistent joint distribution at every position, float32 [B, L, C]."""
+        masked = sub_tokens == self.sub_tokenizer.mask_id
+        agrees = (sub_tokens[..., None] == self.sub_tokenizer.codes.T) | masked[..., None]
+        return logits.masked_fill(~agrees.all(2), -torch.inf).softmax(-1)
+
+    def draw_everywhere(self, probabilities: Tensor) -> Tensor:
+        """Step 3: a class at every position, [B, L, C] → int64 [B, L]."""
+        uniform = torch.rand(probabilities.shape, dtype=torch.float64, generator=self.generator)
+        noise = uniform.add_(torch.finfo(torch.float64).tiny).log_().neg_()
+        return (probabilities / noise).argmax(-1)
+
+    def unmask(self, sub_tokens: Tensor, classes: Tensor, time: float, next_time: float) -> Tensor:
+        """Step 4: reveal the drawn digits where their time has come, int64 [B, L, l]."""
+        chance = (time - next_time) / time
+        chosen = torch.rand(sub_tokens.shape, generator=self.generator) < chance
+        chosen &= sub_tokens == self.sub_tokenizer.mask_id
+        return torch.where(chosen, self.sub_tokenizer.encode(classes), sub_tokens)
+
+
+def step_times(steps: int) -> list[tuple[float, float]]:
+    """The (t, s) of every step, from t = 1 to s = 0."""
+    return list(pairwise(1 - step / steps for step in range(steps + 1)))
