@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from unmask_model_store import SHIPPED_MODEL, Bundle, find_bundle, open_bundle
+from unmask_model_store import SHIPPED_MODEL, Bundle, BundleError, find_bundle, open_bundle
 from unmask_model_store.store import default_model_dir
 
 
@@ -28,10 +28,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(arguments: argparse.Namespace) -> Bundle:
-    """Open the bundle that the options name, on the CPU, and set torch's threads."""
+    """Open the bundle that the options name, on the CPU, and set torch's threads.
+
+    Raises:
+        SystemExit: there is no such bundle, or it is broken; a line says what is wrong.
+    """
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
-    return open_bundle(find_bundle(arguments.model, default_model_dir()), arguments.dtype)
+    try:
+        return open_bundle(find_bundle(arguments.model, default_model_dir()), arguments.dtype)
+    except BundleError as error:
+        raise SystemExit(str(error)) from error
 
 
 def described(bundle: Bundle) -> str:

@@ -116,7 +116,9 @@ class Trainer:
         length = self._draw_length(chance)
         count = max(1, self.recipe.batch_tokens // length)
         ids = self.source.batch(chance, count, length, self.history.tokens).to(self.device)
-        corrupted = corrupt(self.codes[ids].cpu(), self.recipe.base, spread_rates(count, step, generator), generator)
+        rates = spread_rates(count, step, generator)
+        digits = self.codes[ids].cpu()
+        corrupted = corrupt(digits, self.recipe.base, rates, generator, self.recipe.weight_floor)
         target = self.rank_of_class[ids.flatten()]
         hidden = corrupted.hidden.to(self.device).flatten(0, 1)
         rows = (hidden.any(-1) & (target >= 0)).nonzero()[:, 0]

@@ -19,7 +19,7 @@ class Recipe:
         vocabulary_size: classes, base ** 2. base: of the two digits.
         hidden_size, blocks, heads: the network.
         batch_tokens: tokens a batch, whatever the canvas length.
-        objective: see `objective`.
+        objective, weight_floor: see `objective`.
         muon_rate: learning rate of the blocks' matrices. adam_rate: of everything else.
         weight_decay: of the blocks' matrices, relative to the learning rate.
         warm_up_steps: linear rise of the learning rate. decay_from: progress at which its linear fall begins.
@@ -40,7 +40,8 @@ class Recipe:
     blocks: int = 6
     heads: int = 6
     batch_tokens: int = 4096
-    objective: Objective = "joint"
+    objective: Objective = "marginals"
+    weight_floor: float = 0.3
     muon_rate: float = 0.02
     adam_rate: float = 3e-3
     weight_decay: float = 0.02

@@ -78,6 +78,13 @@ class NetworkShape:
         if self.hidden_size % (2 * self.heads):
             raise ValueError(f"hidden_size {self.hidden_size} is not divisible by 2 · heads = {2 * self.heads}")
 
+    @property
+    def parameters(self) -> int:
+        """Numbers in the network's tensors."""
+        hidden, width = self.hidden_size, self.hidden_size // self.sub_tokens_per_token
+        a_block = 12 * hidden**2 + 9 * hidden  # qkv 3, out 1, MLP 4 + 4; two norms and two biases
+        return (self.base + 1) * width + self.blocks * a_block + 2 * hidden + self.vocabulary_size * (hidden + 1)
+
 
 class PackedLayout:
     """Where ragged canvases lie when their rows are concatenated, shortest canvas first.

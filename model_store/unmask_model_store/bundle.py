@@ -23,7 +23,9 @@ from unmask_diffusion import (
     TableDenoiser,
 )
 
+from unmask_model_store.checks import check_finite, check_log_weights, check_tensors
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.errors import BundleError
 from unmask_model_store.weights import LazyTensor, save_file
 
 CONFIG_FILE = "config.json"
@@ -31,11 +33,10 @@ WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 
+# parameters for which room is made before the file's sizes are compared with the configuration's
+ROOM_WITHOUT_ASKING = 10**8
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class BundleError(ValueError):
-    """A bundle cannot be opened or written; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -175,13 +176,26 @@ def write_bundle(
             (beside / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
         (beside / CARD_FILE).write_text(card, encoding="utf-8")
         beside.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        beside.rename(target)
+        _put_in_place(beside, target)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{target}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Rename a finished folder to its place; what stood there is deleted only after that."""
+    if not target.exists():
+        new.rename(target)
+        return
+    aside = new.with_name(new.name + "-old")
+    target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _config_json(config: BundleConfig) -> str:
@@ -198,22 +212,6 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         raise BundleError(f"{file}: is not a safetensors file: {error}") from error
 
 
-def _check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Hold the tensors that were read to the names and shapes that the configuration asks for."""
-    if missing := sorted(shapes.keys() - tensors.keys()):
-        raise BundleError(f"{file}: tensor {missing[0]} is missing")
-    if unknown := sorted(tensors.keys() - shapes.keys()):
-        raise BundleError(f"{file}: tensor {unknown[0]} is not one of this architecture's")
-    for name, shape in shapes.items():
-        if tuple(tensors[name].shape) != shape:
-            found = list(tensors[name].shape)
-            raise BundleError(f"{file}: tensor {name} has the shape {found}; the configuration asks for {list(shape)}")
-        if not tensors[name].is_floating_point():
-            raise BundleError(f"{file}: tensor {name} is {tensors[name].dtype}; floating point is needed")
-        if bool(tensors[name].isnan().any()):
-            raise BundleError(f"{file}: tensor {name} holds NaN")
-
-
 def _build_denoiser(
     folder: Path, config: BundleConfig, sub_tokenizer: SubTokenizer, dtype: torch.dtype, device: torch.device
 ) -> Denoiser:
@@ -221,10 +219,13 @@ def _build_denoiser(
     tensors = _read_tensors(folder)
     classes = config.vocabulary_size
     if isinstance(config, TableConfig):
-        _check_tensors(file, tensors, {"log_probabilities": (classes,) * config.length})
+        check_tensors(file, tensors, {"log_probabilities": (classes,) * config.length})
+        check_log_weights(file, "log_probabilities", tensors["log_probabilities"].flatten())
         return TableDenoiser(tensors["log_probabilities"], sub_tokenizer)
     if isinstance(config, MarkovConfig):
-        _check_tensors(file, tensors, {"log_initial": (classes,), "log_transition": (classes, classes)})
+        check_tensors(file, tensors, {"log_initial": (classes,), "log_transition": (classes, classes)})
+        check_log_weights(file, "log_initial", tensors["log_initial"])
+        check_log_weights(file, "log_transition", tensors["log_transition"])
         return MarkovDenoiser(tensors["log_initial"], tensors["log_transition"], config.length, sub_tokenizer)
     return _build_network(folder, config, tensors, dtype).to(device)
 
@@ -244,10 +245,17 @@ def _build_network(
         )
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if shape.parameters > max(2 * held, ROOM_WITHOUT_ASKING):  # far off, and too many to make room for
+        raise BundleError(
+            f"{folder / CONFIG_FILE}: hidden_size, blocks and vocabulary_size ask for {shape.parameters} parameters; "
+            f"{WEIGHTS_FILE} holds {held}"
+        )
     with SkipInitialisation():
         network = PrimeDenoiser(shape)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    _check_tensors(folder / WEIGHTS_FILE, tensors, expected)
+    check_tensors(folder / WEIGHTS_FILE, tensors, expected)
+    check_finite(folder / WEIGHTS_FILE, tensors)
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
     return network.requires_grad_(False).eval().serve_in(dtype)
 
@@ -280,8 +288,9 @@ def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:
         tokenizer: Tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise BundleError(f"{file}: is not a tokenizer: {error}") from error
-    if tokenizer.get_vocab_size() > config.vocabulary_size:
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if highest >= config.vocabulary_size:
         raise BundleError(
-            f"{file}: has {tokenizer.get_vocab_size()} tokens; vocabulary_size is {config.vocabulary_size}"
+            f"{file}: has {tokenizer.get_vocab_size()} tokens with ids up to {highest}; vocabulary_size is {config.vocabulary_size}"
         )
     return tokenizer

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-Positive = Annotated[int, Field(ge=1)]
+MAX_CODES = 2**62
+Size = Annotated[int, Field(ge=1, le=2**20)]
 
 
 class CommonConfig(BaseModel):
@@ -28,11 +29,11 @@ class CommonConfig(BaseModel):
 
     format_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
-    length: Positive
-    vocabulary_size: Annotated[int, Field(ge=2, le=2**31 - 1)]
+    length: Size
+    vocabulary_size: Annotated[int, Field(ge=2, le=2**24)]
     sub_tokens_per_token: Annotated[int, Field(ge=1, le=64)]
-    base: Annotated[int, Field(ge=2)]
-    codes: list[Annotated[int, Field(ge=0)]] | None = None
+    base: Annotated[int, Field(ge=2, le=2**24)]
+    codes: list[Annotated[int, Field(ge=0, le=MAX_CODES)]] | None = None
     carry_over: bool = True
     canvas: Literal["as_requested", "full"] = "full"
     end_token_id: Annotated[int, Field(ge=0)] | None = None
@@ -41,6 +42,8 @@ class CommonConfig(BaseModel):
     @model_validator(mode="after")
     def _codes_name_every_token(self) -> Self:
         space = self.base**self.sub_tokens_per_token
+        if space > MAX_CODES:
+            raise ValueError(f"base {self.base} ** sub_tokens_per_token {self.sub_tokens_per_token} exceeds 2^62 codes")
         if space < self.vocabulary_size:
             raise ValueError(
                 f"base {self.base} ** sub_tokens_per_token {self.sub_tokens_per_token} = {space} codes cannot name "
@@ -48,6 +51,8 @@ class CommonConfig(BaseModel):
             )
         if self.codes is not None and len(self.codes) != self.vocabulary_size:
             raise ValueError(f"codes has {len(self.codes)} entries; vocabulary_size is {self.vocabulary_size}")
+        if self.codes is not None and max(self.codes) >= space:
+            raise ValueError(f"codes holds {max(self.codes)}; base ** sub_tokens_per_token is {space}")
         if self.end_token_id is not None and self.end_token_id >= self.vocabulary_size:
             raise ValueError(f"end_token_id {self.end_token_id} is not below vocabulary_size {self.vocabulary_size}")
         return self
@@ -57,9 +62,9 @@ class PrimeConfig(CommonConfig):
     """The MDLM-Prime network (l = 1: MDLM)."""
 
     architecture: Literal["prime"]
-    hidden_size: Positive
-    blocks: Positive
-    heads: Positive
+    hidden_size: Size
+    blocks: Size
+    heads: Size
 
 
 class TableConfig(CommonConfig):

@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from unmask_model_store.bundle import CONFIG_FILE, BundleError
+from unmask_model_store.bundle import CONFIG_FILE
+from unmask_model_store.errors import BundleError
 
 SHIPPED_MODEL = "tales"
 

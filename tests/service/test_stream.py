@@ -1,8 +1,14 @@
 """`POST /generate` with `"stream": true`: events that say how the tokens came to be."""
 
-from typing import Any
+import asyncio
+import re
+from collections.abc import AsyncIterator, MutableMapping
+from typing import Any, cast
 
 import pytest
+from sse_starlette import ServerSentEvent
+from unmask_service.api import responses
+from unmask_service.api.generation import Generation
 
 from tests.helpers import END_TOKEN, byte_tokenizer
 from tests.helpers_server import Body, Server, Stream, parse_events, token_ids
@@ -186,3 +192,43 @@ def test_nothing_between_server_and_client_keeps_events_back(writer: Server) -> 
         assert "no-cache" in response.headers["cache-control"] or "no-store" in response.headers["cache-control"]
         assert "content-length" not in response.headers
         response.read()
+
+
+class Silent:
+    """A generation that waits for its turn for ever."""
+
+    left = False
+
+    async def events(self) -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent("{}", event="start", id="0", sep="\n")
+        await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        self.left = True
+
+
+def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert responses.PING_SECONDS <= 15
+    monkeypatch.setattr(responses, "PING_SECONDS", 0.02)
+    generation = Silent()
+    sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
+
+    async def listen() -> list[str]:
+        stream = responses.GenerationStream(cast(Generation, generation))
+        gone = asyncio.Event()
+
+        async def receive() -> MutableMapping[str, Any]:
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}
+        answering = asyncio.create_task(stream(scope, receive, sent.put))
+        bodies = [message.get("body", b"").decode() for message in [await sent.get() for _ in range(4)]]
+        gone.set()
+        await answering
+        return bodies
+
+    _, first, *comments = asyncio.run(asyncio.wait_for(listen(), 30))
+    assert first.startswith("id: 0\n")
+    assert all(re.fullmatch(r"(:.*\n)+\n", comment) for comment in comments), comments
+    assert generation.left, "the client has gone"

@@ -150,6 +150,11 @@ def test_what_cannot_be_generated(run: Run, bundles: Path, options: list[str], n
     refused_in_one_line(run("generate", "a", "--model", bundles / "writer", *options), needle)
 
 
+def test_arguments_that_are_not_unicode(run: Run, bundles: Path) -> None:
+    refused_in_one_line(run("generate", "a\udcff", "--model", bundles / "writer"), "prompt")
+    refused_in_one_line(run("generate", "a", "--suffix", "\udcff", "--model", bundles / "writer"), "suffix")
+
+
 def test_text_for_a_model_without_a_tokenizer(run: Run, bundles: Path) -> None:
     refused_in_one_line(run("generate", "text", "--model", bundles / "table"), "tokenizer")
 

@@ -11,6 +11,12 @@ from tests.helpers import byte_tokenizer
 from tests.helpers_server import Body, Server, parse_events, token_ids, wait_for
 
 
+def ends_well(server: Server, kind: signal.Signals) -> None:
+    server.process.send_signal(kind)
+    assert server.process.wait(120) == 0, server.output()
+    assert "Traceback" not in server.output()
+
+
 def test_term_lets_what_runs_end_and_refuses_what_is_new(bundles: Path) -> None:
     """In the order of events: two requests run, TERM comes, a third is refused, the two are answered, exit code 0."""
     body: Body = {"max_tokens": 200, "seed": 5, "sampler": {"steps": 80}}
@@ -52,17 +58,14 @@ def test_term_lets_what_runs_end_and_refuses_what_is_new(bundles: Path) -> None:
     assert answers["streamed"] == answers["whole"]
 
 
-def test_a_restart_changes_no_tokens_and_an_idle_server_ends_at_once(bundles: Path, writer: Server) -> None:
+def test_a_restart_changes_no_tokens_and_an_idle_server_ends(bundles: Path, writer: Server) -> None:
     body: Body = {"prompt": " the", "max_tokens": 9, "n": 3, "seed": 5}
     expected = writer.generate(**body)
-    for kind in (signal.SIGTERM, signal.SIGINT):
-        with Server(bundles / "writer") as server:
-            answer = server.until_ready().generate(**body)
-            assert answer["choices"] == expected["choices"]
-            assert answer["fingerprint"] == expected["fingerprint"]
-            server.process.send_signal(kind)
-            assert server.process.wait(120) == 0, server.output()
-            assert "Traceback" not in server.output()
+    with Server(bundles / "writer") as server:
+        answer = server.until_ready().generate(**body)
+        assert answer["choices"] == expected["choices"]
+        assert answer["fingerprint"] == expected["fingerprint"]
+        ends_well(server, signal.SIGTERM)
 
 
 def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
@@ -84,3 +87,4 @@ def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path:
         (folder / "tokenizer.json").write_text(byte_tokenizer().to_str())
         server.until_ready()
         assert server.generate(max_tokens=1)["model"] == "slow"
+        ends_well(server, signal.SIGINT)

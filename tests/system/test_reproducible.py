@@ -15,7 +15,7 @@ def varied(count: int, classes: int, length: int, full: bool) -> list[Body]:
         gap: Body = {"canvas": canvas if full else canvas[: chance.randint(1, length)]}
         filters: Body = chance.choice([{}, {}, {"temperature": 0.6}, {"top_k": 3}, {"top_p": 0.7}, {"temperature": 0}])
         sampler: Body = chance.choice([{}, {"steps": 4}, {"name": "ancestral", "steps": 9}])
-        bodies.append(gap | filters | {"seed": seed, "n": chance.choice([1, 1, 2, 4]), "sampler": sampler})
+        bodies.append(gap | filters | {"seed": seed, "n": chance.choice([1, 1, 2]), "sampler": sampler})
     return bodies
 
 

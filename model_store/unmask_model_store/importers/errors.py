@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from unmask_model_store.bundle import BundleError
+from unmask_model_store.errors import BundleError
 
 
 class ImportFailure(BundleError):  # noqa: N818 - it is a failure to import a checkpoint, not Python's ImportError

@@ -1,5 +1,6 @@
 """Checkpoints from the Hugging Face hub: huggingface-hub's own download with its cache, tokens and progress bar."""
 
+import logging
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import logging
 
 from unmask_model_store.importers.errors import ImportFailure, printable
 from unmask_model_store.importers.mdlm_hf import CONFIG_FILE, WEIGHTS_FILE
@@ -120,7 +120,7 @@ def fetch_gpt2() -> Path | None:
 
 
 def _download(wanted: Wanted, file: str) -> Path:
-    logging.set_verbosity(logging.ERROR)  # what goes wrong is said once, here
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is said once, here
     with _one_line(wanted, file):
         return Path(
             hf_hub_download(wanted.repository, file, revision=wanted.revision, local_files_only=not _reachable())
