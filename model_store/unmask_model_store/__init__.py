@@ -2,7 +2,6 @@
 
 from unmask_model_store.bundle import (
     Bundle,
-    BundleError,
     open_bundle,
     read_config,
     resolve_device,
@@ -10,6 +9,7 @@ from unmask_model_store.bundle import (
     write_bundle,
 )
 from unmask_model_store.config import BundleConfig, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.errors import BundleError
 from unmask_model_store.store import SHIPPED_MODEL, find_bundle, list_bundles
 
 __all__ = [
