@@ -291,6 +291,7 @@ def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= config.vocabulary_size:
         raise BundleError(
-            f"{file}: has {tokenizer.get_vocab_size()} tokens with ids up to {highest}; vocabulary_size is {config.vocabulary_size}"
+            f"{file}: has {tokenizer.get_vocab_size()} tokens with ids up to {highest}; "
+            f"vocabulary_size is {config.vocabulary_size}"
         )
     return tokenizer
