@@ -1,4 +1,4 @@
-"""The command line: `unmask serve`, `unmask generate`, `unmask info`.
+"""The command line: `unmask serve`, `generate`, `info`, `import`, `pull`, `models`.
 
 What a user got wrong becomes one line on stderr and exit code 2. torch is imported by the commands that need it, so
 that `--help` answers at once.
@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from unmask_service.cli.checkpoints import import_checkpoint, models, pull
 from unmask_service.cli.generate import generate
 from unmask_service.cli.info import info
 from unmask_service.cli.serve import serve
@@ -26,6 +27,9 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(generate)
 app.command()(info)
+app.command("import")(import_checkpoint)
+app.command()(pull)
+app.command()(models)
 
 
 def main() -> None:
