@@ -5,9 +5,9 @@
   tales_quality  the share of consistent tales against network evaluations
   sampler_error  each sampler's own error, against a Markov chain that is known
 
-Each runs in a process of its own and can be run alone with more options: `python -m benchmarks.NAME --help`. For
-figures worth publishing leave the machine alone while they run. Not part of this: `benchmarks.import_checkpoint`,
-which writes 3 GiB.
+Each runs in a process of its own and can be run alone with more options: `python -m benchmarks.NAME --help`. On two
+cores they take 2, 3, 12 and 20 minutes; for figures worth publishing leave the machine alone meanwhile. Not part of
+this: `benchmarks.import_checkpoint`, which writes 3 GiB.
 """
 
 import argparse

@@ -6,7 +6,7 @@ through `unmask_diffusion.evaluate` in this process, with as many active samples
 Both plan, evaluate and read out the same samples, with the same dtype and number of threads, and every answer is
 compared: tokens must be the same. The server has its clients (this process) beside it on the same processor.
 
-    python -m benchmarks.http_overhead [--concurrency 16] [--requests 64] [--json FILE]
+    python -m benchmarks.http_overhead [--concurrency 16] [--requests 48] [--json FILE]
 """
 
 import argparse
@@ -132,7 +132,7 @@ def over_http(server: ServerProcess, bodies: Sequence[Body], places: int, stream
 
 def compare(model: Model, server: ServerProcess, bodies: Sequence[Body], places: int, repeats: int) -> list[Pass]:
     """All ways in turns, after one warm-up of each."""
-    warm_up = bodies[:places]
+    warm_up = bodies[-1:]
     in_process(model, warm_up, places)
     passes = []
     for streamed in (False, True):
@@ -182,8 +182,8 @@ def options() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     add_model_options(parser)
     parser.add_argument("--concurrency", type=int, default=16, help="requests at a time (default: 16)")
-    parser.add_argument("--requests", type=int, default=64, help="of one pass (default: 64)")
-    parser.add_argument("--repeats", type=int, default=3, help="passes of each way, in turns (default: 3)")
+    parser.add_argument("--requests", type=int, default=48, help="of one pass (default: 48)")
+    parser.add_argument("--repeats", type=int, default=2, help="passes of each way, in turns (default: 2)")
     return parser
 
 

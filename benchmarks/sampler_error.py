@@ -8,8 +8,11 @@ KL(bigrams drawn ‖ bigrams of the chain) in nats.
 """
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -27,6 +30,7 @@ from benchmarks.options import parser_of, write_json
 CLASSES, LENGTH = 64, 128
 STEPS = (8, 16, 32, 64, 128, 256, 512)
 BATCH = 64
+CHAIN_SEED = 1
 
 
 @dataclass(frozen=True)
@@ -144,26 +148,35 @@ def options() -> argparse.ArgumentParser:
     parser = parser_of(__doc__)
     parser.add_argument("--sequences", type=int, default=1024, help=f"sequences a sampler, a multiple of {BATCH}")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="groups, and time steps")
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="at a time (default: one a core)")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the plot here")
     return parser
+
+
+def measure_one(job: tuple[int, str, int | None, int]) -> Point:
+    """A job of a process of its own: digits a token, sampler, steps, sequences."""
+    torch.set_num_threads(1)
+    digits, name, steps, sequences = job
+    chain = random_chain(CHAIN_SEED)
+    sub_tokenizer = SubTokenizer.from_base(CLASSES, digits, smallest_base(CLASSES, digits))
+    model = MarkovModel(MarkovDenoiser(chain[0].log(), chain[1].log(), LENGTH, sub_tokenizer), sub_tokenizer)
+    return measure(model, name, steps, sequences, chain)
 
 
 def main(given: Sequence[str] | None = None) -> None:
     """Run the comparison and print it."""
     arguments = options().parse_args(given)
     torch.set_num_threads(1)  # the products are tiny: threads would spend their time waiting for each other
-    chain = random_chain(seed=1)
-    floor = divergence(from_the_chain(*chain, arguments.sequences, seed=2), *chain)
-    points = []
-    for digits in (1, 2, 3):
-        sub_tokenizer = SubTokenizer.from_base(CLASSES, digits, smallest_base(CLASSES, digits))
-        model = MarkovModel(MarkovDenoiser(chain[0].log(), chain[1].log(), LENGTH, sub_tokenizer), sub_tokenizer)
-        for name, steps in track(list(samplers(arguments.steps)), description=f"l = {digits}"):
-            points.append(measure(model, name, steps, arguments.sequences, chain))
-    about = f"C {CLASSES}, L {LENGTH}, {arguments.sequences} sequences; the chain itself: {floor:.4f} nats; {machine()}"
+    count = arguments.sequences
+    chain = random_chain(CHAIN_SEED)
+    floor = divergence(from_the_chain(*chain, count, seed=2), *chain)
+    jobs = [(digits, name, steps, count) for digits in (1, 2, 3) for name, steps in samplers(arguments.steps)]
+    with ProcessPoolExecutor(arguments.processes, get_context("spawn")) as pool:
+        points = list(track(pool.map(measure_one, jobs), description="samplers", total=len(jobs)))
+    about = f"C {CLASSES}, L {LENGTH}, {count} sequences; the chain itself: {floor:.4f} nats; {machine()}"
     Console().print(table_of(points, about))
-    figures = {"machine": machine(), "sequences": arguments.sequences, "floor": floor}
-    write_json(arguments.json, figures | {"points": [asdict(p) for p in points]})
+    figures = {"machine": machine(), "sequences": count, "floor": floor, "points": [asdict(p) for p in points]}
+    write_json(arguments.json, figures)
     if arguments.png:
         plot(points, floor, arguments.png)
 

@@ -10,6 +10,7 @@ from training import run_books, run_tales
 from training.recipe import Budget, Recipe
 from training.session import Options
 
+_BOOLEANS = {"true": True, "false": False}
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
 Out = Annotated[Path, typer.Option(help="Folder of the run: the checkpoint, and the model in OUT/bundle.")]
@@ -101,8 +102,8 @@ def change(recipe: Recipe, changes: list[str]) -> Recipe:
         if key not in kinds:
             raise typer.BadParameter(f"{key!r} is none of {', '.join(kinds)}", param_hint="--set")
         try:
-            values[key] = kinds[key](value)
-        except ValueError as error:
+            values[key] = _BOOLEANS[value] if kinds[key] is bool else kinds[key](value)
+        except (KeyError, ValueError) as error:
             raise typer.BadParameter(f"{entry}: {error}", param_hint="--set") from error
     return dataclasses.replace(recipe, **values)
 

@@ -70,6 +70,7 @@ def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, fo
         hidden_size=recipe.hidden_size,
         blocks=recipe.blocks,
         heads=recipe.heads,
+        absolute_positions=recipe.absolute_positions,
         codes=text.codes,
         carry_over=True,
         canvas="as_requested",

@@ -35,7 +35,7 @@ def load_checkpoint(trainer: Trainer, folder: Path) -> None:
         FileNotFoundError: there is none.
     """
     state = torch.load(folder / CHECKPOINT_FILE, weights_only=True, map_location=trainer.device)
-    for key in ("length", "vocabulary_size", "base", "hidden_size", "blocks", "heads"):
+    for key in ("length", "vocabulary_size", "base", "hidden_size", "blocks", "heads", "absolute_positions"):
         if state["recipe"][key] != getattr(trainer.recipe, key):
             raise ValueError(f"{folder}: the checkpoint's {key} is {state['recipe'][key]}, the recipe's another")
     if not torch.equal(state["codes"], trainer.codes):

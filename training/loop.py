@@ -65,7 +65,14 @@ class Trainer:
         """
         self.recipe, self.source, self.device = recipe, source, torch.device(device)
         shape = NetworkShape(
-            recipe.length, recipe.vocabulary_size, 2, recipe.base, recipe.hidden_size, recipe.blocks, recipe.heads
+            length=recipe.length,
+            vocabulary_size=recipe.vocabulary_size,
+            sub_tokens_per_token=2,
+            base=recipe.base,
+            hidden_size=recipe.hidden_size,
+            blocks=recipe.blocks,
+            heads=recipe.heads,
+            absolute_positions=recipe.absolute_positions,
         )
         self.network = PrimeDenoiser(shape)
         initialise(self.network, codes, recipe)

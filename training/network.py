@@ -26,7 +26,10 @@ def features(network: PrimeDenoiser, digits: Tensor, rows: Tensor, dtype: torch.
         The last normalised hidden rows, float32 [N, hidden].
     """
     batch, length, _ = digits.shape
-    x = network.embedding(digits).flatten(2).flatten(0, 1)
+    x = network.embedding(digits).flatten(2)
+    if network.position is not None:
+        x = x + network.position.weight[:length]
+    x = x.flatten(0, 1)
     rotary = (network.cosines[:length, 0].to(dtype), network.sines[:length, 0].to(dtype))
     blocks = [block for block in network.blocks if isinstance(block, Block)]
     for block in blocks:

@@ -20,6 +20,8 @@ def initialise(network: PrimeDenoiser, codes: Tensor, recipe: Recipe) -> None:
     generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         network.embedding.weight.normal_(0, 1, generator=generator)
+        if network.position is not None:
+            network.position.weight.normal_(0, 0.1, generator=generator)
         for block in network.blocks:
             if isinstance(block, Block):
                 _initialise_block(block, recipe.copy_strength / recipe.blocks**0.5, generator)

@@ -17,7 +17,8 @@ class Recipe:
         full_share: share of batches on the longest canvas; the others draw a length between the two, most often
         usual_share: of the longest (where most texts just fit, so that little is spent on what follows their end).
         vocabulary_size: classes, base ** 2. base: of the two digits.
-        hidden_size, blocks, heads: the network.
+        hidden_size, blocks, heads: the network. absolute_positions: whether it is told where on the canvas a token is.
+            Without it, all positions of a fully masked canvas look alike, and a text that has a beginning cannot begin.
         batch_tokens: tokens a batch, whatever the canvas length.
         objective, weight_floor: see `objective`.
         muon_rate: learning rate of the blocks' matrices. adam_rate: of everything else.
@@ -39,6 +40,7 @@ class Recipe:
     hidden_size: int = 192
     blocks: int = 6
     heads: int = 6
+    absolute_positions: bool = True
     batch_tokens: int = 4096
     objective: Objective = "marginals"
     weight_floor: float = 0.3

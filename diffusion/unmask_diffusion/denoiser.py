@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unmask_kernels import fixed_tile_linear
+from unmask_kernels import fixed_tile_linear, gelu_tanh
 
 LAYER_NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0
@@ -62,6 +62,9 @@ class NetworkShape:
         hidden_size: width of the trunk, divisible by l and by 2 · heads.
         blocks: transformer blocks.
         heads: attention heads of a block.
+        absolute_positions: whether a learned vector is added to every token's embedding for its place. The official
+            networks have none. Rotary attention sees differences of positions only, so that on a fully masked canvas
+            such a network cannot tell the beginning from the end.
     """
 
     length: int
@@ -71,6 +74,7 @@ class NetworkShape:
     hidden_size: int
     blocks: int
     heads: int
+    absolute_positions: bool = False
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.sub_tokens_per_token:
@@ -83,7 +87,9 @@ class NetworkShape:
         """Numbers in the network's tensors."""
         hidden, width = self.hidden_size, self.hidden_size // self.sub_tokens_per_token
         a_block = 12 * hidden**2 + 9 * hidden  # qkv 3, out 1, MLP 4 + 4; two norms and two biases
-        return (self.base + 1) * width + self.blocks * a_block + 2 * hidden + self.vocabulary_size * (hidden + 1)
+        positions = self.length * hidden if self.absolute_positions else 0
+        embeddings = (self.base + 1) * width + positions
+        return embeddings + self.blocks * a_block + 2 * hidden + self.vocabulary_size * (hidden + 1)
 
 
 class PackedLayout:
@@ -161,7 +167,7 @@ class Block(nn.Module):
         if rows is not None:
             x, attended = x[rows], attended[rows]
         x = x + linear(attended, self.attn_out)
-        return x + linear(F.gelu(linear(self.norm2(x), self.mlp_in), approximate="tanh"), self.mlp_out)
+        return x + linear(gelu_tanh(linear(self.norm2(x), self.mlp_in)), self.mlp_out)
 
 
 class PrimeDenoiser(nn.Module):
@@ -178,6 +184,7 @@ class PrimeDenoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(shape.hidden_size, shape.heads) for _ in range(shape.blocks))
         self.norm_final = nn.LayerNorm(shape.hidden_size, eps=LAYER_NORM_EPSILON)
         self.output = nn.Linear(shape.hidden_size, shape.vocabulary_size)
+        self.position = nn.Embedding(shape.length, shape.hidden_size) if shape.absolute_positions else None
         half = shape.hidden_size // shape.heads // 2
         frequencies = 1.0 / ROTARY_BASE ** (torch.arange(half).float() / half)
         angles = torch.outer(torch.arange(shape.length).float(), frequencies)
@@ -211,6 +218,8 @@ class PrimeDenoiser(nn.Module):
         device = self.embedding.weight.device
         x = self.embedding(layout.pack(canvases).to(device)).flatten(1)
         positions = layout.positions(device)
+        if self.position is not None:
+            x = x + self.position(positions)
         rotary = (self.cosines[positions], self.sines[positions])
         indices = layout.indices(rows).to(device)
         for block in self.blocks[:-1]:

@@ -1,5 +1,6 @@
 """The operations that the sampler spends its time on, each beside the plain form it must equal."""
 
+from unmask_kernels.activation import gelu_tanh
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
 from unmask_kernels.errors import DrawError, InvalidLogitsError, NoCandidateError
@@ -16,6 +17,7 @@ __all__ = [
     "consistent_log_softmax",
     "draw",
     "fixed_tile_linear",
+    "gelu_tanh",
     "random_uniform",
     "random_words",
 ]

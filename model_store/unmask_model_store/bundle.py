@@ -242,6 +242,7 @@ def _build_network(
             config.hidden_size,
             config.blocks,
             config.heads,
+            config.absolute_positions,
         )
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error

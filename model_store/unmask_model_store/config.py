@@ -65,16 +65,21 @@ class PrimeConfig(CommonConfig):
     hidden_size: Size
     blocks: Size
     heads: Size
+    absolute_positions: bool = False
 
 
 class TableConfig(CommonConfig):
     """A joint distribution by enumeration: one tensor `log_probabilities`, [C] · L."""
+
+    canvas: Literal["full"] = "full"
 
     architecture: Literal["table"]
 
 
 class MarkovConfig(CommonConfig):
     """A Markov chain: tensors `log_initial` [C] and `log_transition` [C, C]."""
+
+    canvas: Literal["full"] = "full"
 
     architecture: Literal["markov"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from unmask_diffusion import sample
@@ -142,7 +142,8 @@ def sizes(draw: st.DrawFn) -> Sizes:
         classes=classes,
         sub_tokens=sub_tokens,
         length=draw(st.integers(1, 9)),
-        hidden=2 * heads * sub_tokens * draw(st.integers(1, 3)),
+        # a LayerNorm over two or four numbers can be ill-conditioned
+        hidden=8 * heads * sub_tokens * draw(st.integers(1, 3)),
         blocks=draw(st.integers(1, 3)),
         heads=heads,
         condition=draw(st.integers(1, 9)),
@@ -151,6 +152,7 @@ def sizes(draw: st.DrawFn) -> Sizes:
     )
 
 
+@settings(max_examples=25)
 @given(sizes=sizes(), weights=st.sampled_from(["ema", "raw"]))
 def test_every_shape_gives_the_unfolded_networks_logits(
     tmp_path_factory: pytest.TempPathFactory,

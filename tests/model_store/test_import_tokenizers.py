@@ -11,7 +11,7 @@ from unmask_model_store.importers import ImportFailure, Request, cached_gpt2, im
 
 from benchmarks.official_format import Sizes
 from tests.helpers import END_TOKEN, byte_tokenizer
-from tests.model_store.test_import_bad_input import written
+from tests.model_store.bad_checkpoints import written
 
 TEXT = "the théory of the thing\n\nthat 北京 breathes"
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the")]

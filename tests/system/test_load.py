@@ -17,7 +17,6 @@ from tests.helpers_server import (
 
 PLACES = 256
 
-
 # 16 canvases of 2048 evaluations each: nobody waits for their end
 ENDLESS: Body = {"max_tokens": 1024, "n": 16}
 
@@ -36,7 +35,6 @@ def gone(server: Server) -> None:
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(long_chain: Server) -> None:
-
     async def then(client: httpx.AsyncClient, streams: list[OpenStream]) -> None:
         assert len(streams) == PLACES
         for stream in (False, True):
@@ -54,7 +52,7 @@ def test_a_full_queue_refuses_and_says_when_to_come_again(long_chain: Server) ->
         await asyncio.to_thread(wait_for, lambda: running(long_chain) + waiting(long_chain) < PLACES, 60)
         await (await open_stream(client, ENDLESS)).leave()
 
-    with_open_streams(long_chain.url, [ENDLESS] * PLACES, then)
+    with_open_streams(long_chain.url, [ENDLESS | {"n": 4}] * PLACES, then)
     gone(long_chain)
     assert len(token_ids(long_chain.generate(max_tokens=3, seed=1))[0]) == 3
 

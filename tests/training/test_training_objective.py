@@ -91,9 +91,10 @@ def test_every_sub_token_is_hidden_equally_often_and_weights_are_n_over_k() -> N
     assert float((share - 3.5 / 6).abs().max()) < 5 * math.sqrt(0.25 / 4000)
 
 
-def test_the_training_forward_equals_the_served_network() -> None:
+@pytest.mark.parametrize("absolute_positions", [False, True])
+def test_the_training_forward_equals_the_served_network(absolute_positions: bool) -> None:
     torch.manual_seed(3)
-    network = PrimeDenoiser(NetworkShape(32, 81, 2, 9, 24, 3, 2))
+    network = PrimeDenoiser(NetworkShape(32, 81, 2, 9, 24, 3, 2, absolute_positions))
     digits = torch.randint(10, (5, 17, 2))
     rows = torch.tensor([0, 3, 16, 17, 84])
     served = network.joint_logits(digits).flatten(0, 1)[rows]
