@@ -21,8 +21,6 @@ RECIPE = Recipe(
     absolute_positions=False,
     batch_tokens=8192,
 )
-    name="books", vocabulary_size=4096, base=64, hidden_size=256, heads=8, absolute_positions=False, batch_tokens=8192
-)
 
 HELD_OUT = 128
 # one part in so many of the text is held out: its end

@@ -14,7 +14,7 @@ from unmask_diffusion.plan import (
     replay,
 )
 from unmask_diffusion.request import MAX_SAMPLES, GenerationRequest, RequestError, Sampler
-from unmask_diffusion.sampler import ActiveSample, SampleError, evaluate, sample
+from unmask_diffusion.sampler import ActiveSample, SampleError, SamplingError, evaluate, run, sample
 from unmask_diffusion.schedule import Schedule, ancestral, event_of, first_hitting, hitting_times
 from unmask_diffusion.sub_tokens import SubTokenizer, smallest_base
 
@@ -33,6 +33,7 @@ __all__ = [
     "Sample",
     "SampleError",
     "Sampler",
+    "SamplingError",
     "Schedule",
     "SubTokenizer",
     "TableDenoiser",
@@ -46,6 +47,7 @@ __all__ = [
     "make_plan",
     "read_sample",
     "replay",
+    "run",
     "sample",
     "smallest_base",
 ]

@@ -121,6 +121,20 @@ class PackedLayout:
         return torch.cat([torch.arange(length, device=device).repeat(count) for length, count in self.runs])
 
 
+def check_sub_tokens(sub_tokens: Tensor, length: int, digits_a_token: int, base: int) -> None:
+    """Hold sub-tokens, int64 [B, L, l], to a model's sizes.
+
+    Raises:
+        ValueError: the shape is another, the canvas too long, or a digit above the mask id.
+    """
+    if sub_tokens.ndim != 3 or sub_tokens.shape[2] != digits_a_token or not 1 <= sub_tokens.shape[1] <= length:
+        raise ValueError(
+            f"sub_tokens must be [B, L, {digits_a_token}] with L at most {length} tokens, not {list(sub_tokens.shape)}"
+        )
+    if sub_tokens.numel() and (int(sub_tokens.min()) < 0 or int(sub_tokens.max()) > base):
+        raise ValueError(f"sub_tokens must lie in 0 … {base}, the last being the mask id")
+
+
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """Apply a layer in its own weights' dtype, every row's bits independent of the number of rows."""
     return fixed_tile_linear(x.to(layer.weight.dtype), layer.weight, layer.bias)
@@ -233,8 +247,15 @@ class PrimeDenoiser(nn.Module):
         return linear(features, self.output).float()
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """See `Denoiser.joint_logits`."""
+        """See `Denoiser.joint_logits`.
+
+        Raises:
+            ValueError: a shape or a digit that does not fit the network.
+        """
+        check_sub_tokens(sub_tokens, self.length, self.shape.sub_tokens_per_token, self.shape.base)
         batch, length, _ = sub_tokens.shape
+        if batch == 0:
+            return self.output.weight.new_zeros(0, length, self.vocabulary_size, dtype=torch.float32)
         every_row = torch.arange(length, device=sub_tokens.device)
         features = self.trunk(list(sub_tokens), [every_row] * batch)
         logits: Tensor = self.head(features).unflatten(0, (batch, length))

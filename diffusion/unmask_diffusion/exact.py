@@ -9,15 +9,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from unmask_kernels import fixed_tile_linear
+from unmask_kernels import agrees, fixed_tile_linear
 
+from unmask_diffusion.denoiser import check_sub_tokens
 from unmask_diffusion.sub_tokens import SubTokenizer
-
-
-def consistent_classes(sub_tokens: Tensor, sub_tokenizer: SubTokenizer) -> Tensor:
-    """Which classes agree with the revealed digits: int64 [..., l] → bool [..., C]."""
-    digits = sub_tokens[..., None, :]
-    return ((digits == sub_tokenizer.mask_id) | (digits == sub_tokenizer.codes)).all(-1)
 
 
 class ExactDenoiser:
@@ -40,7 +35,8 @@ class ExactDenoiser:
         """
         if any(len(canvas) != self.length for canvas in canvases):
             raise ValueError(f"every canvas must have the model's length, {self.length} tokens")
-        consistent = consistent_classes(torch.stack(list(canvases)), self.sub_tokenizer).double()
+        digits = torch.cat(list(canvases))
+        consistent = agrees(digits, self.sub_tokenizer.codes).unflatten(0, (len(canvases), self.length)).double()
         return self._log_posteriors(consistent, rows).float()
 
     def head(self, features: Tensor) -> Tensor:
@@ -48,8 +44,15 @@ class ExactDenoiser:
         return features
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C]."""
+        """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C].
+
+        Raises:
+            ValueError: a shape or a digit that does not fit the model.
+        """
+        check_sub_tokens(sub_tokens, self.length, self.sub_tokenizer.sub_tokens_per_token, self.sub_tokenizer.base)
         batch, length, _ = sub_tokens.shape
+        if batch == 0:
+            return torch.zeros(0, length, self.vocabulary_size)
         features = self.trunk(list(sub_tokens), [torch.arange(length)] * batch)
         logits: Tensor = features.unflatten(0, (batch, length))
         return logits

@@ -135,7 +135,8 @@ def make_plan(model: Model, request: GenerationRequest) -> Plan:
     digits_a_token = model.sub_tokenizer.sub_tokens_per_token
     holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
     sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
-    schedules = tuple(_schedule(request, seed, sample, sub_tokens) for sample in range(request.n))
+    times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
+    schedules = tuple(_schedule(request, each, sub_tokens) for each in times)
     return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
 
 
@@ -210,11 +211,25 @@ def _token_ids(model: Model, param: str, text_or_ids: TextOrIds) -> list[int]:
         return []
     if model.tokenizer is None:
         raise RequestError(param, f"this model has no tokenizer: {param} must be a list of token ids")
+    _check_length(model, param, text_or_ids)
     try:
         text_or_ids.encode()
     except UnicodeEncodeError as error:
         raise RequestError(param, f"{param} is not valid Unicode: it holds a lone surrogate") from error
     return model.tokenizer.encode(text_or_ids, add_special_tokens=False).ids
+
+
+def _check_length(model: Model, param: str, text: str) -> None:
+    """Refuse text that cannot fit, before seconds are spent on its tokens: none is longer than the longest."""
+    limit = model.denoiser.length
+    if model.tokenizer is None or len(text) <= 4 * limit:
+        return
+    most = limit * max(len(token) for token in model.tokenizer.get_vocab())
+    if len(text) > most:
+        raise RequestError(
+            param,
+            f"{param} has {len(text)} characters; the model's length is {limit} tokens, at most {most} characters",
+        )
 
 
 def _check_ids(model: Model, param: str, ids: list[int]) -> None:
@@ -224,11 +239,10 @@ def _check_ids(model: Model, param: str, ids: list[int]) -> None:
         raise RequestError(param, f"{param} holds token id {worst}; the model's ids are 0 … {limit - 1}")
 
 
-def _schedule(request: GenerationRequest, seed: int, sample: int, sub_tokens: Tensor) -> Schedule:
-    times = hitting_times(seed, sample, sub_tokens)
-    if request.sampler.name == "ancestral":
-        steps = request.sampler.steps
-        if steps is None:
-            raise RequestError("sampler.steps", "steps is required for the ancestral sampler")
-        return ancestral(times, sub_tokens, steps)
-    return first_hitting(times, sub_tokens, request.sampler.steps)
+def _schedule(request: GenerationRequest, times: Tensor, sub_tokens: Tensor) -> Schedule:
+    steps = request.sampler.steps
+    if request.sampler.name == "first_hitting":
+        return first_hitting(times, sub_tokens, steps)
+    if steps is None:
+        raise RequestError("sampler.steps", "steps is required for the ancestral sampler")
+    return ancestral(times, sub_tokens, steps)

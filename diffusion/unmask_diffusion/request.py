@@ -53,7 +53,9 @@ class Sampler(Strict):
 class GenerationRequest(Strict):
     """One generation: what is given, how much is to be filled in, and how."""
 
-    prompt: TextOrIds = Field(default="", description="text, or a list of token ids")
+    prompt: TextOrIds = Field(
+        default="", description="text, or a list of token ids; the names of special tokens in a text stand for them"
+    )
     suffix: TextOrIds = Field(default="", description="what comes after the gap that is generated; text or ids")
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="tokens to generate (default: 64, or what still fits)"

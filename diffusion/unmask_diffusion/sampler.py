@@ -4,7 +4,7 @@ All samplers of both papers are this loop over different schedules. Samples at d
 lengths, temperatures and requests share one evaluation, since the network never asks what time it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -73,6 +73,10 @@ class SampleError:
     impossible: bool
 
 
+class SamplingError(ValueError):
+    """A sample of a plan that runs alone cannot go on."""
+
+
 @dataclass(frozen=True)
 class DrawRows:
     """The rows of logits that one evaluation must draw from, a row a position that is in its sample's group.
@@ -81,7 +85,7 @@ class DrawRows:
         groups: for each sample, {position: [j, …]} of its group.
         positions: for each sample int64 [rows], its group's positions.
         revealed: int64 [N, l], what is known of the tokens at these positions.
-        seeds, events, top_k: int64 [N]. temperature, top_p: float32 [N].
+        seeds, events, top_k: int64 [N]. temperature, top_p: float64 [N].
     """
 
     groups: list[dict[int, list[int]]]
@@ -110,7 +114,7 @@ def evaluate(model: Model, samples: Sequence[ActiveSample]) -> list[Reveal | Sam
     return _collect(model, samples, rows, *_draw_in_blocks(model, features, rows))
 
 
-def sample(model: Model, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest
+def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest
     """Generate without a server: takes what POST /generate takes, draws what the server draws.
 
     Args:
@@ -119,16 +123,33 @@ def sample(model: Model, **request: Any) -> list[Sample]:  # noqa: ANN401 — th
 
     Raises:
         ValueError: a field is out of range (pydantic's ValidationError), does not fit the model (`RequestError`),
-            or a conditioning has probability zero.
+            or what is given has probability zero (`SamplingError`).
     """
-    plan = make_plan(model, GenerationRequest.model_validate(request))
-    active = [ActiveSample.start(model, plan, index) for index in range(plan.request.n)]
-    while running := [each for each in active if not each.finished]:
+    return run(model, make_plan(model, GenerationRequest.model_validate(request)))
+
+
+def run(
+    model: Model, plan: Plan, after_evaluation: Callable[[list[ActiveSample]], None] = lambda _: None
+) -> list[Sample]:
+    """Take a plan to its end, alone.
+
+    Args:
+        model: to evaluate.
+        plan: of one request.
+        after_evaluation: sees all samples before the first evaluation and after each.
+
+    Raises:
+        SamplingError: a sample cannot go on.
+    """
+    samples = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
+    after_evaluation(samples)
+    while running := [each for each in samples if not each.finished]:
         for each, outcome in zip(running, evaluate(model, running), strict=True):
             if isinstance(outcome, SampleError):
-                raise ValueError(outcome.message)
+                raise SamplingError(outcome.message)
             each.reveal(outcome)
-    return [read_sample(model, plan, each.index, each.digits) for each in active]
+        after_evaluation(samples)
+    return [read_sample(model, plan, each.index, each.digits) for each in samples]
 
 
 def _rows_to_draw(samples: Sequence[ActiveSample], digits_a_token: int) -> DrawRows:
@@ -151,9 +172,9 @@ def _rows_to_draw(samples: Sequence[ActiveSample], digits_a_token: int) -> DrawR
         torch.cat([each.digits[p] for each, p in zip(samples, positions, strict=True)]),
         torch.tensor(seeds),
         torch.tensor(events),
-        torch.tensor(temperature, dtype=torch.float32),
+        torch.tensor(temperature, dtype=torch.float64),
         torch.tensor(top_k),
-        torch.tensor(top_p, dtype=torch.float32),
+        torch.tensor(top_p, dtype=torch.float64),
     )
 
 

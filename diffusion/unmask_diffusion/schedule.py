@@ -32,13 +32,15 @@ def event_of(sample: int, sub_token: int) -> int:
     return (sample << 32) + sub_token
 
 
-def hitting_times(seed: int, sample: int, sub_tokens: Tensor) -> Tensor:
+def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor) -> Tensor:
     """Draw when each sub-token is unmasked, as 63-bit integers: int64 [n] → int64 [n]; 0 comes first.
+
+    `sample` may be int64 [s, 1], for the times of several samples at once: [s, n].
 
     A function of (seed, sample, sub-token) alone, from the schedule's own random numbers: an order that was taken
     from the draw's numbers would bias it.
     """
-    events = event_of(sample, 0) + sub_tokens
+    events = (sample << 32) + sub_tokens
     high, low = random_words(torch.full_like(events, seed), events, torch.zeros_like(events), Purpose.SCHEDULE)
     return (high << 31) | (low >> 1)
 

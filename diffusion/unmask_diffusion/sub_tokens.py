@@ -79,7 +79,13 @@ class SubTokenizer:
         return self.base
 
     def encode(self, ids: Tensor) -> Tensor:
-        """Token ids, int64 [...], to digits [..., l]."""
+        """Token ids, int64 [...], to digits [..., l].
+
+        Raises:
+            ValueError: an id is not one of 0 … C - 1.
+        """
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= self.vocabulary_size):
+            raise ValueError(f"token ids must lie in 0 … {self.vocabulary_size - 1}")
         return self.codes[ids]
 
     def decode(self, digits: Tensor) -> Tensor:
@@ -88,6 +94,8 @@ class SubTokenizer:
         Raises:
             ValueError: a digit is masked, or a tuple of digits names no token.
         """
+        if digits.shape[-1] != self.sub_tokens_per_token:
+            raise ValueError(f"a token has {self.sub_tokens_per_token} digits, not {digits.shape[-1]}")
         if digits.numel() == 0:
             return digits.new_zeros(digits.shape[:-1])
         if int(digits.min()) < 0 or int(digits.max()) >= self.base:

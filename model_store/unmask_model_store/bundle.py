@@ -74,7 +74,7 @@ class Bundle:
         return self.config.canvas == "full"
 
 
-def open_bundle(path: str | Path, dtype: str = "float32", device: str = "cpu") -> Bundle:
+def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu") -> Bundle:
     """Open a bundle's folder and check all of it.
 
     Args:
@@ -116,7 +116,7 @@ def resolve_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
     """Name → dtype. "auto" asks the processor's flags whether it multiplies bfloat16; nothing is measured.
 
     Raises:
@@ -126,9 +126,10 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
         on_gpu = device.type == "cuda"
         has_bfloat16 = on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if has_bfloat16 else torch.float32
-    if dtype not in DTYPES:
-        raise BundleError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise BundleError(f"dtype {name!r} is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
 
 
 def read_config(folder: Path) -> BundleConfig:
@@ -289,6 +290,8 @@ def _read_tokenizer(folder: Path, config: BundleConfig) -> Tokenizer | None:
         tokenizer: Tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except Exception as error:  # the tokenizers library raises bare Exception
         raise BundleError(f"{file}: is not a tokenizer: {error}") from error
+    tokenizer.no_truncation()  # a prompt that is too long is refused, never cut
+    tokenizer.no_padding()
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= config.vocabulary_size:
         raise BundleError(

@@ -25,9 +25,11 @@ def find_bundle(name_or_path: str, model_dir: Path) -> Path:
     Raises:
         BundleError: nothing of that name; the message lists what there is.
     """
-    if Path(name_or_path).exists():
-        return Path(name_or_path)
+    path = Path(name_or_path)
     names = list_bundles(model_dir)
+    # a folder that merely has a model's name, without a bundle in it, does not hide the model
+    if path.exists() and (name_or_path not in names or (path / CONFIG_FILE).exists()):
+        return path
     if name_or_path in names:
         return names[name_or_path]
     known = ", ".join(names) or "none"
@@ -39,5 +41,7 @@ def list_bundles(model_dir: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in (SHIPPED_BUNDLES, model_dir):
         if root.is_dir():
-            found |= {p.name: p for p in sorted(root.iterdir()) if (p / CONFIG_FILE).is_file()}
+            # names with a dot in front are bundles that are being written
+            folders = (p for p in sorted(root.iterdir()) if not p.name.startswith("."))
+            found |= {p.name: p for p in folders if (p / CONFIG_FILE).is_file()}
     return found

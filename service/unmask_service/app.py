@@ -7,9 +7,11 @@ gets 503) while the sockets stay open and what runs may end; the second ends wha
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
@@ -32,6 +34,9 @@ from unmask_service.settings import Settings
 
 logger = logging.getLogger("unmask")
 
+# parameters of glibc's mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
 # once nothing runs any more, clients get so long to read the last of their answers
 LAST_WORDS_SECONDS = 5
 
@@ -48,12 +53,20 @@ def serve(settings: Settings) -> None:
         ListenError: the port is taken, or the address is not this machine's.
     """
     configure_logging(settings)
+    keep_freed_memory()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     card = describe(folder, settings)
     with listen(settings.host, settings.port) as sock:
         asyncio.run(ServingProcess(settings, folder, card).run(sock))
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what tensors free: else every evaluation gives its buffers back and faults them in again."""
+    if sys.platform == "linux" and (libc := ctypes.CDLL(None)) and hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def configure_logging(settings: Settings) -> None:
@@ -209,11 +222,13 @@ class ServingProcess:
     def _load(self) -> ServedModel:
         begun = time.perf_counter()
         bundle = open_bundle(self.folder, self.settings.dtype, self.settings.device)
+        kind = fingerprint(bundle)
         try:
             self_test(bundle)
         except BrokenPromiseError as error:
             logger.warning("%s", error)  # served all the same: only reproducibility is at stake
-        served = ServedModel(bundle.name, bundle, Vocabulary(bundle), fingerprint(bundle))
+            kind = "unreproducible"
+        served = ServedModel(bundle.name, bundle, Vocabulary(bundle), kind)
         self.metrics.describe(
             build={"version": version("unmask"), "torch": torch.__version__},
             model=_labels_of(bundle, served.fingerprint),

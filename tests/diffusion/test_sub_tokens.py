@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from unmask_diffusion import SubTokenizer, smallest_base
-from unmask_diffusion.exact import consistent_classes
+from unmask_kernels import agrees
 
 from tests.helpers import agrees_with, code_table, every_state
 
@@ -90,14 +90,14 @@ def test_a_class_is_consistent_when_every_revealed_digit_agrees(
     hidden = data.draw(st.lists(st.booleans(), min_size=len(code), max_size=len(code)))
     state = [sub_tokenizer.mask_id if h else d for d, h in zip(code, hidden, strict=True)]
     expected = [agrees_with(state, other, sub_tokenizer.mask_id) for other in sub_tokenizer.codes.tolist()]
-    assert consistent_classes(torch.tensor(state), sub_tokenizer).tolist() == expected
+    assert agrees(torch.tensor([state]), sub_tokenizer.codes)[0].tolist() == expected
     assert any(expected)
 
 
 def test_masked_is_consistent_with_all_and_unmasked_with_one() -> None:
     sub_tokenizer = code_table(7, 2)
-    assert bool(consistent_classes(sub_tokenizer.masked(3), sub_tokenizer).all())
-    assert consistent_classes(sub_tokenizer.codes, sub_tokenizer).tolist() == torch.eye(7).bool().tolist()
+    assert bool(agrees(sub_tokenizer.masked(3), sub_tokenizer.codes).all())
+    assert agrees(sub_tokenizer.codes, sub_tokenizer.codes).tolist() == torch.eye(7).bool().tolist()
 
 
 def test_states_on_the_way_are_what_partial_masking_says() -> None:

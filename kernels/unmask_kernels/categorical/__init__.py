@@ -16,8 +16,8 @@ def draw(
     events: Tensor,
     temperature: Tensor | float,
     *,
-    top_k: Tensor | None = None,
-    top_p: Tensor | None = None,
+    top_k: Tensor | int | None = None,
+    top_p: Tensor | float | None = None,
 ) -> Tensor:
     """Draw one class a row from the softmax of logits / temperature over the consistent classes.
 
@@ -32,8 +32,9 @@ def draw(
         events: int64 [N], which draw of the request this is.
         temperature: [N] or one number, finite and not negative; 0 = the most probable class (the first of
             equals), without noise.
-        top_k: int64 [N], 0 = off: keep exactly k classes.
-        top_p: [N], 1 = off: of these keep the likeliest until they hold this share, the crossing one included.
+        top_k: int64 [N] or one number, 0 = off: keep exactly k classes.
+        top_p: [N] or one number, 1 = off: of these keep the likeliest until they hold this share, the crossing one
+            included.
 
     Returns:
         int64 [N], class ids.
@@ -60,8 +61,8 @@ def _checked(
     seeds: Tensor,
     events: Tensor,
     temperature: Tensor | float,
-    top_k: Tensor | None,
-    top_p: Tensor | None,
+    top_k: Tensor | int | None,
+    top_p: Tensor | float | None,
 ) -> Rows:
     if logits.ndim != 2 or codes.ndim != 2 or logits.shape[1] != len(codes) or len(codes) == 0:
         msg = f"logits [N, C] and codes [C, l] don't fit: {list(logits.shape)} and {list(codes.shape)}"
@@ -72,18 +73,22 @@ def _checked(
     if seeds.dtype != torch.int64 or events.dtype != torch.int64:
         msg = f"seeds and events must be int64, not {seeds.dtype} and {events.dtype}"
         raise ValueError(msg)
-    rows = (len(logits),)
-    heat = torch.as_tensor(temperature, dtype=torch.float64, device=logits.device).expand(rows)
-    top_k = torch.zeros_like(seeds) if top_k is None else top_k
-    top_p = torch.ones_like(heat) if top_p is None else top_p.double()
-    for name, value in (("seeds", seeds), ("events", events), ("top_k", top_k), ("top_p", top_p)):
-        if value.shape != rows:
-            msg = f"{name} must be {list(rows)}, not {list(value.shape)}"
+    given = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    for name, value in given.items():
+        if isinstance(value, Tensor) and value.ndim and value.shape != (len(logits),):
+            msg = f"{name} must be [{len(logits)}], not {list(value.shape)}"
             raise ValueError(msg)
+    heat = _a_row_each(logits, temperature, torch.float64)
+    most = _a_row_each(logits, 0 if top_k is None else top_k, torch.int64)
+    share = _a_row_each(logits, 1 if top_p is None else top_p, torch.float64)
     if not bool((heat.isfinite() & (heat >= 0)).all()):
         msg = f"temperatures must be finite and not negative: {heat.tolist()}"
         raise ValueError(msg)
-    return Rows(logits, revealed, seeds, events, heat, top_k, top_p)
+    return Rows(logits, revealed, seeds, events, heat, most, share)
+
+
+def _a_row_each(logits: Tensor, value: Tensor | float, dtype: torch.dtype) -> Tensor:
+    return torch.as_tensor(value, dtype=dtype, device=logits.device).expand(len(logits))
 
 
 def _raise_for_rows(classes: Tensor, highest: Tensor) -> None:

@@ -17,7 +17,13 @@ def consistent_log_softmax(logits: Tensor, revealed: Tensor, codes: Tensor) -> T
     Returns:
         [N, C], float32 (float64 for float64 logits); -inf where a class contradicts a revealed digit. A row
         without a candidate is -inf throughout. NaN or +inf among a row's consistent logits make these NaN.
+
+    Raises:
+        ValueError: shapes that don't fit.
     """
+    if logits.shape != (len(revealed), len(codes)):
+        msg = f"logits must be [{len(revealed)}, {len(codes)}], not {list(logits.shape)}"
+        raise ValueError(msg)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     consistent = agrees(revealed, codes)
     filtered = wide.masked_fill(~consistent, -torch.inf)

@@ -10,7 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from unmask_service.api.generation import Generation
 
-PING_SECONDS = 15
+# the promise is a comment at least every 15 s of silence
+PING_SECONDS = 10
+# a client that does not read for so long has gone
+SEND_TIMEOUT_SECONDS = 60
 # never seen by anybody: the client has gone (nginx's number for it)
 CLIENT_CLOSED_REQUEST = 499
 
@@ -19,7 +22,13 @@ class GenerationStream(EventSourceResponse):
     """A generation's events. Whatever ends the response, the generation is left behind."""
 
     def __init__(self, generation: Generation) -> None:
-        super().__init__(generation.events(), ping=PING_SECONDS, ping_message_factory=_ping, sep="\n")
+        super().__init__(
+            generation.events(),
+            ping=PING_SECONDS,
+            ping_message_factory=_ping,
+            send_timeout=SEND_TIMEOUT_SECONDS,
+            sep="\n",
+        )
         self._generation = generation
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -84,7 +84,7 @@ class MemoryBroker:
             generation.log.append(entry)
             generation.grown.set()
             generation.evaluations_left -= isinstance(entry, Revealed)
-            generation.ended = isinstance(entry, Finished | Failed)
+            generation.ended |= isinstance(entry, Finished | Failed)
         self._count(sum(isinstance(entry, Revealed) for _, entry in entries))
 
     def load(self) -> Load:

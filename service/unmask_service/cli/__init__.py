@@ -49,11 +49,10 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, SettingsError):
         return str(error)
     from pydantic import ValidationError
-    from unmask_diffusion import RequestError
+    from unmask_diffusion import RequestError, SamplingError
     from unmask_model_store import BundleError
 
     from unmask_service.app import ListenError
-    from unmask_service.cli.generate import GenerationFailedError
 
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]
@@ -63,5 +62,5 @@ def explanation(error: Exception) -> str | None:
         return str(error) if error.param in str(error) else f"{error.param}: {error}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    known = (BundleError, ListenError, GenerationFailedError)
+    known = (BundleError, ListenError, SamplingError)
     return " ".join(str(error).split()) if isinstance(error, known) else None

@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from unmask_model_store import Bundle
 
 SEED_LIMIT = 2**63
-
-
-class GenerationFailedError(ValueError):
-    """What is given is impossible under the model, or its logits are invalid."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,7 @@ def generate(
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
     bundle = open_model(settings)
     plans = plans_of(bundle, request, n)
+    plans = chain([next(plans)], plans)  # what is wrong with the request is said before a file is touched
     if out is not None:
         with out.open("w", encoding="utf-8") as file:
             write_lines(bundle, plans, file, n)
@@ -106,29 +104,11 @@ def plans_of(bundle: "Bundle", request: dict[str, Any], n: int) -> "Iterator[Pla
         request = request | {"seed": (plan.seed + 1) % SEED_LIMIT}
 
 
-def run(bundle: "Bundle", plan: "Plan", each_evaluation: "Callable[[list[ActiveSample]], None]") -> "list[Sample]":
-    """Take a plan to its end; `each_evaluation` sees the samples after every one.
-
-    Raises:
-        GenerationFailedError: a sample cannot go on.
-    """
-    from unmask_diffusion import ActiveSample, SampleError, evaluate, read_sample
-
-    samples = [ActiveSample.start(bundle, plan, index) for index in range(len(plan.schedules))]
-    each_evaluation(samples)
-    while running := [sample for sample in samples if not sample.finished]:
-        for sample, outcome in zip(running, evaluate(bundle, running), strict=True):
-            if isinstance(outcome, SampleError):
-                raise GenerationFailedError(outcome.message)
-            sample.reveal(outcome)
-        each_evaluation(samples)
-    return [read_sample(bundle, plan, sample.index, sample.digits) for sample in samples]
-
-
 def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int) -> None:
     """Every sample a line of JSON, with a progress bar where there is a terminal that the lines do not go to."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from unmask_diffusion import run
 
     console = Console(stderr=True)
     columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -158,6 +138,7 @@ def line_of(plan: "Plan", sample: "Sample") -> Line:
 def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
     """Show samples as they unmask; without a terminal, only what they became."""
     from rich.console import Console
+    from unmask_diffusion import run
 
     from unmask_service.cli.live import LiveCanvas
 
@@ -167,6 +148,6 @@ def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
             with LiveCanvas(console, bundle, plan) as canvas:
                 run(bundle, plan, canvas.show)
         else:
-            for sample in run(bundle, plan, lambda _: None):
+            for sample in run(bundle, plan):
                 words = " ".join(map(str, sample.token_ids)) if sample.text is None else sample.text
                 typer.echo(words)

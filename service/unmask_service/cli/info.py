@@ -122,7 +122,7 @@ def show(facts: Facts) -> None:
     table.add_column(overflow="fold")
     for name, value in rows_of(facts):
         table.add_row(name, value)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)
 
 
 def rows_of(facts: Facts) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from unmask_diffusion import ActiveSample, Model, Reveal, SampleError, evaluate
@@ -29,6 +29,9 @@ class Generation:
         self.job = job
         every = (ActiveSample.start(model, job.plan, index) for index in range(job.plan.request.n))
         self.samples = [sample for sample in every if not sample.finished]
+
+
+Turn = tuple[Generation, ActiveSample]
 
 
 class Engine:
@@ -62,7 +65,7 @@ class Engine:
         """One network evaluation for the samples whose turn it is."""
         await self._admit()
         turn = self._take_turn()
-        outcomes = await self._evaluate([sample for _, sample in turn])
+        outcomes = await self._evaluate(turn)
         entries = self._reveal(turn, outcomes)
         await self._publish(entries)
 
@@ -74,7 +77,8 @@ class Engine:
                     await asyncio.sleep(0.01)
         while (job := self.broker.claim_now()) is not None:
             self._generations[job.id] = Generation(self.model, job)
-        await self._fail_all("draining", "the server is shutting down and could not finish this generation in time")
+        message = "the server is shutting down and could not finish this generation in time"
+        await self._fail(list(self._generations), "draining", message)
 
     async def _admit(self) -> None:
         """Drop jobs whose clients have gone; claim jobs while their samples fit into a tick."""
@@ -101,9 +105,9 @@ class Engine:
     def _active_tokens(self) -> int:
         return sum(g.job.plan.length * len(g.samples) for g in self._generations.values())
 
-    def _take_turn(self) -> list[tuple[Generation, ActiveSample]]:
+    def _take_turn(self) -> list[Turn]:
         """The samples of this tick, oldest first, at least one and as many as `tokens_per_tick` admits."""
-        turn: list[tuple[Generation, ActiveSample]] = []
+        turn: list[Turn] = []
         tokens = 0
         for generation in self._generations.values():
             for sample in generation.samples:
@@ -113,24 +117,24 @@ class Engine:
                 turn.append((generation, sample))
         return turn
 
-    async def _evaluate(self, samples: Sequence[ActiveSample]) -> Sequence[Reveal | SampleError]:
-        """Evaluate off the event loop; a fault of the engine's own ends all that run with an error."""
-        if not samples:
+    async def _evaluate(self, turn: Sequence[Turn]) -> Sequence[Reveal | SampleError]:
+        """Evaluate off the event loop; a fault of ours ends the generations of this turn with an error."""
+        if not turn:
             return []
+        samples = [sample for _, sample in turn]
         begun = time.perf_counter()
         try:
             loop = asyncio.get_running_loop()
             outcomes = await loop.run_in_executor(self._thread, evaluate, self.model, samples)
         except Exception:
-            logger.exception("the network evaluation failed; every running generation ends with an error")
-            await self._fail_all("engine", "the network evaluation failed")
+            logger.exception("the network evaluation failed; the generations that shared it end with an error")
+            shared = {generation.job.id for generation, _ in turn} & self._generations.keys()
+            await self._fail(shared, "engine", "the network evaluation failed")
             return []
         self.metrics.evaluation_seconds.observe(time.perf_counter() - begun)
         return outcomes
 
-    def _reveal(
-        self, turn: Sequence[tuple[Generation, ActiveSample]], outcomes: Sequence[Reveal | SampleError]
-    ) -> list[Entry]:
+    def _reveal(self, turn: Sequence[Turn], outcomes: Sequence[Reveal | SampleError]) -> list[Entry]:
         """Write outcomes into the samples' states and make the log entries that say so."""
         now = time.time()
         entries: list[Entry] = []
@@ -158,7 +162,8 @@ class Engine:
         self.metrics.evaluations.inc(len(reveals))
         self.metrics.sub_tokens.inc(sum(len(reveal.sub_tokens) for reveal in reveals))
 
-    async def _fail_all(self, reason: FailureReason, message: str) -> None:
-        failed = [(job_id, Failed(time.time(), reason, message)) for job_id in self._generations]
-        self._generations.clear()
-        await self._publish(failed)
+    async def _fail(self, job_ids: Iterable[str], reason: FailureReason, message: str) -> None:
+        entries = [(job_id, Failed(time.time(), reason, message)) for job_id in job_ids]
+        for job_id, _ in entries:
+            del self._generations[job_id]
+        await self._publish(entries)
