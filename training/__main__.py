@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -96,7 +96,7 @@ def change(recipe: Recipe, changes: list[str]) -> Recipe:
         typer.BadParameter: a key is unknown, or a value not of its kind.
     """
     kinds = {field.name: type(getattr(recipe, field.name)) for field in dataclasses.fields(recipe)}
-    values = {}
+    values: dict[str, Any] = {}
     for entry in changes:
         key, _, value = entry.partition("=")
         if key not in kinds:

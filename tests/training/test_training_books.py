@@ -51,7 +51,7 @@ def test_the_tokenizer_has_as_many_classes_as_asked_and_gives_every_text_back() 
     ids = token_ids(tokenizer, [CHAPTERS])
     assert ids.dtype == torch.int32
     assert tokenizer.decode(ids.tolist(), skip_special_tokens=False) == CHAPTERS
-    assert int((ids == tokenizer.token_to_id(CHAPTER_END)).sum()) == 2
+    assert ids.tolist().count(tokenizer.token_to_id(CHAPTER_END)) == 2
     with pytest.raises(ValueError, match="give only"):
         train_tokenizer(["too short"], 4096)
 
