@@ -24,9 +24,11 @@ is generated too.
 
 - Data: tales told by the generator in `training/tales` (a grammar of plots, sentences and words; no outside text).
 - Licence: Apache-2.0, weights and text.
+- Judged by `is_consistent`: a tale holds if every sentence is one of the language, the plot runs from a beginning to an
+  end, and names, things, kinds, places and pronouns stay themselves throughout. One slip anywhere and it does not.
 - Limits: it knows the language of its generator and nothing else. Prompts in other words are read letter by letter and
-  lead it astray; it has no knowledge of the world and can be wrong about its own tale.
-
+  lead it astray; it has no knowledge of the world. Tales that break off, or in which somebody becomes somebody else,
+  are what is left to learn: see the share and the samples below.
 """
 
 

@@ -278,3 +278,12 @@ def test_reveals_follow_the_plan() -> None:
         assert {entry.sample for entry in log} == {index}
         revealed = [sorted(position * 2 + j for position, j, _ in entry.sub_tokens) for entry in log]
         assert revealed == [sorted(group) for group in plan.schedules[index].groups]
+
+
+def test_text_that_cannot_fit_is_refused_by_its_length() -> None:
+    longest = max(len(token) for token in TOKENIZER.get_vocab())
+    with pytest.raises(RequestError, match="characters") as caught:
+        make_plan(WRITER, GenerationRequest(prompt="e" * (24 * longest + 1)))
+    assert caught.value.param == "prompt"
+    with pytest.raises(RequestError, match="no room"):  # short enough to be tokenized
+        make_plan(WRITER, GenerationRequest(prompt="e" * (24 * longest)))

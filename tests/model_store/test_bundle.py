@@ -2,12 +2,14 @@ import json
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
 from torch import Tensor
 from unmask_diffusion import NetworkShape, sample
 from unmask_model_store import (
@@ -476,3 +478,53 @@ def test_folders_that_are_no_bundles_are_not_listed(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     os.mkfifo(tmp_path / "pipe")
     assert not {"notes", "pipe"} & set(list_bundles(tmp_path))
+
+
+def test_a_folder_without_a_bundle_does_not_hide_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`unmask serve --model tales` in a folder where something else is called tales."""
+    elsewhere = folder.parent / "elsewhere"
+    (elsewhere / folder.name).mkdir(parents=True)
+    monkeypatch.chdir(elsewhere)
+    assert find_bundle(folder.name, folder.parent) == folder
+
+
+def test_a_bundle_that_is_being_written_is_not_listed(folder: Path) -> None:
+    folder.rename(folder.with_name(".model-x7"))
+    assert ".model-x7" not in list_bundles(folder.parent)
+
+
+def test_an_exact_model_takes_whole_canvases_only(table_folder: Path) -> None:
+    edit_config(table_folder, canvas="as_requested")
+    refused(table_folder, "config.json", "canvas")
+
+
+def test_a_tokenizer_that_would_cut_prompts_does_not(folder: Path) -> None:
+    tokenizer = Tokenizer.from_str(TOKENIZER.to_str())
+    tokenizer.enable_truncation(3)
+    tokenizer.enable_padding(length=50)
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    opened = open_bundle(folder).tokenizer
+    assert opened is not None
+    assert len(opened.encode("abcdefgh").ids) == 8
+
+
+def test_sizes_far_beyond_the_weights_are_refused_before_room_is_made(folder: Path) -> None:
+    edit_config(folder, hidden_size=2**20, blocks=2**10)
+    refused(folder, "config.json", "hidden_size")
+
+
+def test_absolute_positions_are_parameters(tmp_path: Path) -> None:
+    config = PRIME.model_copy(update={"absolute_positions": True})
+    network = random_network(replace(shape_of(PRIME), absolute_positions=True))
+    write_bundle(tmp_path / "model", config, network.state_dict())
+    denoiser = open_bundle(tmp_path / "model").denoiser
+    masked = torch.full((1, 8, 2), 17)
+    logits = denoiser.joint_logits(masked)
+    assert torch.equal(logits, network.joint_logits(masked))
+    assert not torch.allclose(logits[0, 0], logits[0, 7])  # the places of a fully masked canvas can be told apart
+    assert network.shape.parameters == sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_a_dtype_may_be_torchs_own(folder: Path, dtype: str | torch.dtype) -> None:
+    assert open_bundle(folder, dtype).dtype == torch.bfloat16

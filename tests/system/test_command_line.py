@@ -202,6 +202,13 @@ def test_many_samples_are_requests_of_64(run: Run, bundles: Path, table: Server,
     assert [(line["seed"], line["index"]) for line in lines] == [(3, i) for i in range(64)] + [(4, i) for i in range(6)]
 
 
+def test_a_request_that_is_refused_touches_no_file(run: Run, bundles: Path, tmp_path: Path) -> None:
+    out = tmp_path / "samples.jsonl"
+    out.write_text("earlier samples\n")
+    refused_in_one_line(run("generate", "--top-p", "2", "--model", bundles / "table", "--out", out), "top-p")
+    assert out.read_text() == "earlier samples\n"
+
+
 def test_generate_in_a_pipe_prints_the_text(run: Run, bundles: Path, writer: Server) -> None:
     ended = run("generate", " the", "--max-tokens", "6", "--seed", "7", "--model", bundles / "writer")
     assert ended.code == 0, ended.stderr
