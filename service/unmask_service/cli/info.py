@@ -138,7 +138,8 @@ def rows_of(facts: Facts) -> list[tuple[str, str]]:
         ("canvas", f"at most {facts.length:,} tokens; {whole}"),
         (
             "text",
-            ("a tokenizer" if facts.tokenizer else "no tokenizer: ids only") + f", end token {facts.end_token_id}",
+            ("a tokenizer" if facts.tokenizer else "no tokenizer: ids only")
+            + ("" if facts.end_token_id is None else f", end token {facts.end_token_id}"),
         ),
         ("on disk", readable_bytes(facts.bytes_on_disk)),
         ("in memory", f"{readable_bytes(facts.bytes_in_memory)} ({facts.dtype} on {facts.device})"),
