@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from unmask_model_store import SHIPPED_MODEL, Bundle, BundleError, find_bundle, open_bundle
 from unmask_model_store.store import default_model_dir
+from unmask_service.allocator import keep_freed_memory
 
 
 def parser_of(module_text: str | None) -> argparse.ArgumentParser:
@@ -28,11 +29,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_model(arguments: argparse.Namespace) -> Bundle:
-    """Open the bundle that the options name, on the CPU, and set torch's threads.
+    """Open the bundle that the options name, on the CPU, and set memory and torch's threads as the server does.
 
     Raises:
         SystemExit: there is no such bundle, or it is broken; a line says what is wrong.
     """
+    keep_freed_memory()
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     try:

@@ -127,7 +127,9 @@ def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
         "sampler",
     }
     if measured.entropy is not None:
-        figures["the text's own entropy"] = f"{measured.entropy:.3f} nats a token: no model can be below"
+        figures["the text's own entropy"] = (
+            f"{measured.entropy:.3f} nats a token at most: what a perfect model would reach"
+        )
     if measured.copied is not None:
         figures["names copied"] = f"{measured.copied:.0%}: one of several mentions hidden, everything else visible"
     if measured.samples:

@@ -22,9 +22,9 @@ def draw_loss_curve(history: History, path: Path, floor: float | None = None) ->
     axes.plot([t / 1e6 for _, t, _ in history.losses], _smooth([y for *_, y in history.losses]), label="training loss")
     bounds = [(t / 1e6, e["bound"]) for _, t, e in history.events if "bound" in e]
     if bounds:
-        axes.plot(*zip(*bounds, strict=True), "o-", ms=3, label="held-out bound, full tales")
+        axes.plot(*zip(*bounds, strict=True), "o-", ms=3, label="held-out bound")
     if floor is not None:
-        axes.axhline(floor, ls=":", c="gray", label="the generator's own entropy")
+        axes.axhline(floor, ls=":", c="gray", label="the text's own entropy")
     axes.set(xlabel="million tokens seen", ylabel="nats a token", yscale="log")
     axes.grid(alpha=0.3, which="both")
     axes.legend()

@@ -19,6 +19,8 @@ class Recipe:
         vocabulary_size: classes, base ** 2. base: of the two digits.
         hidden_size, blocks, heads: the network. absolute_positions: whether it is told where on the canvas a token is.
             Without it, all positions of a fully masked canvas look alike, and a text that has a beginning cannot begin.
+        simple_share: share of the two easiest levels of the tales at the end of the curriculum. What an hour on two CPU
+            cores can learn to tell without a slip is simple tales; with a GPU, 0 gives the full language alone.
         batch_tokens: tokens a batch, whatever the canvas length.
         objective, weight_floor: see `objective`.
         muon_rate: learning rate of the blocks' matrices. adam_rate: of everything else.
@@ -41,6 +43,7 @@ class Recipe:
     blocks: int = 6
     heads: int = 6
     absolute_positions: bool = True
+    simple_share: float = 0.8
     batch_tokens: int = 4096
     objective: Objective = "marginals"
     weight_floor: float = 0.3

@@ -1,5 +1,6 @@
 """The recipe of the model that ships: `tales`."""
 
+import math
 import random
 
 import torch
@@ -10,7 +11,7 @@ from training.codes import codes_by_context
 from training.evaluation import Model, free_samples, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
-from training.sources import TaleSource, end_token_id
+from training.sources import TaleSource, end_token_id, final_weights
 from training.tales import CLASSES, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
 from training.tales import vocabulary as words
 
@@ -36,7 +37,7 @@ def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
     end = end_token_id(tokenizer)
-    source = TaleSource(tokenizer, end)
+    source = TaleSource(tokenizer, end, recipe.simple_share)
     survey = _survey(source, recipe.length)
     codes = codes_by_context(survey, recipe.vocabulary_size, recipe.base)
     judge = TalesJudge(source, recipe)
@@ -55,12 +56,16 @@ class TalesJudge:
 
     def __init__(self, source: TaleSource, recipe: Recipe) -> None:
         chance = random.Random(HELD_OUT_SEED)
-        told = [tale_with_log_probability(chance, FULL) for _ in range(HELD_OUT)]
+        mix = final_weights(recipe.simple_share)
+        levels = chance.choices(range(FULL + 1), mix, k=HELD_OUT)
+        told = [tale_with_log_probability(chance, level) for level in levels]
         texts = [text for text, _ in told]
         self.canvases = source.canvases(texts, recipe.length)
         lengths = [len(encoding.ids) + 1 for encoding in source.tokenizer.encode_batch(texts)]
         self.tokens_a_tale = sum(lengths) / len(lengths)
-        self.entropy = -sum(log for _, log in told) / sum(lengths)
+        # of tale and level together; a text may belong to several levels, so its own is a little less
+        level_entropy = -sum(weight * math.log(weight) for weight in mix if weight)
+        self.entropy = level_entropy / self.tokens_a_tale - sum(log for _, log in told) / sum(lengths)
         self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in words.NAMES}
         self.seed = recipe.seed
         self.precision = getattr(torch, recipe.precision)

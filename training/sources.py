@@ -14,21 +14,27 @@ from training.tales import END_TOKEN, FULL, tale
 LEVEL_ENDS = (1_000_000, 2_500_000, 5_000_000)
 
 
-def level_weights(seen: int, level_ends: Sequence[int] = LEVEL_ENDS) -> list[float]:
+def final_weights(simple_share: float) -> list[float]:
+    """How much of each level a curriculum ends with: the two easiest share `simple_share`, the rest is the full one."""
+    weights = [0.0] * (FULL + 1)
+    weights[0] = weights[1] = simple_share / 2
+    weights[FULL] = 1.0 - simple_share
+    return weights
+
+
+def level_weights(seen: int, simple_share: float = 0.0, level_ends: Sequence[int] = LEVEL_ENDS) -> list[float]:
     """How much of each level the curriculum tells after so many tokens.
 
     Copying a name clicks within a minute where a few names recur in every sentence, and not at all in the time at
     hand where the whole language is told from the start. So: dense tales first, and every level fades into the next.
     """
+    stages = [[float(i == level) for i in range(FULL + 1)] for level in range(FULL)] + [final_weights(simple_share)]
     starts = [0, *level_ends]
-    weights = [0.0] * (FULL + 1)
-    level = max(i for i, start in enumerate(starts) if seen >= start)
-    if level == FULL:
-        weights[FULL] = 1.0
-        return weights
-    share = (seen - starts[level]) / (starts[level + 1] - starts[level])
-    weights[level], weights[level + 1] = 1.0 - share, share
-    return weights
+    stage = max(i for i, start in enumerate(starts) if seen >= start)
+    if stage == FULL:
+        return stages[FULL]
+    share = (seen - starts[stage]) / (starts[stage + 1] - starts[stage])
+    return [(1 - share) * now + share * then for now, then in zip(stages[stage], stages[stage + 1], strict=True)]
 
 
 def end_token_id(tokenizer: Tokenizer) -> int:
@@ -49,11 +55,11 @@ class TaleSource:
 
     tokenizer: Tokenizer
     end_token_id: int
-    level_ends: tuple[int, ...] = LEVEL_ENDS
+    simple_share: float = 0.0
 
     def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:
         """See `Source`."""
-        levels = chance.choices(range(FULL + 1), level_weights(seen, self.level_ends), k=count)
+        levels = chance.choices(range(FULL + 1), level_weights(seen, self.simple_share), k=count)
         return self.canvases([tale(chance, level) for level in levels], length)
 
     def canvases(self, texts: Sequence[str], length: int) -> Tensor:

@@ -7,11 +7,9 @@ gets 503) while the sockets stay open and what runs may end; the second ends wha
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
@@ -26,6 +24,7 @@ from unmask_model_store import Bundle, BundleError, find_bundle, open_bundle, re
 from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 from unmask_model_store.store import default_model_dir
 
+from unmask_service.allocator import keep_freed_memory
 from unmask_service.api import Limits, ModelCard, ServedModel, Service, Vocabulary, create_app
 from unmask_service.broker import Failed, MemoryBroker
 from unmask_service.engine import BrokenPromiseError, Engine, fingerprint, self_test
@@ -33,9 +32,6 @@ from unmask_service.metrics import Metrics
 from unmask_service.settings import Settings
 
 logger = logging.getLogger("unmask")
-
-# parameters of glibc's mallopt(3)
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 # once nothing runs any more, clients get so long to read the last of their answers
 LAST_WORDS_SECONDS = 5
@@ -60,13 +56,6 @@ def serve(settings: Settings) -> None:
     card = describe(folder, settings)
     with listen(settings.host, settings.port) as sock:
         asyncio.run(ServingProcess(settings, folder, card).run(sock))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what tensors free: else every evaluation gives its buffers back and faults them in again."""
-    if sys.platform == "linux" and (libc := ctypes.CDLL(None)) and hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 def configure_logging(settings: Settings) -> None:

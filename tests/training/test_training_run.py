@@ -101,6 +101,7 @@ def test_levels_fade_into_each_other() -> None:
     assert level_weights(LEVEL_ENDS[0]) == [0, 1, 0, 0]
     assert level_weights((LEVEL_ENDS[1] + LEVEL_ENDS[2]) // 2) == pytest.approx([0, 0, 0.5, 0.5])
     assert level_weights(10**9) == [0, 0, 0, 1]
+    assert level_weights(10**9, simple_share=0.8) == pytest.approx([0.4, 0.4, 0, 0.2])
 
 
 def test_tales_are_cut_at_the_end_of_a_canvas_or_filled_up() -> None:

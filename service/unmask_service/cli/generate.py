@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from unmask_service.allocator import keep_freed_memory
 from unmask_service.cli.options import Device, Dtype, Model, ModelDir, Threads
 from unmask_service.settings import MOST_SAMPLES, Settings, read_settings
 
@@ -87,6 +88,7 @@ def open_model(settings: Settings) -> "Bundle":
     from unmask_model_store import find_bundle, open_bundle
     from unmask_model_store.store import default_model_dir
 
+    keep_freed_memory()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
