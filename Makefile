@@ -36,10 +36,10 @@ serve: install ## the server with the model that ships: make serve PORT=8000 MOD
 	$(BIN)/unmask serve --model $(MODEL) --host $(HOST) --port $(PORT)
 
 test: install ## all tests that need nothing but Python packages
-	$(BIN)/python -m pytest -m "not system"
+	$(BIN)/python -m pytest
 
-test-system: install ## tests that need Debian's packages; none so far
-	$(BIN)/python -m pytest -m system || test $$? = 5
+test-system: install ## tests that need Debian's packages (Prometheus, Chromium); none so far
+	@echo "no test needs more than Python packages yet: make test runs them all"
 
 check: install ## format, lint, types, import contract
 	$(BIN)/ruff format --check .
