@@ -27,6 +27,18 @@ def save_checkpoint(trainer: Trainer, folder: Path) -> None:
     os.replace(beside, folder / CHECKPOINT_FILE)
 
 
+def saved_codes(folder: Path) -> list[int]:
+    """The codes that the saved run gave its tokens.
+
+    A resumed run takes these and not its own: they come out of a singular value decomposition, whose last bits, and
+    with them the order of near-equal words, depend on the number of threads.
+    """
+    state = torch.load(folder / CHECKPOINT_FILE, weights_only=True, map_location="cpu")
+    digits, base = state["codes"], state["recipe"]["base"]
+    codes: list[int] = (digits[:, 0] * base + digits[:, 1]).tolist()
+    return codes
+
+
 def load_checkpoint(trainer: Trainer, folder: Path) -> None:
     """Put a fresh trainer where the saved one stopped. Nothing in the file is executed.
 

@@ -1,5 +1,6 @@
 """A run from the command line: progress bar, evaluations, checkpoints, the bundle after each of them."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from unmask_diffusion import SubTokenizer
 
 from training.bundle import Measured, Text, averaged_network, write_model
-from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, saved_codes
 from training.evaluation import Model
 from training.loop import Source, Trainer
 from training.recipe import Budget, Recipe
@@ -48,9 +49,12 @@ def train(
     torch.set_flush_denormal(True)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    resuming = options.resume and (options.out / CHECKPOINT_FILE).exists()
+    if resuming:
+        text = dataclasses.replace(text, codes=saved_codes(options.out))
     codes = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, text.codes).codes
     trainer = Trainer(recipe, source, codes, used, options.device)
-    if options.resume and (options.out / CHECKPOINT_FILE).exists():
+    if resuming:
         load_checkpoint(trainer, options.out)
         console.print(f"going on from step {trainer.history.step}")
     session = _Session(trainer, options, text, measure, about, console)
