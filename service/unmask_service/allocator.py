@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 # parameters of glibc's mallopt(3)
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 
 def keep_freed_memory() -> None:
@@ -15,3 +15,4 @@ def keep_freed_memory() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        libc.mallopt(M_ARENA_MAX, 1)  # the arenas of other threads are given back whatever the threshold
