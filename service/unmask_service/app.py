@@ -27,7 +27,7 @@ from unmask_model_store.store import default_model_dir
 from unmask_service.allocator import keep_freed_memory
 from unmask_service.api import Limits, ModelCard, ServedModel, Service, Vocabulary, create_app
 from unmask_service.broker import Failed, MemoryBroker
-from unmask_service.engine import BrokenPromiseError, Engine, fingerprint, self_test
+from unmask_service.engine import BrokenPromiseError, Engine, evaluation_thread, fingerprint, self_test
 from unmask_service.metrics import Metrics
 from unmask_service.settings import Settings
 
@@ -197,8 +197,9 @@ class ServingProcess:
     async def _work(self) -> None:
         """Load the model, open the gate, evaluate. A failure of any of these ends the process."""
         try:
-            served = await asyncio.to_thread(self._load)
-            self.engine = Engine(served.model, self.broker, self.metrics, self.settings.tokens_per_tick)
+            thread = evaluation_thread()
+            served = await asyncio.get_running_loop().run_in_executor(thread, self._load)
+            self.engine = Engine(served.model, self.broker, self.metrics, self.settings.tokens_per_tick, thread)
             self.service.gate.open(served)
             await self.engine.run()
         except Exception as error:
