@@ -6,8 +6,8 @@
   sampler_error  each sampler's own error, against a Markov chain that is known
 
 Each runs in a process of its own and can be run alone with more options: `python -m benchmarks.NAME --help`. On two
-cores they take 2, 3, 12 and 20 minutes; for figures worth publishing leave the machine alone meanwhile. Not part of
-this: `benchmarks.import_checkpoint`, which writes 3 GiB.
+cores they should take some 2, 3, 12 and 20 minutes (an estimate); for figures worth publishing leave the machine alone
+meanwhile. Not part of this: `benchmarks.import_checkpoint`, which writes 3 GiB.
 """
 
 import argparse
