@@ -5,12 +5,13 @@ PIP_INDEX ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= tales
+MINUTES ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-system check format bench
+.PHONY: help install serve test test-gpu test-system check format bench soak
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -38,6 +39,9 @@ serve: install ## the server with the model that ships: make serve PORT=8000 MOD
 test: install ## all tests that need nothing but Python packages
 	$(BIN)/python -m pytest
 
+test-gpu: install ## the Triton kernels' tests on the GPU itself
+	UNMASK_TEST_GPU=1 $(BIN)/python -m pytest -m triton
+
 test-system: install ## tests that need Debian's packages (Prometheus, Chromium); none so far
 	@echo "no test needs more than Python packages yet: make test runs them all"
 
@@ -51,5 +55,8 @@ format: install ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## the published figures, measured on this machine
+bench: install ## what serving costs on this machine, in some six minutes (python -m benchmarks --help: all figures)
 	$(BIN)/python -m benchmarks
+
+soak: install ## an hour of mixed load; memory and books must hold: make soak MINUTES=60
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)

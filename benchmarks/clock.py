@@ -1,18 +1,22 @@
-"""Clocks around a model's parts, from outside: nothing that is measured knows of them."""
+"""Clocks around a model's parts, from outside: nothing that is measured knows of them; and comparisons in turns."""
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from statistics import median
 from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
+from rich.progress import track
 from tokenizers import Tokenizer
-from torch import Tensor
-from unmask_diffusion import Denoiser, Model, SubTokenizer
-from unmask_kernels import draw
+from unmask_diffusion import ActiveSample, Denoiser, DenoiserAround, Model, SubTokenizer, evaluate, network
 
+# by the names under which the network calls them
+TRUNK_PARTS = {"products": ("fixed_tile_linear", "linear_gelu_tanh"), "attention": ("attention",)}
+
+Parts = dict[str, float]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -36,34 +40,13 @@ class Clock:
         return call
 
 
-@dataclass(frozen=True)
-class TimedDenoiser:
-    """A denoiser whose trunk and head are timed. Satisfies `unmask_diffusion.Denoiser`."""
+class TimedDenoiser(DenoiserAround):
+    """A denoiser whose trunk and draw are timed. Satisfies `unmask_diffusion.Denoiser`."""
 
-    denoiser: Denoiser
-    clock: Clock
-
-    @property
-    def length(self) -> int:
-        """The longest canvas, in tokens."""
-        return self.denoiser.length
-
-    @property
-    def vocabulary_size(self) -> int:
-        """The number of classes C."""
-        return self.denoiser.vocabulary_size
-
-    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        """See `Denoiser.trunk`."""
-        return self.clock.timed("trunk", self.denoiser.trunk)(canvases, rows)
-
-    def head(self, features: Tensor) -> Tensor:
-        """See `Denoiser.head`."""
-        return self.clock.timed("head", self.denoiser.head)(features)
-
-    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """See `Denoiser.joint_logits`."""
-        return self.denoiser.joint_logits(sub_tokens)
+    def __init__(self, inner: Denoiser, clock: Clock) -> None:
+        super().__init__(inner)
+        self.trunk = clock.timed("trunk", inner.trunk)  # type: ignore[method-assign]
+        self.draw = clock.timed("head and draw", inner.draw)  # type: ignore[method-assign]
 
 
 @dataclass(frozen=True)
@@ -79,14 +62,51 @@ class TimedModel:
 
 @contextmanager
 def clocks_around(model: Model) -> Iterator[tuple[TimedModel, Clock]]:
-    """Time the trunk and the head of a model and the sampler's draw for as long as this lasts."""
+    """Time a model's trunk, the operations of the trunk, and its draw (with the head) for as long as this lasts.
+
+    The clock's names are "trunk", "head and draw" and, inside of the trunk, "products" (with the GELU that is fused
+    into one of them) and "attention".
+    """
     clock = Clock()
-    timed = TimedModel(
-        TimedDenoiser(model.denoiser, clock),
-        model.sub_tokenizer,
-        model.tokenizer,
-        model.end_token_id,
-        model.full_canvas,
-    )
-    with patch("unmask_diffusion.sampler.draw", clock.timed("draw", draw)):
+    denoiser = TimedDenoiser(model.denoiser, clock)
+    timed = TimedModel(denoiser, model.sub_tokenizer, model.tokenizer, model.end_token_id, model.full_canvas)
+    with ExitStack() as stack:
+        for part, names in TRUNK_PARTS.items():
+            for name in names:
+                stack.enter_context(patch.object(network, name, clock.timed(part, getattr(network, name))))
         yield timed, clock
+
+
+def timed_evaluation(model: Model, samples: Sequence[ActiveSample]) -> Parts:
+    """Take samples through one network evaluation: seconds of it and of its parts.
+
+    "total" is the sum of "trunk", "head and draw" and "rest"; "trunk" is that of "products", "attention" and
+    "elementwise".
+    """
+    with clocks_around(model) as (timed, clock):
+        clock.timed("total", evaluate)(timed, samples)
+    seconds = clock.seconds
+    rest = seconds["total"] - seconds["trunk"] - seconds["head and draw"]
+    return {**seconds, "rest": rest, "elementwise": seconds["trunk"] - seconds["products"] - seconds["attention"]}
+
+
+def in_turns(ways: Mapping[str, Callable[[int], Parts]], rounds: Mapping[str, int], about: str) -> dict[str, Parts]:
+    """Compare ways to do a thing: what disturbs the machine meanwhile disturbs all of them.
+
+    Args:
+        ways: each does its thing, which it is told the turn of, and returns seconds by name.
+        rounds: how often; ways with fewer rounds sit some turns out.
+        about: what to say of the progress.
+
+    Returns:
+        The medians of each way's parts, after a first turn that doesn't count.
+    """
+    most = max(rounds.values())
+    measured: dict[str, list[Parts]] = {name: [] for name in ways}
+    for turn in track(range(-1, most), description=about):
+        for name, way in ways.items():
+            if turn < 0:
+                way(0)
+            elif turn * rounds[name] % most < rounds[name]:
+                measured[name].append(way(turn))
+    return {name: {part: median(each[part] for each in turns) for part in turns[0]} for name, turns in measured.items()}

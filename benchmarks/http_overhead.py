@@ -5,6 +5,7 @@ the exact sampler) goes through `unmask serve`, never more than `--concurrency` 
 through `unmask_diffusion.evaluate` in this process, with as many active samples, the next joining when one ends.
 Both plan, evaluate and read out the same samples, with the same dtype and number of threads, and every answer is
 compared: tokens must be the same. The server has its clients (this process) beside it on the same processor.
+What HTTP, queue, log, metrics and SSE cost together is the wall clock outside the network evaluations.
 
     python -m benchmarks.http_overhead [--concurrency 16] [--requests 48] [--json FILE]
 """
@@ -25,8 +26,9 @@ from rich.progress import track
 from rich.table import Table
 from unmask_diffusion import ActiveSample, GenerationRequest, Model, SampleError, evaluate, make_plan, read_sample
 
+from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
 from benchmarks.server import ServerProcess
 
 ANSWER_SECONDS = 600.0
@@ -161,13 +163,21 @@ def summarise(passes: Sequence[Pass], evaluations: int) -> list[dict[str, object
                 "samples_a_tick": evaluations / ticks,
                 "milliseconds_a_tick": 1000 * seconds / ticks,
                 "milliseconds_evaluating_a_tick": 1000 * mean(each.tick_seconds for each in chosen) / ticks,
+                "share_outside_evaluations": 1 - mean(each.tick_seconds for each in chosen) / seconds,
                 "answers_that_differ": sum(a != b for each in chosen for a, b in zip(each.answers, truth, strict=True)),
             }
         )
     return rows
 
 
-def table_of(rows: Sequence[dict[str, object]], about: str) -> Table:
+def figure_of(passes: Sequence[Pass]) -> Figure:
+    """The share of streamed requests' wall clock that is no network evaluation."""
+    streamed = [each for each in passes if each.way == WAYS[2]]
+    share = 1 - sum(each.tick_seconds for each in streamed) / sum(each.seconds for each in streamed)
+    return Figure("HTTP, queue, metrics and SSE together, share of the wall clock", share, "at most", 0.05)
+
+
+def ways_table(rows: Sequence[dict[str, object]], about: str) -> Table:
     """A column a way."""
     table = Table("", *WAYS, title=about)
     for name in list(rows[0])[1:]:
@@ -190,6 +200,13 @@ def options() -> argparse.ArgumentParser:
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     arguments = options().parse_args(given)
+    with for_people(arguments.json):
+        figures = measured(arguments)
+    write_json(arguments.json, figures)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure and print; what is to be written."""
     model, places = open_model(arguments), arguments.concurrency
     bodies = bodies_of(model, arguments.requests)
     plans = [make_plan(model, GenerationRequest.model_validate(body)) for body in bodies]
@@ -204,9 +221,12 @@ def main(given: Sequence[str] | None = None) -> None:
         passes = compare(model, server, bodies, places, arguments.repeats)
     rows = summarise(passes, sum(plan.network_evaluations for plan in plans))
     about = f"{len(bodies)} requests, {places} at a time, {described(model)}; {machine()}"
-    Console().print(table_of(rows, about))
-    figures = {"model": described(model), "machine": machine(), "concurrency": places, "requests": len(bodies)}
-    write_json(arguments.json, figures | {"repeats": arguments.repeats, "ways": rows})
+    Console().print(ways_table(rows, about))
+    figures = [figure_of(passes)]
+    Console().print(table_of(figures))
+    facts = {"model": described(model), "machine": machine(), "concurrency": places, "requests": len(bodies)}
+    results = {"repeats": arguments.repeats, "ways": rows, "figures": [each.as_json() for each in figures]}
+    return facts | results
 
 
 if __name__ == "__main__":

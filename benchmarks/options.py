@@ -4,18 +4,24 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 from unmask_model_store import SHIPPED_MODEL, Bundle, BundleError, find_bundle, open_bundle
 from unmask_model_store.store import default_model_dir
 from unmask_service.allocator import keep_freed_memory
 
+STDOUT = Path("-")
+
 
 def parser_of(module_text: str | None) -> argparse.ArgumentParser:
     """A parser that explains itself with its module's text."""
     parser = argparse.ArgumentParser(description=module_text, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    parser.add_argument(
+        "--json", type=Path, nargs="?", const=STDOUT, metavar="FILE", help="write the figures here, or to stdout"
+    )
     return parser
 
 
@@ -50,9 +56,16 @@ def described(bundle: Bundle) -> str:
     return f"{bundle.name} (L {config.length}, C {config.vocabulary_size}, {digits}), {str(bundle.dtype)[6:]}"
 
 
+def for_people(file: Path | None) -> AbstractContextManager[Any]:
+    """Tables and progress go to stderr in this context if the figures themselves go to stdout."""
+    return redirect_stdout(sys.stderr) if file == STDOUT else nullcontext()
+
+
 def write_json(file: Path | None, figures: Mapping[str, object]) -> None:
-    """Write figures where a file was asked for."""
-    if file is not None:
+    """Write figures where a file was asked for, or to stdout."""
+    if file == STDOUT:
+        print(json.dumps(figures, indent=1))
+    elif file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures, indent=1) + "\n")
 

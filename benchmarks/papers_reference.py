@@ -16,16 +16,28 @@ that changed nothing in the whole batch; steps 3 and 4 are done all the same.
 """
 
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, SubTokenizer
+from unmask_diffusion import SubTokenizer
+
+from benchmarks.clock import Clock, Parts
+
+PAPERS_PARTS = ("network", "filter", "draw", "unmask")
+
+
+class HasJointLogits(Protocol):
+    """A network: ours, or the papers' own."""
+
+    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
+        """int64 [B, L, l] → float32 [B, L, C]."""
 
 
 class PapersSampler:
     """The steps above, one method each; B samples of one length go in lockstep."""
 
-    def __init__(self, denoiser: Denoiser, sub_tokenizer: SubTokenizer, seed: int) -> None:
+    def __init__(self, denoiser: HasJointLogits, sub_tokenizer: SubTokenizer, seed: int) -> None:
         self.denoiser = denoiser
         self.sub_tokenizer = sub_tokenizer
         self.generator = torch.Generator().manual_seed(seed)
@@ -66,3 +78,14 @@ class PapersSampler:
 def step_times(steps: int) -> list[tuple[float, float]]:
     """The (t, s) of every step, from t = 1 to s = 0."""
     return list(pairwise(1 - step / steps for step in range(steps + 1)))
+
+
+@torch.inference_mode()
+def timed_step(papers: PapersSampler, sub_tokens: Tensor, time: float, next_time: float) -> Parts:
+    """One step on sub-tokens [B, L, l]: seconds of its parts, by the names of `PAPERS_PARTS`, and "total"."""
+    clock = Clock()
+    logits = clock.timed("network", papers.logits)(sub_tokens)
+    probabilities = clock.timed("filter", papers.probabilities)(logits, sub_tokens)
+    classes = clock.timed("draw", papers.draw_everywhere)(probabilities)
+    clock.timed("unmask", papers.unmask)(sub_tokens, classes, time, next_time)
+    return {**clock.seconds, "total": sum(clock.seconds.values())}

@@ -9,6 +9,7 @@ from typing import Self
 
 import httpx
 
+from benchmarks.metrics import Scrape
 from benchmarks.options import interpreter
 
 START_SECONDS = 120.0
@@ -55,9 +56,12 @@ class ServerProcess:
         self._log.close()
 
     def metric(self, name: str) -> float:
-        """The value of a metric that has one line in /metrics."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return next(float(line.split()[-1]) for line in lines if line.partition("{")[0] == name)
+        """The value of a metric, its lines in /metrics added up."""
+        return self.scrape().value(name)
+
+    def scrape(self) -> Scrape:
+        """All metrics as they are now."""
+        return Scrape(httpx.get(f"{self.url}/metrics", timeout=START_SECONDS).text)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS

@@ -1,5 +1,6 @@
 """What all tests share: reproducible examples, and servers that start once, when the first test asks for them."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from unmask_diffusion import NetworkShape
 from unmask_model_store import MarkovConfig, PrimeConfig, TableConfig, write_bundle
 
 from tests.helpers import END_TOKEN, byte_tokenizer, random_chain, random_network, random_table
+from tests.helpers_command_line import Run, command_line
 from tests.helpers_server import Server
 
 # Examples are drawn the same way each time; a slow machine is no reason to fail.
@@ -18,6 +20,10 @@ settings.register_profile(
     "repeatable", derandomize=True, deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("repeatable")
+
+# Triton looks at this when it is imported: without a GPU its kernels run in its interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 # one thread: the tensors here are tiny, and other processes want the cores too
 torch.set_num_threads(1)
@@ -97,3 +103,9 @@ def chain(bundles: Path) -> Iterator[Server]:
 def long_chain(bundles: Path) -> Iterator[Server]:
     """Its whole canvas takes 2048 evaluations: long enough that nothing ends by itself while a test looks."""
     yield from _served(bundles / "long-chain")
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Run a command of the command line in this process."""
+    return command_line(monkeypatch, capfd)

@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unmask_diffusion.denoiser import LAYER_NORM_EPSILON, Block, PrimeDenoiser
+from unmask_diffusion.network import LAYER_NORM_EPSILON, Block, PrimeDenoiser
 
 
 def features(network: PrimeDenoiser, digits: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -30,7 +30,8 @@ def features(network: PrimeDenoiser, digits: Tensor, rows: Tensor, dtype: torch.
     if network.position is not None:
         x = x + network.position.weight[:length]
     x = x.flatten(0, 1)
-    rotary = (network.cosines[:length, 0].to(dtype), network.sines[:length, 0].to(dtype))
+    half = network.cosines.shape[1] // 2
+    rotary = (network.cosines[:length, half:].to(dtype), network.sines[:length, half:].to(dtype))
     blocks = [block for block in network.blocks if isinstance(block, Block)]
     for block in blocks:
         attended = _attention(_linear(_norm(x, block.norm1, dtype), block.attn_qkv), batch, block.heads, rotary)

@@ -1,35 +1,44 @@
 """The mathematics of masked diffusion language models. Pure torch: no HTTP, no Redis, no files, no clock."""
 
-from unmask_diffusion.denoiser import Denoiser, NetworkShape, PrimeDenoiser
+from unmask_diffusion.blank_canvas import RememberBlankCanvas
+from unmask_diffusion.denoiser import Denoiser, DenoiserAround
 from unmask_diffusion.exact import MarkovDenoiser, TableDenoiser
+from unmask_diffusion.network import NetworkShape, PrimeDenoiser
 from unmask_diffusion.plan import (
     Model,
     Plan,
     Reveal,
     Sample,
     apply,
+    cut,
     initial_state,
     make_plan,
     read_sample,
     replay,
 )
 from unmask_diffusion.request import MAX_SAMPLES, GenerationRequest, RequestError, Sampler
-from unmask_diffusion.sampler import ActiveSample, SampleError, SamplingError, evaluate, run, sample
+from unmask_diffusion.sampler import Ask, Round, SamplingError, evaluate, evaluate_lanes, run, sample
 from unmask_diffusion.schedule import Schedule, ancestral, event_of, first_hitting, hitting_times
+from unmask_diffusion.speculation import ActiveSample, Outcome, SampleError, accept
 from unmask_diffusion.sub_tokens import SubTokenizer, smallest_base
 
 __all__ = [
     "MAX_SAMPLES",
     "ActiveSample",
+    "Ask",
     "Denoiser",
+    "DenoiserAround",
     "GenerationRequest",
     "MarkovDenoiser",
     "Model",
     "NetworkShape",
+    "Outcome",
     "Plan",
     "PrimeDenoiser",
+    "RememberBlankCanvas",
     "RequestError",
     "Reveal",
+    "Round",
     "Sample",
     "SampleError",
     "Sampler",
@@ -37,9 +46,12 @@ __all__ = [
     "Schedule",
     "SubTokenizer",
     "TableDenoiser",
+    "accept",
     "ancestral",
     "apply",
+    "cut",
     "evaluate",
+    "evaluate_lanes",
     "event_of",
     "first_hitting",
     "hitting_times",

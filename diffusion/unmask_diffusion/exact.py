@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from unmask_kernels import agrees, fixed_tile_linear
+from unmask_kernels import agrees, draw, fixed_tile_linear
 
 from unmask_diffusion.denoiser import check_sub_tokens
 from unmask_diffusion.sub_tokens import SubTokenizer
@@ -27,6 +27,11 @@ class ExactDenoiser:
         """The number of classes C."""
         return self.sub_tokenizer.vocabulary_size
 
+    @property
+    def activation_bytes_per_token(self) -> int:
+        """See `Denoiser.activation_bytes_per_token`: consistency, messages and logits, in float64."""
+        return 64 * self.vocabulary_size
+
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         """See `Denoiser.trunk`. Features are float32 log-probabilities [N, C], unnormalised.
 
@@ -42,6 +47,20 @@ class ExactDenoiser:
     def head(self, features: Tensor) -> Tensor:
         """See `Denoiser.head`: the features are the logits."""
         return features
+
+    def draw(
+        self,
+        features: Tensor,
+        revealed: Tensor,
+        codes: Tensor,
+        seeds: Tensor,
+        events: Tensor,
+        temperature: Tensor,
+        top_k: Tensor,
+        top_p: Tensor,
+    ) -> Tensor:
+        """See `Denoiser.draw`."""
+        return draw(features, revealed, codes, seeds, events, temperature, top_k=top_k, top_p=top_p)
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
         """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C].

@@ -9,7 +9,7 @@ Progress, cost and streams are counted from these; a generation can be resumed a
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unmask_diffusion.denoiser import Denoiser
 from unmask_diffusion.request import GenerationRequest, RequestError, TextOrIds
-from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times
+from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_groups
 from unmask_diffusion.sub_tokens import SubTokenizer
 
 DEFAULT_MAX_TOKENS = 64
@@ -138,6 +138,20 @@ def make_plan(model: Model, request: GenerationRequest) -> Plan:
     times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
     schedules = tuple(_schedule(request, each, sub_tokens) for each in times)
     return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
+
+
+def cut(plan: Plan, groups: int) -> Plan:
+    """The plan of the same first-hitting request and seed with `steps` = groups: the same order, cut otherwise.
+
+    Raises:
+        ValueError: the plan's groups are those of another sampler, which its order does not tell.
+    """
+    if plan.request.sampler.name != "first_hitting":
+        raise ValueError(f"a schedule of the {plan.request.sampler.name} sampler cannot be cut into other groups")
+    orders = ([sub_token for group in each.groups for sub_token in group] for each in plan.schedules)
+    schedules = tuple(Schedule(near_equal_groups(order, groups)) for order in orders)
+    sampler = plan.request.sampler.model_copy(update={"steps": groups})
+    return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 
 
 def initial_state(model: Model, plan: Plan) -> Tensor:

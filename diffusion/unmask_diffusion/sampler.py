@@ -6,71 +6,14 @@ lengths, temperatures and requests share one evaluation, since the network never
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
-from torch import Tensor
-from unmask_kernels import DrawError, draw
 
-from unmask_diffusion.plan import Model, Plan, Reveal, Sample, apply, initial_state, make_plan, read_sample
+from unmask_diffusion.plan import Model, Plan, Reveal, Sample, make_plan, read_sample
+from unmask_diffusion.reading import Reading
 from unmask_diffusion.request import GenerationRequest
-from unmask_diffusion.schedule import event_of
-
-# logits in flight are drawn in blocks of at most this many elements, whatever a group's width (256 MiB in float32)
-LOGITS_IN_FLIGHT = 1 << 26
-
-
-@dataclass
-class ActiveSample:
-    """A sample on its way: its plan and the state that its log has led to.
-
-    Attributes:
-        plan: the plan of its request.
-        index: which sample of the request.
-        digits: its canvas, int64 [plan.length, l].
-        step: groups revealed so far.
-    """
-
-    plan: Plan
-    index: int
-    digits: Tensor
-    step: int = 0
-
-    @classmethod
-    def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
-        """A sample before its first reveal."""
-        return cls(plan, index, initial_state(model, plan))
-
-    @property
-    def finished(self) -> bool:
-        """Whether every group has been revealed."""
-        return self.step == len(self.plan.schedules[self.index].groups)
-
-    @property
-    def next_group(self) -> tuple[int, ...]:
-        """The sub-tokens (position · l + j) that the next evaluation reveals."""
-        return self.plan.schedules[self.index].groups[self.step]
-
-    def reveal(self, entry: Reveal) -> None:
-        """Move on by one log entry."""
-        apply(self.digits, entry)
-        self.step += 1
-
-
-@dataclass(frozen=True)
-class SampleError:
-    """Why a sample cannot go on; its neighbours can.
-
-    Attributes:
-        sample: index of the sample in its request.
-        message: what happened, for the client.
-        impossible: the given tokens have probability zero under the model (else: the model gave invalid logits).
-    """
-
-    sample: int
-    message: str
-    impossible: bool
+from unmask_diffusion.speculation import ActiveSample, Outcome, SampleError, accept, lanes_of
 
 
 class SamplingError(ValueError):
@@ -78,40 +21,63 @@ class SamplingError(ValueError):
 
 
 @dataclass(frozen=True)
-class DrawRows:
-    """The rows of logits that one evaluation must draw from, a row a position that is in its sample's group.
+class Ask:
+    """What one evaluation is to do for a sample.
 
     Attributes:
-        groups: for each sample, {position: [j, …]} of its group.
-        positions: for each sample int64 [rows], its group's positions.
-        revealed: int64 [N, l], what is known of the tokens at these positions.
-        seeds, events, top_k: int64 [N]. temperature, top_p: float64 [N].
+        sample: which.
+        lanes: states of it to evaluate, at most; more than one takes guesses that an earlier evaluation made.
+        foresight: groups to guess for the next evaluation.
     """
 
-    groups: list[dict[int, list[int]]]
-    positions: list[Tensor]
-    revealed: Tensor
-    seeds: Tensor
-    events: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
+    sample: ActiveSample
+    lanes: int = 1
+    foresight: int = 0
 
 
-@torch.inference_mode()
-def evaluate(model: Model, samples: Sequence[ActiveSample]) -> list[Reveal | SampleError]:
-    """Take samples through one network evaluation; nothing is written into them.
+@dataclass(frozen=True)
+class Round:
+    """What one evaluation did for a sample.
 
-    Digits of different positions are drawn independently, digits of one position jointly: one class is drawn from
-    the consistent joint distribution, and its digits at the group's places are revealed. That is a draw from the
-    digits' marginal, and no digits that name no token can come out.
+    Attributes:
+        outcomes: what its next groups became, in order; an error can only be the last.
+        guesses: what the groups behind these will probably become.
+        lanes: states of it that were evaluated.
+    """
+
+    outcomes: list[Outcome]
+    guesses: tuple[Reveal, ...]
+    lanes: int
+
+
+def evaluate(model: Model, samples: Sequence[ActiveSample]) -> list[Outcome]:
+    """Take samples through one network evaluation, a lane each; nothing is written into them.
 
     Returns:
         What each sample's group became, or why it cannot go on.
     """
-    rows = _rows_to_draw(samples, model.sub_tokenizer.sub_tokens_per_token)
-    features = model.denoiser.trunk([sample.digits for sample in samples], rows.positions)
-    return _collect(model, samples, rows, *_draw_in_blocks(model, features, rows))
+    return [each.outcomes[0] for each in evaluate_lanes(model, [Ask(sample) for sample in samples])]
+
+
+@torch.inference_mode()
+def evaluate_lanes(model: Model, asks: Sequence[Ask]) -> list[Round]:
+    """Take samples through one network evaluation, as many lanes of each as asked for; nothing is written into them.
+
+    Digits of different positions are drawn independently, digits of one position jointly: one class is drawn from
+    the consistent joint distribution, and its digits at the group's places are revealed. That is a draw from the
+    digits' marginal, and no digits that name no token can come out.
+    """
+    lanes = [lanes_of(ask.sample, ask.lanes) for ask in asks]
+    reading = Reading(
+        model, [(lane, ask.foresight) for ask, states in zip(asks, lanes, strict=True) for lane in states]
+    )
+    drawn = iter(reading.draw_groups())
+    kept = [accept(ask.sample.guesses, [next(drawn) for _ in states]) for ask, states in zip(asks, lanes, strict=True)]
+    newest = [states[len(outcomes) - 1] for states, outcomes in zip(lanes, kept, strict=True)]
+    guesses = reading.guess(
+        [(lane, outcomes[-1], ask.foresight) for lane, outcomes, ask in zip(newest, kept, asks, strict=True)]
+    )
+    return [Round(*each) for each in zip(kept, guesses, map(len, lanes), strict=True)]
 
 
 def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest
@@ -150,92 +116,3 @@ def run(
             each.reveal(outcome)
         after_evaluation(samples)
     return [read_sample(model, plan, each.index, each.digits) for each in samples]
-
-
-def _rows_to_draw(samples: Sequence[ActiveSample], digits_a_token: int) -> DrawRows:
-    groups: list[dict[int, list[int]]] = []
-    seeds, events, temperature, top_k, top_p = [], [], [], [], []
-    for each in samples:
-        in_order = (divmod(sub_token, digits_a_token) for sub_token in sorted(each.next_group))
-        group = {position: [j for _, j in pairs] for position, pairs in groupby(in_order, key=lambda pair: pair[0])}
-        groups.append(group)
-        request, width = each.plan.request, len(group)
-        seeds += [each.plan.seed] * width
-        events += [event_of(each.index, position * digits_a_token + js[0]) for position, js in group.items()]
-        temperature += [request.temperature] * width
-        top_k += [request.top_k] * width
-        top_p += [request.top_p] * width
-    positions = [torch.tensor(list(group)) for group in groups]
-    return DrawRows(
-        groups,
-        positions,
-        torch.cat([each.digits[p] for each, p in zip(samples, positions, strict=True)]),
-        torch.tensor(seeds),
-        torch.tensor(events),
-        torch.tensor(temperature, dtype=torch.float64),
-        torch.tensor(top_k),
-        torch.tensor(top_p, dtype=torch.float64),
-    )
-
-
-def _draw_in_blocks(model: Model, features: Tensor, rows: DrawRows) -> tuple[list[int], set[int], set[int]]:
-    """Draw a class for every row of features [N, F].
-
-    Returns:
-        The classes, the rows without a candidate, the rows with invalid logits.
-    """
-    device = features.device
-    codes = model.sub_tokenizer.codes.to(device)
-    size = max(1, LOGITS_IN_FLIGHT // model.denoiser.vocabulary_size)
-    classes: list[int] = []
-    impossible: set[int] = set()
-    invalid: set[int] = set()
-    for start in range(0, len(features), size):
-        block = slice(start, start + size)
-        try:
-            drawn = draw(
-                model.denoiser.head(features[block]),
-                rows.revealed[block].to(device),
-                codes,
-                rows.seeds[block].to(device),
-                rows.events[block].to(device),
-                rows.temperature[block].to(device),
-                top_k=rows.top_k[block].to(device),
-                top_p=rows.top_p[block].to(device),
-            )
-        except DrawError as error:
-            drawn = error.classes
-            impossible |= {start + row for row in error.no_candidate}
-            invalid |= {start + row for row in error.invalid}
-        classes += drawn.tolist()
-    return classes, impossible, invalid
-
-
-def _collect(
-    model: Model,
-    samples: Sequence[ActiveSample],
-    rows: DrawRows,
-    classes: list[int],
-    impossible: set[int],
-    invalid: set[int],
-) -> list[Reveal | SampleError]:
-    """Give each sample what was drawn in its rows."""
-    outcomes: list[Reveal | SampleError] = []
-    stop = 0
-    for each, group in zip(samples, rows.groups, strict=True):
-        start, stop = stop, stop + len(group)
-        span = range(start, stop)
-        if not invalid.isdisjoint(span):
-            outcomes.append(SampleError(each.index, "the model gave NaN or infinite logits", impossible=False))
-        elif not impossible.isdisjoint(span):
-            message = "what is given has probability zero under this model: no class is possible"
-            outcomes.append(SampleError(each.index, message, impossible=True))
-        else:
-            codes = model.sub_tokenizer.codes[classes[start:stop]].tolist()
-            outcomes.append(Reveal(each.index, each.step, _revealed(codes, group)))
-    return outcomes
-
-
-def _revealed(codes: list[list[int]], group: dict[int, list[int]]) -> tuple[tuple[int, int, int], ...]:
-    """The digits of the drawn classes at the group's places: (position, j, digit)."""
-    return tuple((position, j, code[j]) for code, (position, js) in zip(codes, group.items(), strict=True) for j in js)

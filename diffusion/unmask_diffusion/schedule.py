@@ -4,6 +4,7 @@ Under the linear schedule alpha_t = 1 - t every masked sub-token is unmasked at 
 independent of all content. Both papers' samplers are one loop over different cuts of the same hitting times.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -54,10 +55,15 @@ def first_hitting(times: Tensor, sub_tokens: Tensor, groups: int | None) -> Sche
         groups: k, at most one a sub-token; None for the exact first-hitting sampler.
     """
     order = sub_tokens[times.argsort(stable=True)].tolist()
+    return Schedule(near_equal_groups(order, len(order) if groups is None else groups))
+
+
+def near_equal_groups(order: Sequence[int], groups: int) -> Groups:
+    """Cut an order of sub-tokens into `groups` parts whose sizes differ by one at most; none is empty."""
     count = len(order)
-    k = count if groups is None else min(groups, count)
+    k = min(groups, count)
     cuts = [count * i // k for i in range(k + 1)] if k else [0]
-    return Schedule(tuple(tuple(order[a:b]) for a, b in pairwise(cuts)))
+    return tuple(tuple(order[a:b]) for a, b in pairwise(cuts))
 
 
 def ancestral(times: Tensor, sub_tokens: Tensor, steps: int) -> Schedule:

@@ -37,6 +37,7 @@ class SubTokenizer:
             raise ValueError(f"codes must lie in 0 … base - 1 = {base - 1}")
         self.codes = codes
         self.base = base
+        self._codes_on = {codes.device: codes}
         self._powers = torch.tensor([base**j for j in reversed(range(codes.shape[1]))])
         numbers = (codes * self._powers).sum(-1)
         self._sorted_numbers, self._ids = numbers.sort()
@@ -77,6 +78,12 @@ class SubTokenizer:
     def mask_id(self) -> int:
         """The value that stands for a digit not yet revealed: b."""
         return self.base
+
+    def codes_on(self, device: torch.device) -> Tensor:
+        """The table on a device: the same tensor each time, so that what kernels derive from it is derived once."""
+        if device not in self._codes_on:
+            self._codes_on[device] = self.codes.to(device)
+        return self._codes_on[device]
 
     def encode(self, ids: Tensor) -> Tensor:
         """Token ids, int64 [...], to digits [..., l].

@@ -1,9 +1,11 @@
 """The operations that the sampler spends its time on, each beside the plain form it must equal."""
 
-from unmask_kernels.activation import gelu_tanh
+from unmask_kernels.activation import gelu_tanh, linear_gelu_tanh
+from unmask_kernels.attention import attention
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
 from unmask_kernels.errors import DrawError, InvalidLogitsError, NoCandidateError
+from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_softmax
 from unmask_kernels.philox import Purpose, random_uniform, random_words
@@ -14,10 +16,13 @@ __all__ = [
     "NoCandidateError",
     "Purpose",
     "agrees",
+    "attention",
     "consistent_log_softmax",
     "draw",
+    "draw_from_hidden",
     "fixed_tile_linear",
     "gelu_tanh",
+    "linear_gelu_tanh",
     "random_uniform",
     "random_words",
 ]

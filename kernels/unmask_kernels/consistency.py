@@ -1,7 +1,11 @@
 """Which classes agree with the digits that a token has revealed."""
 
+from collections.abc import MutableMapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 def agrees(revealed: Tensor, codes: Tensor) -> Tensor:
@@ -25,3 +29,34 @@ def agrees(revealed: Tensor, codes: Tensor) -> Tensor:
     for place in shown.any(0).nonzero()[:, 0].tolist():
         result &= (revealed[:, place, None] == codes[:, place]) | ~shown[:, place, None]
     return result
+
+
+class CodeFacts(NamedTuple):
+    """What kernels need to know of a table of codes before they start."""
+
+    largest: int  # digit; greater ones mean masked
+    base: int  # b where the codes are the base-b digits of the class, the most significant first; otherwise 0
+
+
+_facts: MutableMapping[Tensor, tuple[int, CodeFacts]] = WeakTensorKeyDictionary()
+
+
+def code_facts(codes: Tensor) -> CodeFacts:
+    """Return the facts of codes int64 [C, l], C > 0: found once for each tensor, since a GPU has to be waited for."""
+    version = 0 if codes.is_inference() else codes._version
+    known = _facts.get(codes)
+    if known is None or known[0] != version:
+        known = _facts[codes] = version, _find_facts(codes)
+    return known[1]
+
+
+def _find_facts(codes: Tensor) -> CodeFacts:
+    classes, length = codes.shape
+    base = int(codes[:, -1].max()) + 1
+    # so that with a digit revealed there are no more than C candidates, and int32 holds all that kernels compute
+    if base > 0 and (length == 1 or base ** (length - 1) < classes) and base**length < 2**31:
+        powers = base ** torch.arange(length - 1, -1, -1, device=codes.device)
+        digits = torch.arange(classes, device=codes.device)[:, None] // powers % base
+        if torch.equal(codes, digits):
+            return CodeFacts(int(codes.max()), base)
+    return CodeFacts(int(codes.max()), 0)

@@ -8,28 +8,27 @@ gets 503) while the sockets stay open and what runs may end; the second ends wha
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 
 import torch
 import uvicorn
 from fastapi import FastAPI
-from unmask_diffusion.request import MAX_STEPS, MAX_TEMPERATURE
-from unmask_model_store import Bundle, BundleError, find_bundle, open_bundle, read_config, resolve_device, resolve_dtype
-from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
+from unmask_model_store import find_bundle
 from unmask_model_store.store import default_model_dir
 
 from unmask_service.allocator import keep_freed_memory
-from unmask_service.api import Limits, ModelCard, ServedModel, Service, Vocabulary, create_app
+from unmask_service.api import ModelCard, Service, create_app
 from unmask_service.broker import Failed, MemoryBroker
-from unmask_service.engine import BrokenPromiseError, Engine, evaluation_thread, fingerprint, self_test
+from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
 from unmask_service.metrics import Metrics
 from unmask_service.settings import Settings
+from unmask_service.startup import LoadedModel, describe, load
 
 logger = logging.getLogger("unmask")
 
@@ -46,6 +45,7 @@ def serve(settings: Settings) -> None:
 
     Raises:
         BundleError: the model is broken, or cannot run here.
+        MemoryBudgetError: the model's activations do not fit into the memory.
         ListenError: the port is taken, or the address is not this machine's.
     """
     configure_logging(settings)
@@ -55,7 +55,12 @@ def serve(settings: Settings) -> None:
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     card = describe(folder, settings)
     with listen(settings.host, settings.port) as sock:
-        asyncio.run(ServingProcess(settings, folder, card).run(sock))
+        try:
+            asyncio.run(ServingProcess(settings, folder, card).run(sock))
+        except HungEvaluationError as error:
+            logger.critical("%s: the process ends", error)
+            logging.shutdown()
+            os._exit(1)  # the interpreter would wait for the thread for ever
 
 
 def configure_logging(settings: Settings) -> None:
@@ -64,40 +69,6 @@ def configure_logging(settings: Settings) -> None:
     logging.getLogger("sse_starlette").setLevel(logging.INFO)
     if settings.log_level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
-
-
-def describe(folder: Path, settings: Settings) -> ModelCard:
-    """Read what a bundle says of itself, cheaply.
-
-    Raises:
-        BundleError: the configuration is broken, the weights are missing, or this machine cannot run it as asked.
-    """
-    config = read_config(folder)
-    resolve_dtype(settings.dtype, resolve_device(settings.device))
-    try:
-        (folder / WEIGHTS_FILE).open("rb").close()
-    except OSError as error:
-        raise BundleError(f"{folder / WEIGHTS_FILE}: cannot be read: {error.strerror}") from error
-    limits = Limits(
-        max_samples=settings.max_samples,
-        max_steps=MAX_STEPS,
-        max_temperature=MAX_TEMPERATURE,
-        max_body_bytes=settings.max_body_bytes,
-        max_requests=settings.max_requests,
-    )
-    return ModelCard(
-        id=config.name or folder.resolve().name,
-        created=int(time.time()),
-        architecture=config.architecture,
-        length=config.length,
-        vocabulary_size=config.vocabulary_size,
-        sub_tokens_per_token=config.sub_tokens_per_token,
-        base=config.base,
-        canvas=config.canvas,
-        tokenizer=(folder / TOKENIZER_FILE).exists(),
-        end_token_id=config.end_token_id,
-        limits=limits,
-    )
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -151,10 +122,9 @@ class ServingProcess:
         self.settings = settings
         self.folder = folder
         self.metrics = Metrics(card.id)
-        self.broker = MemoryBroker(settings.max_requests)
-        self.metrics.watch(lambda: self.broker.load().running, lambda: self.broker.load().waiting)
+        self.broker = MemoryBroker(settings.max_requests, settings.max_evaluations)
         self.service = Service(card, self.broker, self.metrics)
-        self.engine: Engine | None = None
+        self.supervisor: Supervisor | None = None
         self.failure: Exception | None = None
 
     async def run(self, sock: socket.socket) -> None:
@@ -180,8 +150,8 @@ class ServingProcess:
     async def drain(self, seconds: float) -> None:
         """Refuse new work, let what runs end in the time it has, and its clients read the end."""
         self.service.gate.close("draining", "the server is shutting down")
-        if self.engine is not None:
-            await self.engine.drain(seconds)
+        if self.supervisor is not None:
+            await self.supervisor.engine.drain(seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds + 1, LAST_WORDS_SECONDS)):
                 while self.service.unanswered:
@@ -195,13 +165,12 @@ class ServingProcess:
         await asyncio.gather(work, return_exceptions=True)
 
     async def _work(self) -> None:
-        """Load the model, open the gate, evaluate. A failure of any of these ends the process."""
+        """Load the model, open the gate, evaluate. What no restart can mend ends the process."""
         try:
-            thread = evaluation_thread()
-            served = await asyncio.get_running_loop().run_in_executor(thread, self._load)
-            self.engine = Engine(served.model, self.broker, self.metrics, self.settings.tokens_per_tick, thread)
-            self.service.gate.open(served)
-            await self.engine.run()
+            thread = self._thread()
+            loaded = await thread.run(load, self.folder, self.settings, self.metrics)
+            self.supervisor = self._supervisor(loaded, thread)
+            await self.supervisor.run()
         except Exception as error:
             self.failure = error
             self.service.gate.close("engine_stopped", "the engine has stopped")
@@ -209,29 +178,19 @@ class ServingProcess:
             await self.broker.append([(generation.job.id, entry) for generation in self.service.unanswered])
             self.server.should_exit = True
 
-    def _load(self) -> ServedModel:
-        begun = time.perf_counter()
-        bundle = open_bundle(self.folder, self.settings.dtype, self.settings.device)
-        kind = fingerprint(bundle)
-        try:
-            self_test(bundle)
-        except BrokenPromiseError as error:
-            logger.warning("%s", error)  # served all the same: only reproducibility is at stake
-            kind = "unreproducible"
-        served = ServedModel(bundle.name, bundle, Vocabulary(bundle), kind)
-        self.metrics.describe(
-            build={"version": version("unmask"), "torch": torch.__version__},
-            model=_labels_of(bundle, served.fingerprint),
+    def _supervisor(self, loaded: LoadedModel, thread: EvaluationThread) -> Supervisor:
+        def make(failed: Engine | None) -> Engine:
+            """The first engine shares the thread that loaded the model; the next begin with all new, but the pace."""
+            capacity, own = (loaded.capacity, thread) if failed is None else (failed.capacity, self._thread())
+            return Engine(loaded.served.model, self.broker, self.metrics, capacity, own)
+
+        gate = self.service.gate
+        return Supervisor(
+            make,
+            up=lambda: gate.open(loaded.served),
+            down=lambda: gate.pause("engine_failed", "the engine has failed and is being restarted"),
+            metrics=self.metrics,
         )
-        logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
-        return served
 
-
-def _labels_of(bundle: Bundle, kind_of_machine: str) -> dict[str, str]:
-    return {
-        "model": bundle.name,
-        "architecture": bundle.config.architecture,
-        "device": str(bundle.device),
-        "dtype": str(bundle.dtype).removeprefix("torch."),
-        "fingerprint": kind_of_machine,
-    }
+    def _thread(self) -> EvaluationThread:
+        return EvaluationThread(self.settings.hang_seconds)

@@ -1,10 +1,12 @@
 """What Prometheus reads: counters, gauges and histograms of one process, in a registry of their own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from unmask_service.forecast import Load
 
 Outcome = Literal["finished", "cancelled", "failed", "rejected"]
 
@@ -19,6 +21,8 @@ class Metrics:
     Attributes:
         evaluation_seconds: wall-clock time of one network evaluation, whatever its number of samples.
         evaluations: network evaluations of samples (a shared evaluation of k samples counts k).
+        evaluations_saved: those that were planned, and not done because the client had gone.
+        engine_restarts: engines that took the place of one that failed.
         sub_tokens: sub-tokens revealed.
         tokens: tokens unmasked, of finished generations.
         idle_steps: time steps that ancestral schedules skipped, of finished generations.
@@ -35,12 +39,23 @@ class Metrics:
             "unmask_evaluation_seconds", "Duration of one network evaluation", EVALUATION_BUCKETS
         )
         self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, counted a sample")
+        self.evaluations_saved = self._counter(
+            "unmask_network_evaluations_saved", "Network evaluations not done because the client had gone"
+        )
+        self.engine_restarts = self._counter("unmask_engine_restarts", "Engines started in the place of a failed one")
         self.sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
         self.tokens = self._counter("unmask_tokens", "Tokens unmasked by finished generations")
         self.idle_steps = self._counter("unmask_idle_steps_avoided", "Idle time steps that were skipped")
         self.queue_seconds = self._histogram("unmask_queue_seconds", "Submission to the start by an engine")
         self.first_unmask_seconds = self._histogram("unmask_first_unmask_seconds", "Submission to the first reveal")
         self.request_seconds = self._histogram("unmask_request_seconds", "Submission to the last reveal")
+        self._running = Gauge("unmask_requests_running", "Requests that are running", registry=self.registry)
+        self._waiting = Gauge("unmask_requests_waiting", "Requests that are waiting", registry=self.registry)
+        self._evaluations_at_hand = Gauge(
+            "unmask_network_evaluations_at_hand",
+            "Network evaluations that running and waiting requests still need",
+            registry=self.registry,
+        )
         self._requests = Counter(
             "unmask_requests",
             "Requests by outcome; reason says why one failed or was rejected",
@@ -52,12 +67,11 @@ class Metrics:
         """One request has come to its end."""
         self._requests.labels(self.model, outcome, reason).inc()
 
-    def watch(self, running: Callable[[], float], waiting: Callable[[], float]) -> None:
-        """Read the number of running and waiting requests whenever the metrics are read."""
-        gauges = {"running": running, "waiting": waiting}
-        for state, read in gauges.items():
-            gauge = Gauge(f"unmask_requests_{state}", f"Requests that are {state}", registry=self.registry)
-            gauge.set_function(read)
+    def show(self, load: Load) -> None:
+        """Set the gauges to the work at hand; before the metrics are read."""
+        self._running.set(len(load.running))
+        self._waiting.set(len(load.waiting))
+        self._evaluations_at_hand.set(load.evaluations)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
         """Say once which build serves which model."""

@@ -50,6 +50,10 @@ class Settings(BaseSettings):
     max_requests: Annotated[int, Field(ge=1)] = Field(
         default=256, description="requests that may wait or run; more are answered 429"
     )
+    max_evaluations: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="network evaluations that may wait or run, unless one request has them all; left out: no bound",
+    )
     max_body_bytes: Annotated[int, Field(ge=1)] = Field(
         default=1 << 20, description="the largest request body in bytes; larger ones are answered 413"
     )
@@ -58,6 +62,14 @@ class Settings(BaseSettings):
     )
     tokens_per_tick: Annotated[int, Field(ge=1)] = Field(
         default=4096, description="tokens of all canvases that share one network evaluation"
+    )
+    memory_budget: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="bytes that the activations of one network evaluation may take, so that fewer tokens may share it; "
+        "left out: half of what the device, container or machine has free once the model is loaded",
+    )
+    hang_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        default=300.0, description="a network evaluation that takes longer has hung: the process ends"
     )
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         default=30.0, description="what running generations get to end in after SIGTERM"

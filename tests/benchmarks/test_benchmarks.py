@@ -1,58 +1,25 @@
 """Every benchmark on tiny sizes: that they count right and end. Nothing here looks at a clock's figures."""
 
+import importlib
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
-from unmask_diffusion import MarkovDenoiser, SubTokenizer, evaluate
+from unmask_diffusion import MarkovDenoiser, SubTokenizer
 from unmask_model_store import Bundle, open_bundle
 
 from benchmarks import __main__ as everything
-from benchmarks import evaluation, http_overhead, sampler_error, tales_quality
-from benchmarks.clock import clocks_around
+from benchmarks import http_overhead, sampler_error, tales_quality
 from benchmarks.server import ServerError, ServerProcess
 
 LENGTH, DIGITS = 24, 2  # of the bundle `writer`
-NAMES = ("evaluation", "http_overhead", "tales_quality", "sampler_error")
+NAMES = ("evaluation", "tales_quality", "sampler_error")
 
 
 @pytest.fixture
 def writer_bundle(bundles: Path) -> Bundle:
     return open_bundle(bundles / "writer")
-
-
-def test_samples_on_their_way_are_where_they_should_be(writer_bundle: Bundle) -> None:
-    plan = evaluation.plan_of(writer_bundle, 2, seed=1)
-    each = evaluation.on_its_way(writer_bundle, plan, 1, step=10)
-    known = (each.digits.flatten() != writer_bundle.sub_tokenizer.mask_id).nonzero()[:, 0]
-    assert known.tolist() == sorted(place for group in plan.schedules[1].groups[:10] for place in group)
-    assert each.next_group == plan.schedules[1].groups[10]
-
-
-def test_clocks_change_nothing(writer_bundle: Bundle) -> None:
-    plan = evaluation.plan_of(writer_bundle, 3, seed=1)
-    batch = [evaluation.on_its_way(writer_bundle, plan, i, step=i) for i in range(3)]
-    with clocks_around(writer_bundle) as (timed, clock):
-        outcomes = evaluate(timed, batch)
-    before = dict(clock.seconds)
-    assert set(before) == {"trunk", "head", "draw"}
-    assert outcomes == evaluate(writer_bundle, batch)
-    assert clock.seconds == before
-
-
-def test_evaluation_writes_all_its_figures(bundles: Path, tmp_path: Path) -> None:
-    file = tmp_path / "evaluation.json"
-    sizes = "--batches 1 3 --rounds 2 --sampler-batches 2 --steps 16 --reference-steps 2 --repeats 1"
-    evaluation.main(["--model", str(bundles / "writer"), "--json", str(file), *sizes.split()])
-    figures = json.loads(file.read_text())
-    assert [each["samples"] for each in figures["milliseconds_an_evaluation"]] == [1, 3]
-    costs = {each["sampler"]: each for each in figures["samplers"]}
-    assert list(costs) == ["exact", "ancestral", "papers, cache", "papers"]
-    assert costs["exact"]["network_evaluations"] == LENGTH * DIGITS
-    assert costs["exact"]["times_exact"] == 1
-    assert costs["papers"]["network_evaluations"] == 16
-    assert costs["ancestral"]["network_evaluations"] <= 16
 
 
 def test_http_and_the_sampler_alone_give_the_same_answers(bundles: Path, writer_bundle: Bundle) -> None:
@@ -114,9 +81,9 @@ def test_sampler_error_measures_a_divergence(tmp_path: Path) -> None:
 
 
 def test_everything_runs_the_benchmarks_that_are_named(bundles: Path, tmp_path: Path) -> None:
-    given = ["evaluation", "--quick", "--out", str(tmp_path), "--model", str(bundles / "writer")]
+    given = ["sampler_cost", "--quick", "--out", str(tmp_path), "--model", str(bundles / "writer")]
     assert everything.main(given) == 0
-    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.json"]
+    assert [file.name for file in tmp_path.iterdir()] == ["sampler_cost.json"]
 
 
 def test_everything_goes_on_after_a_failure_and_says_so(
@@ -130,7 +97,7 @@ def test_everything_goes_on_after_a_failure_and_says_so(
         return subprocess.CompletedProcess(command, returncode=int(len(commands) == 1))
 
     monkeypatch.setattr(subprocess, "run", fail_first)
-    assert everything.main(["--out", "figures"]) == 1
+    assert everything.main(["--out", "figures", *NAMES]) == 1
     assert [command[command.index("-m") + 1] for command in commands] == [f"benchmarks.{name}" for name in NAMES]
     said = capsys.readouterr()
     assert "failed: evaluation" in said.err
@@ -149,5 +116,21 @@ def test_a_benchmark_that_is_none_is_refused() -> None:
 
 
 def test_quick_sizes_fit_every_benchmark() -> None:
-    for module in (evaluation, http_overhead, tales_quality, sampler_error):
-        module.options().parse_args(everything.QUICK[module.__name__.split(".")[-1]].split())
+    for name, sizes in everything.QUICK.items():
+        importlib.import_module(f"benchmarks.{name}").options().parse_args(sizes.split())
+
+
+def test_what_runs_when_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def note(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert not check
+        ran.append(command[command.index("-m") + 1].removeprefix("benchmarks."))
+        return subprocess.CompletedProcess(command, returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", note)
+    assert everything.main([]) == 0
+    assert tuple(ran) == everything.SERVING
+    ran.clear()
+    assert everything.main(["--all"]) == 0
+    assert set(ran) == set(everything.QUICK)

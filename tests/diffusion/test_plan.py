@@ -12,6 +12,7 @@ from unmask_diffusion import (
     GenerationRequest,
     RequestError,
     Reveal,
+    cut,
     evaluate,
     initial_state,
     make_plan,
@@ -287,3 +288,16 @@ def test_text_that_cannot_fit_is_refused_by_its_length() -> None:
     assert caught.value.param == "prompt"
     with pytest.raises(RequestError, match="no room"):  # short enough to be tokenized
         make_plan(WRITER, GenerationRequest(prompt="e" * (24 * longest)))
+
+
+@given(canvases, st.integers(1, 3), st.none() | st.integers(1, 60), st.integers(1, 60))
+def test_a_plan_that_is_cut_is_the_plan_with_these_steps(
+    canvas: list[int | None], n: int, steps: int | None, groups: int
+) -> None:
+    plan = plan_for(SHORT, canvas=canvas, n=n, seed=5, sampler={"steps": steps})
+    assert cut(plan, groups) == plan_for(SHORT, canvas=canvas, n=n, seed=5, sampler={"steps": groups})
+
+
+def test_an_ancestral_plan_cannot_be_cut() -> None:
+    with pytest.raises(ValueError, match="ancestral"):
+        cut(plan_for(SHORT, max_tokens=3, sampler={"name": "ancestral", "steps": 4}), 2)

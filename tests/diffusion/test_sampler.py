@@ -1,6 +1,7 @@
 import itertools
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
+    DenoiserAround,
     Plan,
     Reveal,
     SampleError,
@@ -259,26 +261,15 @@ def test_an_impossible_conditioning_ends_its_own_sample_alone() -> None:
         sample(model, canvas=[1, None], seed=9)
 
 
-class BrokenNetwork:
-    """Satisfies `Denoiser`; its logits are not numbers."""
-
-    length = 2
-    vocabulary_size = 2
+class BrokenNetwork(DenoiserAround):
+    """Its features, and so its logits, are not numbers."""
 
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        assert len(canvases) == len(rows)
-        return torch.full((sum(map(len, rows)), 2), torch.nan)
-
-    def head(self, features: Tensor) -> Tensor:
-        return features
-
-    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        return torch.full((*sub_tokens.shape[:2], 2), torch.nan)
+        return self.inner.trunk(canvases, rows) * torch.nan
 
 
 def test_a_network_that_gives_no_numbers_is_not_the_clients_fault() -> None:
-    sub_tokenizer = code_table(2, 1)
-    model = ToyModel(BrokenNetwork(), sub_tokenizer)
+    model = replace(PRIME, denoiser=BrokenNetwork(PRIME.denoiser))
     outcomes = evaluate(model, start_all(model, [plan_for(model, n=2, seed=1)]))
     assert [isinstance(outcome, SampleError) and outcome.impossible for outcome in outcomes] == [False, False]
     assert all(isinstance(outcome, SampleError) for outcome in outcomes)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torch import Tensor
 from unmask_diffusion import Schedule, ancestral, event_of, first_hitting, hitting_times
+from unmask_diffusion.schedule import near_equal_groups
 from unmask_kernels import random_uniform
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p
@@ -145,3 +146,10 @@ def test_the_order_knows_nothing_of_the_draws(index: int) -> None:
 def test_an_event_is_the_sample_and_the_sub_token() -> None:
     assert event_of(0, 5) == 5
     assert event_of(3, 5) == 3 * 2**32 + 5
+
+
+@given(st.lists(st.integers(), max_size=50), st.integers(1, 60))
+def test_near_equal_groups_keep_the_order(order: list[int], groups: int) -> None:
+    cut = near_equal_groups(order, groups)
+    assert [each for group in cut for each in group] == order
+    assert len(cut) == min(groups, len(order))

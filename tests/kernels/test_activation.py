@@ -3,7 +3,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
-from unmask_kernels import gelu_tanh
+from torch import Tensor
+from unmask_kernels import gelu_tanh, linear_gelu_tanh
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -34,4 +35,43 @@ def test_is_gelu(shape: tuple[int, ...]) -> None:
 def test_gradients_flow() -> None:
     x = torch.randn(5, requires_grad=True)
     gelu_tanh(x).sum().backward()
+    assert x.grad is not None
+
+
+def layer(width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(width)
+    shapes = ((300, width), (4 * width, width), (4 * width,))
+    x, weight, bias = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    return x, weight, bias
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=["float32", "bfloat16"]
+)
+@pytest.mark.parametrize("width", [1, 20, 192])
+def test_a_layer_and_gelu_are_the_two_in_turn(width: int, dtype: torch.dtype, tolerance: float) -> None:
+    x, weight, bias = layer(width, dtype)
+    expected = F.gelu(x.double() @ weight.double().T + bias.double(), approximate="tanh")
+    with torch.inference_mode():
+        found = linear_gelu_tanh(x, weight, bias)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("width", [12, 20, 192])
+def test_a_row_of_a_layer_does_not_know_the_batch(width: int, dtype: torch.dtype, threads: int) -> None:  # noqa: ARG001
+    x, weight, bias = layer(width, dtype)
+    with torch.inference_mode():
+        together = linear_gelu_tanh(x, weight, bias)
+        for rows in (1, 2, 7, 64, 130):
+            for start in (0, 1, 64, 300 - rows):
+                alone = linear_gelu_tanh(x[start : start + rows], weight, bias)
+                assert torch.equal(alone, together[start : start + rows]), (rows, start)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_flow_through_a_layer(dtype: torch.dtype) -> None:
+    x, weight, bias = (part.requires_grad_() for part in layer(8, dtype))
+    linear_gelu_tanh(x, weight, bias).sum().backward()
     assert x.grad is not None

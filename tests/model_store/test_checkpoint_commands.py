@@ -1,46 +1,20 @@
 """`unmask import`, `pull`, `models` through the command line, and the whole way: import → serve → generate."""
 
 import io
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from unmask_diffusion import sample
 from unmask_model_store import open_bundle
-from unmask_service.cli import main
 
 from tests.helpers import byte_tokenizer
+from tests.helpers_command_line import Run
 from tests.helpers_server import Server, unmask
 from tests.model_store.test_import_golden import GOLDEN, TOLERANCE, error_of
 
 A = GOLDEN / "tiny_A.ckpt"
 WORDS = "512 classes, l = 3, b = 8, 16 tokens"
-
-
-@dataclass(frozen=True)
-class Ran:
-    code: int | str | None
-    out: str
-    err: str
-
-
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """A command line in this process: what starts a process of its own takes seconds."""
-
-    def run(*arguments: str | Path) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capfd.readouterr()
-        return Ran(ended.value.code, out, err)
-
-    return run
 
 
 def test_the_whole_way(tmp_path: Path) -> None:
@@ -59,10 +33,10 @@ def test_the_whole_way(tmp_path: Path) -> None:
 def test_an_import_says_what_it_did(run: Run, tmp_path: Path) -> None:
     ran = run("import", A, "--out", tmp_path / "out", "--name", "prime-a", "--canvas", "as_requested")
     assert ran.code == 0
-    assert WORDS in ran.out
-    assert "no tokenizer" in ran.err
-    assert "not executed" in ran.err
-    assert "TokenizersBackend" in ran.err
+    assert WORDS in ran.stdout
+    assert "no tokenizer" in ran.stderr
+    assert "not executed" in ran.stderr
+    assert "TokenizersBackend" in ran.stderr
     bundle = open_bundle(tmp_path / "out")
     assert (bundle.name, bundle.full_canvas) == ("prime-a", False)
 
@@ -92,8 +66,8 @@ def test_one_line_and_exit_code_2(run: Run, tmp_path: Path) -> None:
     ):
         ran = run("import", *arguments)
         assert ran.code == 2
-        assert needle in ran.err
-        assert len(ran.err.splitlines()) == 1
+        assert needle in ran.stderr
+        assert len(ran.stderr.splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
 
@@ -103,7 +77,7 @@ def test_models_lists_what_can_be_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "broken" / "config.json").write_text("{")
     ran = run("models", "--model-dir", tmp_path)
     assert ran.code == 0
-    lines = {line.split()[0]: line for line in ran.out.splitlines()}
+    lines = {line.split()[0]: line for line in ran.stdout.splitlines()}
     assert WORDS in lines["prime-a"]
     assert str(tmp_path / "prime-a") in lines["prime-a"]
     assert "cannot be opened" in lines["broken"]
@@ -117,7 +91,7 @@ def test_pull_from_the_cache_into_the_models_folder(run: Run, tmp_path: Path, sn
     assert run(*arguments).code == 0
     bundle = open_bundle(tmp_path / "models" / "mdm-prime-owt-l3-co")
     assert bundle.config.provenance["repository"] == "chen-hao-chao/mdm-prime"
-    assert "exists already" in run(*arguments).err
+    assert "exists already" in run(*arguments).stderr
     assert run(*arguments, "--force").code == 0
     assert run(*arguments, "--name", "other").code == 0
     assert open_bundle(tmp_path / "models" / "other").name == "other"
@@ -127,8 +101,8 @@ def test_pull_without_a_hub(run: Run, tmp_path: Path, snapshot: Callable[[str], 
     assert snapshot("other/repository").is_dir()
     ran = run("pull", "mdlm-owt", "--out", tmp_path / "out")
     assert ran.code == 2
-    assert "the Hugging Face hub cannot be reached" in ran.err
-    assert len(ran.err.splitlines()) == 1
+    assert "the Hugging Face hub cannot be reached" in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1
 
 
 def test_progress_is_shown_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, TableDenoiser, read_sample, replay, sample
+from unmask_diffusion import Denoiser, DenoiserAround, TableDenoiser, read_sample, replay, sample
 from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
 from unmask_service.engine import Engine
+from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
 from tests.helpers import ToyModel, code_table, plan_for, prime_model
@@ -17,33 +20,45 @@ from tests.helpers import ToyModel, code_table, plan_for, prime_model
 PRIME = prime_model(length=12)
 
 
-class Watched:
-    """A denoiser that notes how long the canvases of each evaluation are, and fails when told to."""
+class Poison(Exception):
+    """What a canvas with the poisonous token raises."""
+
+
+class Watched(DenoiserAround):
+    """A denoiser that notes how long the canvases of each evaluation are, and fails, or waits, when told to."""
+
+    poison: int | None = None
 
     def __init__(self, inner: Denoiser) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.evaluations: list[list[int]] = []
         self.broken = False
-
-    @property
-    def length(self) -> int:
-        return self.inner.length
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.inner.vocabulary_size
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.begun = threading.Event()
 
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         self.evaluations.append([len(canvas) for canvas in canvases])
+        self.begun.set()
+        self.may_go_on.wait(30)
         if self.broken:
             raise RuntimeError("the network is broken")
-        return self.inner.trunk(canvases, rows)
+        if self.poison is not None and any(int(canvas[0, 0]) == self.poison for canvas in canvases):
+            raise Poison
+        return super().trunk(canvases, rows)
 
-    def head(self, features: Tensor) -> Tensor:
-        return self.inner.head(features)
 
-    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        return self.inner.joint_logits(sub_tokens)
+class NanFor(DenoiserAround):
+    """A denoiser that gives NaN for canvases of one length."""
+
+    def __init__(self, inner: Denoiser, length: int) -> None:
+        super().__init__(inner)
+        self.cursed = length
+
+    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        features = super().trunk(canvases, rows)
+        cursed = [len(canvas) == self.cursed for canvas, asked in zip(canvases, rows, strict=True) for _ in asked]
+        return features.masked_fill(torch.tensor(cursed)[:, None], torch.nan)
 
 
 class House:
@@ -53,7 +68,8 @@ class House:
         self.network = Watched(model.denoiser)
         self.model = replace(model, denoiser=self.network)
         self.broker = MemoryBroker(max_requests=100)
-        self.engine = Engine(self.model, self.broker, Metrics("toy"), tokens_per_tick)
+        self.metrics = Metrics("toy")
+        self.engine = Engine(self.model, self.broker, self.metrics, Capacity(tokens_per_tick, Pace(1e-3, 1e-5, 1e-5)))
 
     async def submit(self, name: str, **fields: object) -> None:
         await self.broker.submit(Job(name, plan_for(self.model, **fields), submitted_at=0.0))
@@ -61,14 +77,32 @@ class House:
     async def log(self, name: str) -> list[LogEntry]:
         return [entry async for _, entry in self.broker.follow(name)]
 
+    def count(self, name: str) -> float:
+        value = self.metrics.registry.get_sample_value(name, {"model": "toy"})
+        assert value is not None
+        return value
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         engine = asyncio.create_task(self.engine.run())
         try:
             yield
         finally:
+            self.network.may_go_on.set()
             engine.cancel()
             await asyncio.gather(engine, return_exceptions=True)
+
+
+def tokens_of(model: ToyModel, log: Sequence[LogEntry], **fields: object) -> list[tuple[int, ...]]:
+    """The tokens that a finished log says."""
+    assert isinstance(log[-1], Finished), log[-1]
+    plan = plan_for(model, **fields)
+    states = replay(model, plan, [entry.reveal for entry in log if isinstance(entry, Revealed)])
+    return [read_sample(model, plan, index, state).token_ids for index, state in enumerate(states)]
+
+
+def alone(model: ToyModel, **fields: object) -> list[tuple[int, ...]]:
+    return [answer.token_ids for answer in sample(model, **fields)]
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -113,7 +147,7 @@ def test_jobs_share_evaluations() -> None:
     run(test)
 
 
-def test_an_evaluation_is_bounded_and_the_first_come_go_first() -> None:
+def test_an_evaluation_is_bounded_and_goes_round_the_requests() -> None:
     async def test() -> None:
         house = House(tokens_per_tick=10)
         await house.submit("big", max_tokens=4, n=4, seed=1)
@@ -123,7 +157,8 @@ def test_an_evaluation_is_bounded_and_the_first_come_go_first() -> None:
                 assert isinstance((await house.log(name))[-1], Finished)
         assert all(sum(lengths) <= 10 for lengths in house.network.evaluations)
         assert sum(map(len, house.network.evaluations)) == 4 * 8 + 6
-        assert house.network.evaluations[0] == [4, 4]
+        assert house.network.evaluations[:6] == [[4, 3]] * 6, "a place for each, the oldest first"
+        assert house.network.evaluations[6] == [4, 4]
 
     run(test)
 
@@ -139,12 +174,73 @@ def test_a_sample_longer_than_an_evaluation_may_be_goes_alone() -> None:
     run(test)
 
 
-def test_what_a_client_leaves_is_evaluated_once_more_at_most() -> None:
+def test_samples_of_one_request_run_in_different_ticks_and_end_together() -> None:
+    """Five canvases where two have room: the ticks take turns, so that none is left to be evaluated alone."""
+
     async def test() -> None:
-        house = House()
+        house = House(tokens_per_tick=8)
+        fields: dict[str, object] = {"max_tokens": 4, "n": 5, "seed": 1}
+        await house.submit("a", **fields)
+        async with house.running():
+            log = await house.log("a")
+        assert tokens_of(PRIME, log, **fields) == alone(PRIME, **fields)
+        assert [len(lengths) for lengths in house.network.evaluations] == [2] * 20
+        steps = [entry.reveal.step for entry in log if isinstance(entry, Revealed)]
+        assert steps == sorted(steps)
+
+    run(test)
+
+
+def test_a_long_request_and_a_stream_of_short_ones_both_progress() -> None:
+    """Two canvases have room. The long request fills the server by itself; short ones come, one after the other."""
+
+    async def test() -> None:
+        house = House(tokens_per_tick=24)
+        await house.submit("long", max_tokens=12, n=6, seed=1)
+        progress = []
+        async with house.running():
+            for number in range(10):
+                await house.submit(f"short {number}", max_tokens=3, seed=number)
+                assert isinstance((await house.log(f"short {number}"))[-1], Finished)
+                progress.append((await house.broker.load()).evaluations)
+            assert isinstance((await house.log("long"))[-1], Finished)
+        assert progress == sorted(progress, reverse=True)
+        assert len(set(progress)) == 10, "the long one has gone on meanwhile"
+        assert progress[-1] > 0, "the short ones did not have to wait for its end"
+
+    run(test)
+
+
+def test_nobody_starves_behind_a_crowd_that_never_ends() -> None:
+    """One canvas has room at a time. Requests keep coming, five at a time; each is served in its turn."""
+
+    async def test() -> None:
+        house = House(tokens_per_tick=6)
+        order: list[str] = []
+
+        async def client(name: str) -> None:
+            for number in range(4):
+                await house.submit(f"{name}{number}", max_tokens=3, n=1 + number % 2, seed=number)
+                assert isinstance((await house.log(f"{name}{number}"))[-1], Finished)
+                order.append(f"{name}{number}")
+
+        async with house.running():
+            await asyncio.gather(*(client(name) for name in "abcde"))
+        for number in range(4):
+            assert {name[1] for name in order[5 * number : 5 * number + 5]} == {str(number)}
+
+    run(test)
+
+
+@pytest.mark.parametrize("tokens_per_tick", [12, 100])
+def test_what_a_client_leaves_is_evaluated_once_more_at_most(tokens_per_tick: int) -> None:
+    """With room for one canvas or for all; the evaluations that were not done are counted as saved, each once."""
+
+    async def test() -> None:
+        house = House(tokens_per_tick=tokens_per_tick)
         await house.submit("gone", max_tokens=12, n=4, seed=1)
         await house.submit("waiting", max_tokens=2, seed=1)
-        await house.broker.leave("waiting")
+        assert await house.broker.leave("waiting") == 4
         async with house.running():
             async for position, _ in house.broker.follow("gone"):
                 if position == 9:
@@ -156,6 +252,42 @@ def test_what_a_client_leaves_is_evaluated_once_more_at_most() -> None:
         lengths = house.network.evaluations[done:]
         assert sum(12 in each for each in lengths) <= 1
         assert not any(2 in each for each in house.network.evaluations), "nobody waited for it"
+        evaluated = house.count("unmask_network_evaluations_total")
+        assert evaluated + house.count("unmask_network_evaluations_saved_total") == 4 * 24 + 6
+
+    run(test)
+
+
+def test_a_client_that_leaves_while_its_evaluation_runs() -> None:
+    async def test() -> None:
+        house = House()
+        house.network.may_go_on.clear()
+        await house.submit("gone", max_tokens=12, n=2, seed=1)
+        async with house.running():
+            await asyncio.to_thread(house.network.begun.wait, 30)
+            await house.broker.leave("gone")
+            await house.submit("next", max_tokens=3, seed=1)
+            house.network.may_go_on.set()
+            assert tokens_of(PRIME, await house.log("next"), max_tokens=3, seed=1) == alone(PRIME, max_tokens=3, seed=1)
+        assert house.network.evaluations == [[12, 12]] + [[3]] * 6
+        assert house.count("unmask_network_evaluations_saved_total") == 2 * 24 - 2
+
+    run(test)
+
+
+def test_an_evaluation_that_takes_long_holds_nobody_up_but_the_evaluations() -> None:
+    async def test() -> None:
+        house = House()
+        house.network.may_go_on.clear()
+        await house.submit("slow", max_tokens=3, seed=1)
+        async with house.running():
+            await asyncio.to_thread(house.network.begun.wait, 30)
+            await house.submit("next", max_tokens=3, seed=1)
+            load = await house.broker.load()
+            assert (len(load.running), len(load.waiting)) == (1, 1)
+            house.network.may_go_on.set()
+            for name in ("slow", "next"):
+                assert isinstance((await house.log(name))[-1], Finished)
 
     run(test)
 
@@ -186,22 +318,39 @@ def test_an_impossible_job_fails_alone() -> None:
     run(test)
 
 
-def test_a_network_that_fails_ends_what_runs_and_the_engine_goes_on() -> None:
+@pytest.mark.parametrize("places", [1, 3, 1000])
+def test_an_exception_ends_the_request_that_causes_it_and_no_other(places: int) -> None:
     async def test() -> None:
-        house = House()
-        house.network.broken = True
-        await house.submit("a", max_tokens=3, seed=1)
-        await house.submit("b", max_tokens=4, seed=1)
+        house = House(tokens_per_tick=places * 4)
+        house.network.poison = 1
+        good = [{"prompt": [0], "max_tokens": 3, "n": 3, "seed": seed} for seed in range(5)]
+        for number, fields in enumerate(good):
+            await house.submit(f"good {number}", **fields)
+            await house.submit(f"bad {number}", **(fields | {"prompt": [10], "n": 2}))  # 10 begins with the digit 1
         async with house.running():
-            for name in "ab":
-                failure = (await house.log(name))[-1]
+            for number, fields in enumerate(good):
+                assert tokens_of(PRIME, await house.log(f"good {number}"), **fields) == alone(PRIME, **fields)
+                failure = (await house.log(f"bad {number}"))[-1]
                 assert isinstance(failure, Failed)
                 assert failure.reason == "engine"
-                assert "RuntimeError" not in failure.message
-            house.network.broken = False
-            assert house.engine.alive
-            await house.submit("c", max_tokens=3, seed=1)
-            assert isinstance((await house.log("c"))[-1], Finished)
+                assert "Poison" not in failure.message
+
+    run(test)
+
+
+def test_logits_that_are_no_numbers_end_the_request_that_they_are_for() -> None:
+    async def test() -> None:
+        model = replace(PRIME, denoiser=NanFor(PRIME.denoiser, 5))
+        house = House(model)
+        fields: dict[str, object] = {"max_tokens": 4, "n": 2, "seed": 1}
+        await house.submit("good", **fields)
+        await house.submit("cursed", max_tokens=5, n=2, seed=1)
+        async with house.running():
+            failure = (await house.log("cursed"))[-1]
+            assert isinstance(failure, Failed)
+            assert failure.reason == "engine"
+            assert "NaN" in failure.message
+            assert tokens_of(PRIME, await house.log("good"), **fields) == alone(PRIME, **fields)
 
     run(test)
 
@@ -247,15 +396,19 @@ def test_what_cannot_end_in_time_ends_with_an_error() -> None:
     run(test)
 
 
-def test_alive_is_while_it_runs() -> None:
+def test_ticks_are_measured() -> None:
     async def test() -> None:
         house = House()
-        alive = [house.engine.alive]
+        before = house.engine.capacity
+        await house.submit("a", max_tokens=4, n=2, seed=1)
+        await house.submit("b", max_tokens=4, seed=2)
         async with house.running():
-            await house.submit("a", max_tokens=1, seed=1)
-            await house.log("a")
-            alive.append(house.engine.alive)
-        alive.append(house.engine.alive)
-        assert alive == [False, True, False]
+            assert (await house.log("a"))[-1]
+            assert (await house.log("b"))[-1]
+        after = house.engine.capacity
+        assert after == (await house.broker.load()).capacity
+        assert after.pace != before.pace
+        assert after.tokens_per_tick == before.tokens_per_tick
+        assert 0 < after.company_tokens < 6, "three canvases of 4 tokens share a tick, two of one request"
 
     run(test)

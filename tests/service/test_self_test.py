@@ -1,31 +1,27 @@
 """The start-up self-test: passes for what is served, notices arithmetic that depends on company."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 from torch import Tensor
-from unmask_service.engine import BrokenPromiseError, self_test
+from unmask_diffusion import Denoiser, DenoiserAround
+from unmask_service.engine import BrokenPromiseError, measured_capacity, self_test
 
-from tests.helpers import ToyModel, prime_model, table_model
+from tests.helpers import prime_model, table_model
 
 
-class Sociable:
+class Sociable(DenoiserAround):
     """A denoiser whose features depend on how many canvases there are."""
 
-    def __init__(self, inner: ToyModel) -> None:
-        self.inner = inner.denoiser
-        self.length = self.inner.length
-        self.vocabulary_size = self.inner.vocabulary_size
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner)
+        self.longest_evaluation = 0
 
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        return self.inner.trunk(canvases, rows) * (1 + 1e-6 * len(canvases))
-
-    def head(self, features: Tensor) -> Tensor:
-        return self.inner.head(features)
-
-    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        return self.inner.joint_logits(sub_tokens)
+        self.longest_evaluation = max(self.longest_evaluation, sum(map(len, canvases)))
+        return super().trunk(canvases, rows) * (1 + 1e-6 * len(canvases))
 
 
 def test_this_machine_keeps_the_promise() -> None:
@@ -36,4 +32,23 @@ def test_this_machine_keeps_the_promise() -> None:
 def test_a_broken_promise_is_noticed() -> None:
     model = prime_model(length=40)
     with pytest.raises(BrokenPromiseError, match="among others"):
-        self_test(replace(model, denoiser=Sociable(model)))
+        self_test(replace(model, denoiser=Sociable(model.denoiser)))
+
+
+@pytest.mark.parametrize("full_canvas", [False, True])
+@pytest.mark.parametrize("most", [80, 100])
+def test_memory_bounds_what_is_evaluated_together(full_canvas: bool, most: int) -> None:
+    network = Sociable(prime_model(length=40).denoiser)
+    model = replace(prime_model(length=40, full_canvas=full_canvas), denoiser=network)
+    with pytest.raises(BrokenPromiseError):
+        self_test(model, most)
+    assert 40 < network.longest_evaluation <= most
+
+
+def test_a_first_measurement_is_made_of_positive_parts() -> None:
+    """Three parts whose sum is about what was measured; which, only the clock knows."""
+    for model in (prime_model(length=40), table_model(classes=3, length=2, digits=2), table_model(3, 1, 1)):
+        capacity = measured_capacity(model, 100)
+        assert capacity.tokens_per_tick == 100
+        assert min(capacity.pace.evaluation, capacity.pace.token, capacity.pace.row) > 0
+        assert math.isfinite(capacity.pace.seconds(100, 10))

@@ -6,43 +6,13 @@ Most commands run in this process, which saves them the start of Python and torc
 import json
 import shutil
 import socket
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from unmask_service.cli import main
 
+from tests.helpers_command_line import Ended, Run
 from tests.helpers_server import Server, unmask
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process."""
-
-    def call(*arguments: str | Path) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        code = end.value.code
-        assert code is None or isinstance(code, int)
-        out, err = capsys.readouterr()
-        return Ended(code or 0, out, err)
-
-    return call
 
 
 def refused_in_one_line(ended: Ended, *needles: str) -> None:

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask_kernels.linear import fixed_tile_linear
+
 # a multiple of the elements that one turn of torch's vector loops takes, in every dtype
 TURN = 64
 
@@ -20,3 +22,8 @@ def gelu_tanh(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
     flat = torch.cat([x.reshape(-1), x.new_zeros(missing)])
     return F.gelu(flat, approximate="tanh")[: x.numel()].view(x.shape)
+
+
+def linear_gelu_tanh_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The two steps one after the other; shapes as for `unmask_kernels.linear_gelu_tanh`."""
+    return gelu_tanh(fixed_tile_linear(x, weight, bias))

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
-from unmask_kernels.categorical.blocks import Rows, draw_in_blocks
-from unmask_kernels.errors import InvalidLogitsError, NoCandidateError
+from unmask_kernels import dispatch
+from unmask_kernels.categorical.cpu import candidates_of_logits, draw_candidates
+from unmask_kernels.categorical.draws import checked_draws, checked_outcome
+from unmask_kernels.categorical.gpu import draw_on_gpu
 
 
 @torch.no_grad()
@@ -45,59 +47,13 @@ def draw(
             DrawErrors, raised after the other rows were drawn, and carry their classes.
         ValueError: shapes that don't fit, or a temperature that is negative or not finite.
     """
-    rows = _checked(logits, revealed, codes, seeds, events, temperature, top_k, top_p)
-    if len(rows) == 0:
-        return torch.empty_like(rows.seeds)
-    classes, highest = draw_in_blocks(rows, codes)
-    if not bool(highest.isfinite().all()):
-        _raise_for_rows(classes, highest)
-    return classes
-
-
-def _checked(
-    logits: Tensor,
-    revealed: Tensor,
-    codes: Tensor,
-    seeds: Tensor,
-    events: Tensor,
-    temperature: Tensor | float,
-    top_k: Tensor | int | None,
-    top_p: Tensor | float | None,
-) -> Rows:
     if logits.ndim != 2 or codes.ndim != 2 or logits.shape[1] != len(codes) or len(codes) == 0:
         msg = f"logits [N, C] and codes [C, l] don't fit: {list(logits.shape)} and {list(codes.shape)}"
         raise ValueError(msg)
-    if revealed.shape != (len(logits), codes.shape[1]):
-        msg = f"revealed must be [{len(logits)}, {codes.shape[1]}], not {list(revealed.shape)}"
-        raise ValueError(msg)
-    if seeds.dtype != torch.int64 or events.dtype != torch.int64:
-        msg = f"seeds and events must be int64, not {seeds.dtype} and {events.dtype}"
-        raise ValueError(msg)
-    given = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    for name, value in given.items():
-        if isinstance(value, Tensor) and value.ndim and value.shape != (len(logits),):
-            msg = f"{name} must be [{len(logits)}], not {list(value.shape)}"
-            raise ValueError(msg)
-    heat = _a_row_each(logits, temperature, torch.float64)
-    most = _a_row_each(logits, 0 if top_k is None else top_k, torch.int64)
-    share = _a_row_each(logits, 1 if top_p is None else top_p, torch.float64)
-    if not bool((heat.isfinite() & (heat >= 0)).all()):
-        msg = f"temperatures must be finite and not negative: {heat.tolist()}"
-        raise ValueError(msg)
-    return Rows(logits, revealed, seeds, events, heat, most, share)
-
-
-def _a_row_each(logits: Tensor, value: Tensor | float, dtype: torch.dtype) -> Tensor:
-    return torch.as_tensor(value, dtype=dtype, device=logits.device).expand(len(logits))
-
-
-def _raise_for_rows(classes: Tensor, highest: Tensor) -> None:
-    """Raise the error of the rows whose highest consistent logit is not a finite number."""
-    empty = highest == -torch.inf
-    invalid = ~highest.isfinite() & ~empty
-    classes = classes.masked_fill(empty | invalid, -1)
-    kind = InvalidLogitsError if bool(invalid.any()) else NoCandidateError
-    raise kind(empty.nonzero()[:, 0].tolist(), invalid.nonzero()[:, 0].tolist(), classes)
+    draws = checked_draws(len(logits), logits.device, revealed, codes, seeds, events, temperature, top_k, top_p)
+    if dispatch.on_cpu(logits):
+        return checked_outcome(*draw_candidates(candidates_of_logits(logits, revealed, codes), draws))
+    return checked_outcome(*draw_on_gpu(logits, codes, draws))
 
 
 __all__ = ["draw"]

@@ -6,24 +6,11 @@ from torch import Tensor
 from unmask_kernels.consistency import agrees
 
 
-def consistent_log_softmax(logits: Tensor, revealed: Tensor, codes: Tensor) -> Tensor:
+def consistent_log_softmax_reference(logits: Tensor, revealed: Tensor, codes: Tensor) -> Tensor:
     """Return log-probabilities over the classes that agree with the revealed digits.
 
-    Args:
-        logits: [N, C], any floating dtype; computed in float32 at least.
-        revealed: int64 [N, l]; a digit above `codes.max()`, as the mask id is, means masked.
-        codes: int64 [C, l], the digits of every class.
-
-    Returns:
-        [N, C], float32 (float64 for float64 logits); -inf where a class contradicts a revealed digit. A row
-        without a candidate is -inf throughout. NaN or +inf among a row's consistent logits make these NaN.
-
-    Raises:
-        ValueError: shapes that don't fit.
+    Shapes and meaning as for `unmask_kernels.consistent_log_softmax`. The oracle of every other form.
     """
-    if logits.shape != (len(revealed), len(codes)):
-        msg = f"logits must be [{len(revealed)}, {len(codes)}], not {list(logits.shape)}"
-        raise ValueError(msg)
     wide = logits if logits.dtype == torch.float64 else logits.float()
     consistent = agrees(revealed, codes)
     filtered = wide.masked_fill(~consistent, -torch.inf)

@@ -5,6 +5,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
+from unmask_kernels import dispatch
 from unmask_kernels.philox.cpu import first_two_words
 from unmask_kernels.philox.reference import halves, philox_4x32
 
@@ -30,10 +31,14 @@ def random_words(
     Returns:
         Two int64 tensors of the broadcast shape, values in [0, 2**32).
     """
+    if dispatch.on_gpu(events):
+        from unmask_kernels.philox.triton import random_words_of  # Triton is where GPUs are
+
+        return random_words_of(seeds, events, indices, int(purpose))
     event_low, event_high = halves(events)
     tag = torch.full((), int(purpose), dtype=torch.int64, device=events.device)
     counter, key = (indices, event_low, event_high, tag), halves(seeds)
-    if events.device.type == "cpu":
+    if dispatch.on_cpu(events):
         return first_two_words(counter, key)
     return philox_4x32(counter, key)[:2]
 

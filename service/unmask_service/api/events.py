@@ -22,6 +22,7 @@ def start_event(served: ServedModel, job: Job, transcript: Transcript) -> Server
         base=sub_tokenizer.base,
         masked=plan.sub_tokens,
         network_evaluations=plan.network_evaluations,
+        eta_ms=None if job.expected_seconds is None else round(1000 * job.expected_seconds),
         seed=plan.seed,
         canvas=[transcript.given()] * len(plan.schedules),
     )

@@ -11,11 +11,11 @@ from sse_starlette import ServerSentEvent
 from unmask_diffusion import Plan, Reveal
 
 from unmask_service.api import events
-from unmask_service.api.errors import GenerationError, OverloadedError, error_of
+from unmask_service.api.errors import GenerationError, error_of
 from unmask_service.api.schemas import Choice, GenerateAnswer, Sampling, Timings, Usage
 from unmask_service.api.service import ServedModel, Service
 from unmask_service.api.transcript import Transcript, read_log
-from unmask_service.broker import Failed, Finished, Job, LogEntry, QueueFullError, Revealed, Started
+from unmask_service.broker import Failed, Finished, Job, LogEntry, Revealed, Started
 from unmask_service.metrics import Outcome
 
 logger = logging.getLogger("unmask.requests")
@@ -40,19 +40,16 @@ class Generation:
         self._finished: float | None = None
 
     @classmethod
-    async def submit(cls, service: Service, plan: Plan) -> Self:
+    async def submit(cls, service: Service, plan: Plan, expected_seconds: float | None) -> Self:
         """Queue a plan.
 
         Raises:
-            OverloadedError: no place is left.
+            QueueFullError: no place is left.
             UnavailableError: the server has begun to drain while the plan was made.
         """
         served = service.gate.pass_through()
-        generation = cls(service, served, Job(f"gen-{uuid4().hex}", plan, time.time()))
-        try:
-            await service.broker.submit(generation.job)
-        except QueueFullError as error:
-            raise OverloadedError(str(error), retry_after=error.retry_after_seconds) from error
+        generation = cls(service, served, Job(f"gen-{uuid4().hex}", plan, time.time(), expected_seconds))
+        await service.broker.submit(generation.job)
         service.unanswered.add(generation)
         return generation
 
@@ -85,8 +82,9 @@ class Generation:
 
     async def leave(self) -> None:
         """The client has its answer, or has gone: whatever is left of the work is not done."""
-        await self.service.broker.leave(self.job.id)
+        saved = await self.service.broker.leave(self.job.id)
         self.service.unanswered.discard(self)
+        self.service.metrics.evaluations_saved.inc(saved)
         self.service.metrics.count_request(self.status, self.reason)
         self._log()
 
@@ -139,6 +137,7 @@ class Generation:
                 sub_tokens=plan.sub_tokens,
                 network_evaluations=plan.network_evaluations,
                 idle_steps=plan.idle_steps,
+                steps=plan.request.sampler.steps,
             ),
             timings=Timings(
                 queue_ms=_milliseconds(self._started) or 0.0,
@@ -162,6 +161,7 @@ class Generation:
             "queue_ms": _milliseconds(self._started),
             "first_unmask_ms": _milliseconds(self._first_unmask),
             "total_ms": _milliseconds(self._finished),
+            "eta_ms": _milliseconds(self.job.expected_seconds),
         }
         logger.info(" ".join(f"{name}={value}" for name, value in facts.items() if value is not None))
 

@@ -1,14 +1,11 @@
 """The routes of the HTTP contract."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from unmask_diffusion import GenerationRequest, Plan, RequestError, make_plan
 
+from unmask_service.api.admission import admit
 from unmask_service.api.bodies import bounded_route
-from unmask_service.api.errors import InvalidRequestError, UnknownModelError, quoted
-from unmask_service.api.generation import Generation
 from unmask_service.api.responses import GenerationStream, whole_answer
 from unmask_service.api.schemas import ErrorAnswer, GenerateAnswer, GenerateBody, ModelList, Status
 from unmask_service.api.service import Service
@@ -43,40 +40,23 @@ def generation_routes(service: Service) -> APIRouter:
     @router.post("/generate", response_model=None, responses=STREAM | REFUSALS, tags=["generation"])
     async def generate(body: GenerateBody, request: Request) -> Response:
         """Fill in the masked tokens of a canvas: continue a prompt, fill the gap before a suffix, or any holes."""
-        generation = await Generation.submit(service, await plan_of(service, body))
+        generation = await admit(service, body)
         return GenerationStream(generation) if body.stream else await whole_answer(request, generation)
 
     return router
-
-
-async def plan_of(service: Service, body: GenerateBody) -> Plan:
-    """Check a request against the model and draw its schedules, off the event loop.
-
-    Raises:
-        RefusedError: it is not for this model, can never be served, or not now.
-    """
-    name, most = service.card.id, service.card.limits.max_samples
-    if body.model is not None and body.model != name:
-        raise UnknownModelError(f"model {quoted(body.model)} is not served here; {name!r} is", param="model")
-    if body.n > most:
-        raise InvalidRequestError(f"n is {body.n}; this server draws at most {most} samples a request", param="n")
-    served = service.gate.pass_through()
-    request: GenerationRequest = body.request()
-    try:
-        return await asyncio.to_thread(make_plan, served.model, request)
-    except RequestError as error:
-        raise InvalidRequestError(str(error), error.param, error.code) from error
 
 
 def information_routes(service: Service) -> APIRouter:
     """What is served, how it is doing."""
     router = APIRouter()
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", tags=["state"])
     async def health() -> Status:
         """The process is up."""
         return Status(status="ok")
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready", responses=UNAVAILABLE, tags=["state"])
     async def ready() -> Status:
         """The model is loaded and work is accepted."""
@@ -91,6 +71,7 @@ def information_routes(service: Service) -> APIRouter:
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}}, tags=["state"])
     async def metrics() -> Response:
         """Prometheus' text format."""
+        service.metrics.show(await service.broker.load())
         return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)
 
     return router

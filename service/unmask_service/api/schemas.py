@@ -1,12 +1,15 @@
 """What goes over the wire: bodies, answers, events, errors. The request itself is `unmask_diffusion`'s."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from unmask_diffusion import GenerationRequest
 
 Given = tuple[int, int, str | None]
 Revealed = tuple[int, int, int]
+
+# a day
+MAX_DEADLINE_MS = 86_400_000
 
 
 class GenerateBody(GenerationRequest):
@@ -16,6 +19,17 @@ class GenerateBody(GenerationRequest):
 
     model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
+        default=None,
+        description="the answer should be complete so many milliseconds after the request has come: as many groups "
+        "are taken (at most `sampler.steps`) as should fit, and `sampling.steps` says how many; for first_hitting",
+    )
+
+    @model_validator(mode="after")
+    def _deadlines_are_for_groups(self) -> Self:
+        if self.deadline_ms is not None and self.sampler.name != "first_hitting":
+            raise ValueError("deadline_ms chooses the number of groups, which the first_hitting sampler has alone")
+        return self
 
     def request(self) -> GenerationRequest:
         """What is to be generated, without the transport's fields; checked already, so not checked again."""
@@ -54,6 +68,9 @@ class Sampling(Message):
     sub_tokens: int = Field(description="sub-tokens unmasked")
     network_evaluations: int
     idle_steps: int = Field(description="time steps that reveal nothing; they were skipped")
+    steps: int | None = Field(
+        description="the sampler's steps, as asked for or as chosen for the deadline; null is exact"
+    )
 
 
 class Timings(Message):
@@ -87,6 +104,9 @@ class StartEvent(Message):
     base: int
     masked: int = Field(description="sub-tokens to unmask, all samples")
     network_evaluations: int = Field(description="planned, all samples")
+    eta_ms: int | None = Field(
+        description="milliseconds until `done` is expected; null while no engine has said how fast it is"
+    )
     seed: int
     canvas: list[list[Given]] = Field(description="for each sample the given tokens: [position, token_id, text]")
 
@@ -130,6 +150,10 @@ class Limits(Message):
     max_temperature: float
     max_body_bytes: int
     max_requests: int = Field(description="requests that may wait or run")
+    max_evaluations: int | None = Field(
+        description="network evaluations that may wait or run, unless one request has them all; null: no bound"
+    )
+    max_deadline_ms: int = Field(description="the largest deadline_ms")
 
 
 class ModelCard(Message):

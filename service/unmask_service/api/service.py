@@ -1,5 +1,6 @@
 """What the routes work with: one model, the broker that leads to its engines, and whether work is accepted."""
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,9 @@ from unmask_service.metrics import Metrics
 
 if TYPE_CHECKING:
     from unmask_service.api.generation import Generation
+
+
+PLANS_AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
@@ -33,23 +37,30 @@ class ServedModel:
 
 
 class Gate:
-    """Whether work is accepted, and if not, why. Closed until a model is ready."""
+    """Whether work is accepted, and if not, why. Shut until a model is ready."""
 
     def __init__(self) -> None:
         self._served: ServedModel | None = None
         self._code = "loading"
         self._reason = "the model is still loading"
+        self._closed = False
 
     def open(self, served: ServedModel) -> None:
-        """Accept work for this model, unless the gate was closed for good while it loaded."""
-        if self._code == "loading":
+        """Accept work for this model, unless the gate has been closed for good."""
+        if not self._closed:
             self._served = served
 
-    def close(self, code: str, reason: str) -> None:
-        """Accept no more work."""
+    def pause(self, code: str, reason: str) -> None:
+        """Accept no work until the gate is opened again."""
         self._served = None
-        self._code = code
-        self._reason = reason
+        if not self._closed:
+            self._code = code
+            self._reason = reason
+
+    def close(self, code: str, reason: str) -> None:
+        """Accept no more work, for good."""
+        self.pause(code, reason)
+        self._closed = True
 
     def pass_through(self) -> ServedModel:
         """The model to work with.
@@ -71,6 +82,7 @@ class Service:
         broker: takes jobs, gives logs.
         metrics: what the requests are counted in.
         gate: whether work is accepted.
+        planning: lets a few requests be planned at a time, so that no more than those find the queue full afterwards.
         unanswered: the generations whose answers are not complete yet.
     """
 
@@ -78,4 +90,5 @@ class Service:
     broker: Broker
     metrics: Metrics
     gate: Gate = field(default_factory=Gate)
+    planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
     unanswered: set["Generation"] = field(default_factory=set)

@@ -1,6 +1,6 @@
 """How plans reach engines and logs reach clients."""
 
-from unmask_service.broker.interface import Broker, Load, QueueFullError
+from unmask_service.broker.interface import Broker, QueueFullError
 from unmask_service.broker.memory import MemoryBroker
 from unmask_service.broker.messages import Failed, FailureReason, Finished, Job, LogEntry, Revealed, Started
 
@@ -10,7 +10,6 @@ __all__ = [
     "FailureReason",
     "Finished",
     "Job",
-    "Load",
     "LogEntry",
     "MemoryBroker",
     "QueueFullError",

@@ -16,11 +16,13 @@ class Job:
         id: of the generation, as the client knows it.
         plan: what to do.
         submitted_at: Unix time, seconds.
+        expected_seconds: from then to its end, as forecast; None where no engine had said how fast it is.
     """
 
     id: str
     plan: Plan
     submitted_at: float
+    expected_seconds: float | None = None
 
 
 @dataclass(frozen=True)

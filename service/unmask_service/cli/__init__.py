@@ -1,4 +1,4 @@
-"""The command line: `unmask serve`, `generate`, `info`, `import`, `pull`, `models`.
+"""The command line: `unmask serve`, `generate`, `info`, `import`, `pull`, `models`, `bench`.
 
 What a user got wrong becomes one line on stderr and exit code 2. torch is imported by the commands that need it, so
 that `--help` answers at once.
@@ -8,10 +8,12 @@ import sys
 
 import typer
 
+from unmask_service.cli.bench import bench
 from unmask_service.cli.checkpoints import import_checkpoint, models, pull
 from unmask_service.cli.generate import generate
 from unmask_service.cli.info import info
 from unmask_service.cli.serve import serve
+from unmask_service.load.errors import LoadError
 from unmask_service.settings import SettingsError
 
 EXIT_CODE = 2
@@ -30,6 +32,7 @@ app.command()(info)
 app.command("import")(import_checkpoint)
 app.command()(pull)
 app.command()(models)
+app.command()(bench)
 
 
 def main() -> None:
@@ -46,13 +49,14 @@ def main() -> None:
 
 def explanation(error: Exception) -> str | None:
     """One line for what the user got wrong; None for a bug of ours."""
-    if isinstance(error, SettingsError):
+    if isinstance(error, SettingsError | LoadError):
         return str(error)
     from pydantic import ValidationError
     from unmask_diffusion import RequestError, SamplingError
     from unmask_model_store import BundleError
 
     from unmask_service.app import ListenError
+    from unmask_service.startup import MemoryBudgetError
 
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]
@@ -62,5 +66,5 @@ def explanation(error: Exception) -> str | None:
         return str(error) if error.param in str(error) else f"{error.param}: {error}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    known = (BundleError, ListenError, SamplingError)
+    known = (BundleError, ListenError, MemoryBudgetError, SamplingError)
     return " ".join(str(error).split()) if isinstance(error, known) else None

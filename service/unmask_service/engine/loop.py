@@ -2,52 +2,28 @@
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from unmask_diffusion import ActiveSample, Model, Reveal, SampleError, evaluate
+from unmask_diffusion import Model, Reveal, SampleError
 
 from unmask_service.broker import Broker, Failed, FailureReason, Finished, Job, LogEntry, Revealed, Started
+from unmask_service.engine.isolation import check_model, evaluate_apart
+from unmask_service.engine.thread import EvaluationThread
+from unmask_service.engine.turn import Generation, Place, first_round_tokens, take_turn
+from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
-logger = logging.getLogger(__name__)
-
 Entry = tuple[str, LogEntry]
-
-
-class Generation:
-    """A claimed job and its samples.
-
-    Attributes:
-        job: as it was claimed.
-        samples: those that still have sub-tokens to reveal.
-    """
-
-    def __init__(self, model: Model, job: Job) -> None:
-        self.job = job
-        every = (ActiveSample.start(model, job.plan, index) for index in range(job.plan.request.n))
-        self.samples = [sample for sample in every if not sample.finished]
-
-
-Turn = tuple[Generation, ActiveSample]
-
-
-def evaluation_thread() -> ThreadPoolExecutor:
-    """The one thread that does arithmetic: evaluations follow one another, and the event loop stays free.
-
-    Load and test a model in it too. Every thread that uses OpenMP keeps helpers of its own, and where there are more
-    of them than cores the OpenMP runtime puts them to sleep between regions: measured, 40 ms an evaluation for 28.
-    """
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
 
 
 class Engine:
     """Takes jobs from a broker through the model, samples of many jobs in one network evaluation.
 
-    The first come are served first: a tick takes samples in the order of their arrival until `tokens_per_tick` is
-    spent, so that what has begun goes on and nothing starves.
+    Jobs are claimed in the order of their arrival while a tick has room for a sample of each.
+
+    Attributes:
+        capacity: tokens of a tick, and how fast one is, as measured of late.
     """
 
     def __init__(
@@ -55,58 +31,80 @@ class Engine:
         model: Model,
         broker: Broker,
         metrics: Metrics,
-        tokens_per_tick: int,
-        thread: ThreadPoolExecutor | None = None,
+        capacity: Capacity,
+        thread: EvaluationThread | None = None,
     ) -> None:
         self.model = model
         self.broker = broker
         self.metrics = metrics
-        self.tokens_per_tick = tokens_per_tick
-        self.alive = False
+        self.capacity = capacity
         self._generations: dict[str, Generation] = {}
-        self._thread = thread or evaluation_thread()
+        self._thread = thread or EvaluationThread()
+
+    async def check(self) -> None:
+        """Try the model in the engine's thread.
+
+        Raises:
+            BrokenModelError: it cannot evaluate anything.
+        """
+        await self._thread.evaluate(check_model, self.model)
 
     async def run(self) -> None:
-        """Tick until cancelled."""
-        self.alive = True
+        """Tick until cancelled.
+
+        Raises:
+            Exception: a failure that is no single request's.
+        """
         try:
+            await self.broker.report(self.capacity)
             while True:
                 await self.tick()
         finally:
-            self.alive = False
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self.close()
+
+    def close(self) -> None:
+        """Evaluate no more."""
+        self._thread.close()
 
     async def tick(self) -> None:
         """One network evaluation for the samples whose turn it is."""
         await self._admit()
-        turn = self._take_turn()
+        turn = take_turn(self._generations.values(), self.capacity.tokens_per_tick)
+        begun = time.perf_counter()
         outcomes = await self._evaluate(turn)
-        entries = self._reveal(turn, outcomes)
-        await self._publish(entries)
+        await self._publish(self._reveal(turn, outcomes))
+        await self._measure(turn, outcomes, time.perf_counter() - begun)
 
     async def drain(self, seconds: float) -> None:
         """Let all that was accepted end within the time, then end what is left with an error."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._generations or self.broker.load().waiting:
+                while self._generations or (await self.broker.load()).waiting:
                     await asyncio.sleep(0.01)
-        while (job := self.broker.claim_now()) is not None:
+        await self.end_all("draining", "the server is shutting down and could not finish this generation in time")
+
+    async def end_all(self, reason: FailureReason, message: str) -> None:
+        """End all that runs and all that waits with an error."""
+        while (job := await self.broker.claim_now()) is not None:
             self._generations[job.id] = Generation(self.model, job)
-        message = "the server is shutting down and could not finish this generation in time"
-        await self._fail(list(self._generations), "draining", message)
+        entries = [(job_id, Failed(time.time(), reason, message)) for job_id in self._generations]
+        self._generations.clear()
+        await self._publish(entries)
 
     async def _admit(self) -> None:
-        """Drop jobs whose clients have gone; claim jobs while their samples fit into a tick."""
-        for job_id in self.broker.left(self._generations):
-            del self._generations[job_id]
+        """Drop jobs whose clients have gone; claim jobs while a tick has room for a sample of each."""
+        await self._drop(await self.broker.left(self._generations))
         entries: list[Entry] = []
-        while self._active_tokens() < self.tokens_per_tick:
-            job = self.broker.claim_now()
+        while first_round_tokens(self._generations.values()) < self.capacity.tokens_per_tick:
+            job = await self.broker.claim_now()
             if job is None and (self._generations or entries):
                 break
             entries += self._start(job or await self.broker.claim())
-        if entries:
-            await self._publish(entries)
+        await self._publish(entries)
+
+    async def _drop(self, job_ids: Iterable[str]) -> None:
+        gone = [self._generations.pop(job_id) for job_id in job_ids]
+        self.metrics.evaluations_saved.inc(sum(generation.evaluations_left for generation in gone))
 
     def _start(self, job: Job) -> list[Entry]:
         generation = Generation(self.model, job)
@@ -117,45 +115,23 @@ class Engine:
             entries.append((job.id, Finished(time.time())))
         return entries
 
-    def _active_tokens(self) -> int:
-        return sum(g.job.plan.length * len(g.samples) for g in self._generations.values())
-
-    def _take_turn(self) -> list[Turn]:
-        """The samples of this tick, oldest first, at least one and as many as `tokens_per_tick` admits."""
-        turn: list[Turn] = []
-        tokens = 0
-        for generation in self._generations.values():
-            for sample in generation.samples:
-                tokens += generation.job.plan.length
-                if turn and tokens > self.tokens_per_tick:
-                    return turn
-                turn.append((generation, sample))
-        return turn
-
-    async def _evaluate(self, turn: Sequence[Turn]) -> Sequence[Reveal | SampleError]:
-        """Evaluate off the event loop; a fault of ours ends the generations of this turn with an error."""
+    async def _evaluate(self, turn: Sequence[Place]) -> Sequence[Reveal | SampleError]:
+        """Evaluate off the event loop."""
         if not turn:
             return []
         samples = [sample for _, sample in turn]
         begun = time.perf_counter()
-        try:
-            loop = asyncio.get_running_loop()
-            outcomes = await loop.run_in_executor(self._thread, evaluate, self.model, samples)
-        except Exception:
-            logger.exception("the network evaluation failed; the generations that shared it end with an error")
-            shared = {generation.job.id for generation, _ in turn} & self._generations.keys()
-            await self._fail(shared, "engine", "the network evaluation failed")
-            return []
+        outcomes = await self._thread.evaluate(evaluate_apart, self.model, samples)
         self.metrics.evaluation_seconds.observe(time.perf_counter() - begun)
         return outcomes
 
-    def _reveal(self, turn: Sequence[Turn], outcomes: Sequence[Reveal | SampleError]) -> list[Entry]:
+    def _reveal(self, turn: Sequence[Place], outcomes: Sequence[Reveal | SampleError]) -> list[Entry]:
         """Write outcomes into the samples' states and make the log entries that say so."""
         now = time.time()
         entries: list[Entry] = []
-        for (generation, sample), outcome in zip(turn, outcomes, strict=False):
+        for (generation, sample), outcome in zip(turn, outcomes, strict=True):
             job_id = generation.job.id
-            if job_id not in self._generations:  # another sample of this job has just failed
+            if job_id not in self._generations:  # another sample of this job has just failed, or all have been ended
                 continue
             if isinstance(outcome, SampleError):
                 reason: FailureReason = "impossible" if outcome.impossible else "engine"
@@ -172,13 +148,23 @@ class Engine:
         return entries
 
     async def _publish(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
         await self.broker.append(entries)
         reveals = [entry.reveal for _, entry in entries if isinstance(entry, Revealed)]
         self.metrics.evaluations.inc(len(reveals))
         self.metrics.sub_tokens.inc(sum(len(reveal.sub_tokens) for reveal in reveals))
 
-    async def _fail(self, job_ids: Iterable[str], reason: FailureReason, message: str) -> None:
-        entries = [(job_id, Failed(time.time(), reason, message)) for job_id in job_ids]
-        for job_id, _ in entries:
-            del self._generations[job_id]
-        await self._publish(entries)
+    async def _measure(self, turn: Sequence[Place], outcomes: Sequence[Reveal | SampleError], seconds: float) -> None:
+        """Learn from a tick how fast ticks are."""
+        if not turn:
+            return
+        tokens = sum(generation.job.plan.length for generation, _ in turn)
+        rows = sum(_rows_of(outcome) for outcome in outcomes if isinstance(outcome, Reveal))
+        requests = len({generation.job.id for generation, _ in turn})
+        self.capacity = self.capacity.after(requests, tokens, rows, seconds)
+        await self.broker.report(self.capacity)
+
+
+def _rows_of(reveal: Reveal) -> int:
+    return len({position for position, _, _ in reveal.sub_tokens})

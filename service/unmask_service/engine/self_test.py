@@ -3,6 +3,8 @@
 It is a property of libraries, not of arithmetic: they change with the processor, the threads and the version.
 """
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor
 from unmask_diffusion import Model
@@ -18,14 +20,18 @@ class BrokenPromiseError(RuntimeError):
 
 
 @torch.inference_mode()
-def self_test(model: Model) -> None:
+def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
     """Evaluate a canvas alone and among others, and compare the bits of its logits.
+
+    Args:
+        model: to test.
+        most_tokens: of all canvases together, where memory is short; one other canvas there is always.
 
     Raises:
         BrokenPromiseError: they differ.
     """
     generator = torch.Generator().manual_seed(0)
-    canvases = [_canvas(model, generator, length) for length in _lengths(model)]
+    canvases = [_canvas(model, generator, length) for length in _lengths(model, min(most_tokens, MOST_TOKENS))]
     reading = [torch.arange(0, len(canvas), 3) for canvas in canvases]
     together = _logits(model, canvases, reading).split([len(rows) for rows in reading])
     for canvas, rows, among_others in zip(canvases, reading, together, strict=True):
@@ -36,11 +42,12 @@ def self_test(model: Model) -> None:
             )
 
 
-def _lengths(model: Model) -> list[int]:
+def _lengths(model: Model, most_tokens: int) -> list[int]:
+    """The lengths of the canvases: two at least, shortest first, together no longer than they may be."""
     longest = model.denoiser.length
-    if model.full_canvas:
-        return [longest] * max(2, min(len(LENGTHS), MOST_TOKENS // longest))
-    return [min(length, longest) for length in LENGTHS]
+    wanted = [longest if model.full_canvas else min(length, longest) for length in LENGTHS]
+    fit = sum(total <= most_tokens for total in accumulate(wanted))
+    return wanted[: max(2, fit)]
 
 
 def _logits(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> Tensor:

@@ -1,0 +1,312 @@
+"""Each kernel beside its reference and beside the limits of the machine, all measured in one run.
+
+A limit is the least that the kernel must do, done with nothing around it and in the kernel's own size: copying as many
+bytes as it moves, making as many random numbers (Philox and two logarithms each) as it needs, multiplying the same
+matrices. The fraction says how near the kernel is to the slowest of its limits.
+
+CPU forms are timed here always, Triton kernels where there is a GPU: on the device alone, with an empty L2 cache.
+
+    python -m benchmarks.kernels [--rows 64] [--classes 50257] [--json [FILE]]
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from statistics import median
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.nn.functional import linear
+from unmask_diffusion import SubTokenizer
+from unmask_kernels import agrees, consistent_log_softmax, draw, random_words
+from unmask_kernels.categorical.noise import gumbel_from_words
+from unmask_kernels.categorical.reference import draw_reference
+from unmask_kernels.log_softmax.reference import consistent_log_softmax_reference
+from unmask_kernels.philox import philox_4x32
+from unmask_kernels.philox.reference import halves
+
+from benchmarks.machine import machine
+from benchmarks.options import for_people, parser_of, write_json
+
+DIGITS = 4
+HIDDEN = 768
+NOISE_BLOCK = 32_000
+CPU = torch.device("cpu")
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel and what it is held against.
+
+    Attributes:
+        kernel: its name, and what is special about this case.
+        shape: of the inputs.
+        run: the kernel.
+        reference: the plain form.
+        bytes_moved: read and written at least.
+        limits: by name, what the kernel does at least with nothing around it. "matmul" for bare products.
+    """
+
+    kernel: str
+    shape: str
+    run: Run
+    reference: Run
+    bytes_moved: int
+    limits: Mapping[str, Run] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured for a case. Seconds are medians.
+
+    Attributes:
+        ratio_to_reference: the reference's seconds divided by the kernel's.
+        ratio_to_matmul: the kernel's divided by those of its bare products, where it has any.
+        limit: the limit that takes longest, by name.
+        fraction_of_limit: its seconds divided by the kernel's.
+    """
+
+    device: str
+    kernel: str
+    shape: str
+    seconds: float
+    ratio_to_reference: float
+    ratio_to_matmul: float | None
+    bytes_moved: int
+    limit: str
+    fraction_of_limit: float
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What kernels are called with: the official code, float32 logits, temperature 1."""
+
+    codes: Tensor
+    logits: Tensor
+    seeds: Tensor
+    events: Tensor
+    temperature: Tensor
+
+    @classmethod
+    def make(cls, rows: int, classes: int, device: torch.device) -> "Inputs":
+        """Random logits [rows, classes] on a device."""
+        codes = SubTokenizer.from_base(classes, DIGITS, base_of(classes)).codes
+        logits = torch.randn(rows, classes, generator=torch.Generator().manual_seed(1))
+        events = torch.arange(rows)
+        heat = torch.ones(rows, dtype=torch.float64)
+        return cls(*(each.to(device) for each in (codes, logits, torch.full_like(events, 7), events, heat)))
+
+    def revealed(self, digits: int) -> Tensor:
+        """Rows of which the first digits are revealed, int64 [rows, DIGITS], each of another class."""
+        shown = self.codes[torch.arange(len(self.logits), device=self.codes.device) * 7919 % len(self.codes)].clone()
+        shown[:, digits:] = int(self.codes.max()) + 1
+        return shown
+
+
+def base_of(classes: int) -> int:
+    """Return the least base in which this many classes have DIGITS digits."""
+    base = math.isqrt(math.isqrt(classes))
+    return base if base**DIGITS >= classes else base + 1
+
+
+def cases(rows: int, classes: int, device: torch.device) -> Iterator[Case]:
+    """Yield every kernel that is measured."""
+    inputs = Inputs.make(rows, classes, device)
+    yield draw_case(inputs, 0)
+    yield draw_case(inputs, DIGITS // 2)
+    yield log_softmax_case(inputs, 0)
+    yield log_softmax_case(inputs, DIGITS // 2)
+    yield words_case(inputs)
+    if device.type == "cuda":
+        for digits in (0, 1, DIGITS // 2):
+            yield head_case(inputs, digits)
+
+
+def draw_case(inputs: Inputs, digits: int) -> Case:
+    """The draw with some digits revealed; on a GPU without the checks, which wait for the device."""
+    revealed, device = inputs.revealed(digits), inputs.logits.device
+    arguments = inputs.logits, revealed, inputs.codes, inputs.seeds, inputs.events, inputs.temperature
+    off = torch.zeros_like(inputs.seeds), torch.ones_like(inputs.temperature)
+    candidates = int(agrees(revealed, inputs.codes).sum())
+    run: Run = partial(draw, *arguments)
+    if device.type == "cuda":
+        from unmask_kernels.categorical.triton import draw_in_tiles
+
+        run = partial(draw_in_tiles, *arguments)
+    return Case(
+        f"draw, {digits} of {DIGITS} digits revealed",
+        shape_of(inputs.logits),
+        run,
+        partial(draw_reference, *arguments, *off),
+        4 * candidates,
+        {"copy": copy_of(4 * candidates, device), "noise": noise_of(candidates, device)},
+    )
+
+
+def log_softmax_case(inputs: Inputs, digits: int) -> Case:
+    """The softmax with some digits revealed: candidates are read to add up and again to write."""
+    arguments = inputs.logits, inputs.revealed(digits), inputs.codes
+    moved = 4 * (2 * int(agrees(*arguments[1:]).sum()) + inputs.logits.numel())
+    return Case(
+        f"consistent_log_softmax, {digits} of {DIGITS} digits revealed",
+        shape_of(inputs.logits),
+        partial(consistent_log_softmax, *arguments),
+        partial(consistent_log_softmax_reference, *arguments),
+        moved,
+        {"copy": copy_of(moved, inputs.logits.device)},
+    )
+
+
+def head_case(inputs: Inputs, digits: int) -> Case:
+    """The head and the draw in one, bfloat16, on a GPU; the reference is the library's product and `draw`'s kernels."""
+    from unmask_kernels.categorical.draws import Draws
+    from unmask_kernels.categorical.triton import draw_in_tiles as draw_logits
+    from unmask_kernels.head.class_table import class_table
+    from unmask_kernels.head.triton import Head, draw_in_tiles
+
+    revealed, device = inputs.revealed(digits), inputs.logits.device
+    generator = torch.Generator().manual_seed(2)
+    hidden, weight = (
+        torch.randn(size, HIDDEN, generator=generator).to(device, torch.bfloat16) for size in inputs.logits.shape
+    )
+    table = class_table(inputs.codes)
+    if table is None:
+        raise ValueError("base-b codes have a table")
+    each_row = inputs.seeds, inputs.events, inputs.temperature
+    draws = Draws(revealed, *each_row, torch.zeros_like(inputs.seeds), torch.ones_like(inputs.temperature))
+    consistent = agrees(revealed, inputs.codes)
+    moved = 2 * HIDDEN * (len(hidden) + int(consistent.any(0).sum()))
+    limits = {"copy": copy_of(moved, device), "noise": noise_of(int(consistent.sum()), device)}
+    if not digits:
+        limits["matmul"] = partial(linear, hidden, weight)
+    return Case(
+        f"draw_from_hidden, {digits} of {DIGITS} digits revealed",
+        f"{list(hidden.shape)} x {list(weight.shape)} bfloat16",
+        partial(draw_in_tiles, Head(hidden, weight, None), table, draws),
+        lambda: draw_logits(linear(hidden, weight), revealed, inputs.codes, *each_row),
+        moved,
+        limits,
+    )
+
+
+def words_case(inputs: Inputs) -> Case:
+    """Philox alone, its words written as int64."""
+    device, moved = inputs.logits.device, 16 * inputs.logits.numel()
+    classes = torch.arange(len(inputs.codes), device=device)[None]
+    seeds, events = inputs.seeds[:, None], inputs.events[:, None]
+    purpose = torch.zeros_like(classes)
+    return Case(
+        "random_words",
+        shape_of(inputs.logits),
+        partial(random_words, seeds, events, classes),
+        lambda: philox_4x32((classes, *halves(events), purpose), halves(seeds)),
+        moved,
+        {"copy": copy_of(moved, device)},
+    )
+
+
+def shape_of(logits: Tensor) -> str:
+    """Return [N, C] and the dtype in words."""
+    return f"{list(logits.shape)} {str(logits.dtype)[6:]}"
+
+
+def copy_of(moved: int, device: torch.device) -> Run:
+    """Copy half of these bytes: each is read and written."""
+    source = torch.zeros(max(1, moved // 2), dtype=torch.uint8, device=device)
+    return partial(torch.empty_like(source).copy_, source)
+
+
+def noise_of(numbers: int, device: torch.device) -> Run:
+    """Make this many Gumbel numbers and keep none."""
+    if device.type == "cuda":
+        from benchmarks.gpu_limits import bare_noise
+
+        return partial(bare_noise, numbers, device)
+    return partial(_noise_on_cpu, numbers)
+
+
+def _noise_on_cpu(numbers: int) -> None:
+    seed = torch.ones(1, dtype=torch.int64)
+    for start in range(0, numbers, NOISE_BLOCK):
+        gumbel_from_words(*random_words(seed, seed, torch.arange(start, min(numbers, start + NOISE_BLOCK))))
+
+
+def seconds_of(run: Run, device: torch.device, seconds: float) -> float:
+    """Return the median of as many runs as fit into some seconds, three at least, after one to warm up."""
+    if device.type == "cuda":
+        from benchmarks.gpu_limits import seconds_on_gpu
+
+        return seconds_on_gpu(run)
+    run()
+    measured: list[float] = []
+    while len(measured) < 3 or sum(measured) < seconds:
+        begun = time.perf_counter()
+        run()
+        measured.append(time.perf_counter() - begun)
+    return median(measured)
+
+
+@torch.inference_mode()
+def measure(case: Case, device: torch.device, seconds: float) -> Row:
+    """Time a case, its reference and its limits."""
+    clock = partial(seconds_of, device=device, seconds=seconds)
+    ours, reference = clock(case.run), clock(case.reference)
+    limits = {name: clock(run) for name, run in case.limits.items()}
+    hardest = max(limits, key=lambda name: limits[name])
+    return Row(
+        device=device.type,
+        kernel=case.kernel,
+        shape=case.shape,
+        seconds=ours,
+        ratio_to_reference=reference / ours,
+        ratio_to_matmul=ours / limits["matmul"] if "matmul" in limits else None,
+        bytes_moved=case.bytes_moved,
+        limit=hardest,
+        fraction_of_limit=limits[hardest] / ours,
+    )
+
+
+def table_of(rows: Sequence[Row], about: str) -> Table:
+    """What is printed."""
+    table = Table("device", "kernel", "shape", "ms", "times the reference", "of its limit", "limit", title=about)
+    for row in rows:
+        figures = f"{1000 * row.seconds:.3f}", f"{row.ratio_to_reference:.2f}", f"{row.fraction_of_limit:.0%}"
+        table.add_row(row.device, row.kernel, row.shape, *figures, row.limit)
+    return table
+
+
+def options() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--rows", type=int, default=64, help="N (default: 64)")
+    parser.add_argument("--classes", type=int, default=50257, help="C (default: 50257)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each median on the CPU (default: 1)")
+    return parser
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    arguments = options().parse_args(given)
+    devices, gpu = [CPU], "no GPU here: the Triton kernels were not measured"
+    if torch.cuda.is_available():
+        devices, gpu = [CPU, torch.device("cuda")], torch.cuda.get_device_name()
+    with for_people(arguments.json):
+        measured = [
+            measure(case, device, arguments.seconds)
+            for device in devices
+            for case in track(list(cases(arguments.rows, arguments.classes, device)), description=device.type)
+        ]
+        Console().print(table_of(measured, f"{machine()}; {gpu}"))
+    kernels = [asdict(row) for row in measured]
+    write_json(arguments.json, {"machine": machine(), "gpu": gpu, "kernels": kernels})
+
+
+if __name__ == "__main__":
+    main()

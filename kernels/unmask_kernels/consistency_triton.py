@@ -1,0 +1,70 @@
+"""Which classes agree with a row's revealed digits: device functions for Triton kernels.
+
+Throughout: `revealed` points to the row's digits, `codes` to the table [C, length], `classes` is C, `largest` the
+greatest digit of the table (greater ones are masked), and `base` is not 0 where the codes are the base-b digits of
+the class, most significant first (`consistency.CodeFacts`): the table is not read then.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def agrees(
+    block: tl.tensor,
+    revealed: tl.tensor,
+    codes: tl.tensor,
+    classes: tl.tensor,
+    largest: tl.tensor,
+    length: tl.constexpr,
+    base: tl.constexpr,
+) -> tl.tensor:
+    """Say which of a block of classes, int32, agree with the row's digits; classes from C on don't."""
+    consistent = block < classes
+    for place in tl.static_range(length):
+        digit = tl.load(revealed + place)
+        if digit <= largest:
+            if base:
+                digits = block // base ** (length - 1 - place) % base
+            else:
+                digits = tl.load(codes + block.to(tl.int64) * length + place, mask=block < classes, other=0)
+            consistent = consistent & (digits == digit)
+    return consistent
+
+
+@triton.jit
+def candidates(
+    slots: tl.tensor,
+    revealed: tl.tensor,
+    codes: tl.tensor,
+    classes: tl.tensor,
+    largest: tl.tensor,
+    length: tl.constexpr,
+    base: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return the class in each of a block of slots, int32, ascending with the slot, and whether it is a candidate.
+
+    All candidates of a row are in the slots below C. With a base they are the first ones without a gap: the digits of
+    a slot's number fill the masked places. Otherwise slot and class are the same.
+    """
+    found = slots
+    if base:
+        shown = 0
+        for place in tl.static_range(length):
+            shown += (tl.load(revealed + place) <= largest).to(tl.int32)
+        consistent = slots < classes
+        if shown > 0:
+            found = slots * 0
+            rest = slots
+            for back in tl.static_range(length):
+                digit = tl.load(revealed + (length - 1 - back))
+                if digit <= largest:
+                    found += digit.to(tl.int32) * base**back
+                    consistent = consistent & (digit >= 0)
+                else:
+                    found += rest % base * base**back
+                    rest = rest // base
+            consistent = consistent & (rest == 0) & (found < classes)
+    else:
+        consistent = agrees(slots, revealed, codes, classes, largest, length, base)
+    return found, consistent

@@ -1,0 +1,330 @@
+"""The head's product and the draw in one pass, for a GPU: no logits in memory but those of filtered rows."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from unmask_kernels.categorical.draws import Draws
+from unmask_kernels.categorical.gpu import draw_on_gpu as draw_logits
+from unmask_kernels.categorical.triton import gumbel_from_words
+from unmask_kernels.head.class_table import ClassTable, class_table
+from unmask_kernels.linear.triton import aligned, linear_in_tiles, product_of_tiles
+from unmask_kernels.philox.triton import random_words
+
+_INFINITY = tl.constexpr(float("inf"))
+_NO_CLASS = tl.constexpr(2**31 - 1)  # greater than every class
+_COLDEST, _HOTTEST = tl.constexpr(2.0**-100), tl.constexpr(2.0**100)
+
+
+class Tile(NamedTuple):
+    """One program's share of the logits, and how it is run. Never autotuned: `step` decides the bits."""
+
+    classes: int
+    rows: int
+    share: int  # rows that get their noise together; a share without a row gets none
+    step: int  # elements of the inner dimension that are multiplied at once
+    warps: int
+    stages: int
+
+    def launch(self) -> dict[str, int]:
+        """The arguments of a kernel that this decides."""
+        sizes = {"tile_classes": self.classes, "tile_rows": self.rows, "share": self.share, "step": self.step}
+        return {**sizes, "num_warps": self.warps, "num_stages": self.stages}
+
+
+class Tiles(NamedTuple):
+    """Chosen by the weight's dtype alone."""
+
+    dense: Tile
+    sparse: Tile
+
+
+# In half precision the classes are the long side of a warp group's product, so 16 rows waste no tensor core; 72 and
+# 60 KiB of shared memory leave room for three programs an SM: while one makes noise, others can read weights.
+_HALF = Tiles(
+    Tile(classes=128, rows=64, share=16, step=64, warps=4, stages=3),
+    Tile(classes=64, rows=16, share=8, step=128, warps=4, stages=3),
+)
+_FLOAT32 = Tiles(
+    Tile(classes=64, rows=64, share=64, step=32, warps=4, stages=3),
+    Tile(classes=64, rows=16, share=16, step=32, warps=4, stages=3),
+)
+TILES = {torch.bfloat16: _HALF, torch.float16: _HALF, torch.float32: _FLOAT32}
+
+
+class Head(NamedTuple):
+    """What logits are made of."""
+
+    hidden: Tensor  # [N, H]
+    weight: Tensor  # [C, H], of hidden's dtype
+    bias: Tensor | None  # [C]
+
+
+class Ordered(NamedTuple):
+    """The rows, and the order that brings those of one pattern together."""
+
+    patterns: Tensor  # int64 [N], ascending; 0 where no digit is revealed
+    order: Tensor  # int64 [N]: the row that has this place
+    seeds: Tensor  # int64 [N], like all that follow a row each
+    events: Tensor  # int64 [N]
+    temperatures: Tensor  # float64 [N]
+
+
+class Winners(NamedTuple):
+    """What a tile leaves of a row."""
+
+    highest: Tensor  # float32 [N, tiles]: the highest logit, +inf for NaN, -inf where there is no class
+    scores: Tensor  # float32 [N, tiles]: (logit - highest) / temperature + noise of the winner
+    classes: Tensor  # int32 [N, tiles]: the winner
+
+
+def draw_on_gpu(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws
+) -> tuple[Tensor, Tensor]:
+    """Draw a class for every row of hidden [N, H].
+
+    Rows without a revealed digit meet all classes, tile by tile; rows with some are put together by pattern (the same
+    digits at the same places) and meet their consistent classes alone. Which of the two is the row's own matter, every
+    sum over H has one order, and a maximum doesn't depend on any: so its bits don't depend on the other rows.
+
+    The row's highest logit isn't subtracted first, which would take a second pass. A tile subtracts its own highest
+    logit, and the score of its winner is relative to that. The class with this logit scores at least -4, which is the
+    least noise, and noise ends at 46: whatever wins is within 50 of 0, where float32 moves a score by less than 1e-5
+    (by 1e-6 for noise that is at all usual). The second stage knows the highest of all and puts the tiles on one scale
+    in float64. Temperatures outside 2**-100 … 2**100 count as these bounds; 0 is the lower one, without noise.
+
+    Args:
+        hidden: any floating dtype; cast to the weight's.
+        weight: [C, H], float32, bfloat16 or float16; products are added in float32, without TF32.
+        bias: [C] or None.
+        codes: int64 [C, l]. If classes share a code, or most codes name none, all rows go by their logits.
+        draws: N rows. Those with top_k or top_p go by their logits and `draw`'s own path.
+
+    Returns:
+        classes, int64 [N], and the highest consistent logit of each row, float32 [N]: where this is not finite
+        the class is -1. NaN counts as +inf.
+    """
+    head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), bias)
+    table = class_table(codes)
+    if table is None:
+        return _draw_by_logits(head, codes, draws)
+    drawn, highest = draw_in_tiles(head, table, draws)
+    # This waits for the kernels, as looking at `highest` would: without filters it takes no time of the GPU's.
+    rows = draws.filtered.nonzero()[:, 0]
+    if len(rows):
+        some = head._replace(hidden=head.hidden[rows])
+        drawn[rows], highest[rows] = _draw_by_logits(some, codes, draws.take(rows))
+    return drawn, highest
+
+
+def _draw_by_logits(head: Head, codes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+    return draw_logits(linear_in_tiles(*head, dtype=torch.float32), codes, draws)
+
+
+def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Do what `draw_on_gpu` does for rows without filters, and wait for nothing.
+
+    All shapes and grids follow from N, C, H and the codes, none from what is revealed.
+    """
+    (count, inner), (dense, sparse) = head.hidden.shape, TILES[head.weight.dtype]
+    each_row = (aligned(each) for each in (draws.seeds, draws.events, draws.temperature))
+    rows = Ordered(*table.patterns(draws.revealed).sort(stable=True), *each_row)
+    dense_tiles = triton.cdiv(len(head.weight), dense.classes)
+    sparse_tiles = triton.cdiv(len(table.classes) // table.base, sparse.classes)
+    width = max(dense_tiles, sparse_tiles)
+    highest = head.hidden.new_full((count, width), -torch.inf, dtype=torch.float32)
+    winners = Winners(highest, torch.empty_like(highest), torch.empty_like(highest, dtype=torch.int32))
+    _dense_kernel[triton.cdiv(count, dense.rows), dense_tiles](
+        *(head, rows, winners, count, len(head.weight), inner, width), **dense.launch()
+    )
+    begins = torch.searchsorted(rows.patterns, rows.patterns)
+    revealed = draws.revealed.contiguous()
+    _sparse_kernel[count, sparse_tiles](
+        *(head, rows, winners, count, revealed, begins, table.classes, table.base, table.places, inner, width),
+        **sparse.launch(),
+    )
+    drawn, top = torch.empty_like(rows.order), highest.new_empty(count)
+    _choice_kernel[count,](winners, rows, drawn, top, width, triton.next_power_of_2(width))
+    return drawn, top
+
+
+@triton.jit(do_not_specialize=["rows", "count"])
+def _dense_kernel(
+    head: Head,
+    rows: Ordered,
+    winners: Winners,
+    count: tl.tensor,
+    classes: tl.tensor,
+    inner: tl.constexpr,
+    width: tl.constexpr,
+    tile_classes: tl.constexpr,
+    tile_rows: tl.constexpr,
+    share: tl.constexpr,
+    step: tl.constexpr,
+) -> None:
+    """A tile of all classes and of the rows of pattern 0, which have the first places."""
+    first, tile = tl.program_id(0) * tile_rows, tl.program_id(1)
+    if tl.load(rows.patterns + first) != 0:
+        return
+    some = tile * tile_classes + tl.arange(0, tile_classes)
+    some = tl.where(some < classes, some, -1)
+    logits = _logits(head, rows, some, first, 0, count, inner, tile_rows, step)
+    _leave_winners(winners, logits, some, rows, first, 0, count, tile, width, share)
+
+
+@triton.jit(do_not_specialize=["rows", "count", "revealed"])
+def _sparse_kernel(
+    head: Head,
+    rows: Ordered,
+    winners: Winners,
+    count: tl.tensor,
+    revealed: tl.tensor,  # int64 [N, places]
+    begins: tl.tensor,  # int64 [N]: the first place of the pattern that has this place
+    table: tl.tensor,  # int32 [base ** places]
+    base: tl.constexpr,
+    places: tl.constexpr,
+    inner: tl.constexpr,
+    width: tl.constexpr,
+    tile_classes: tl.constexpr,
+    tile_rows: tl.constexpr,
+    share: tl.constexpr,
+    step: tl.constexpr,
+) -> None:
+    """A tile of the classes that a pattern leaves, and of its rows from a place on."""
+    first, tile = tl.program_id(0), tl.program_id(1)
+    pattern = tl.load(rows.patterns + first)
+    # Most programs have nothing to do: they are of a dense row, of a row in the midst of a tile …
+    if (pattern == 0) | ((first - tl.load(begins + first)) % tile_rows != 0):
+        return
+    some = _consistent(revealed + tl.load(rows.order + first) * places, table, tile, base, places, tile_classes)
+    # … or of a tile that the pattern is too small to have.
+    if tl.max(some, 0) < 0:
+        return
+    logits = _logits(head, rows, some, first, pattern, count, inner, tile_rows, step)
+    _leave_winners(winners, logits, some, rows, first, pattern, count, tile, width, share)
+
+
+@triton.jit
+def _consistent(
+    revealed: tl.tensor,
+    table: tl.tensor,
+    tile: tl.tensor,
+    base: tl.constexpr,
+    places: tl.constexpr,
+    tile_classes: tl.constexpr,
+) -> tl.tensor:
+    """Return a tile of the classes that agree with the digits at `revealed`, int32, -1 for none.
+
+    Candidates are numbered, and the digits of a number are those of the masked places: 0 must be left of it.
+    """
+    rest = tile * tile_classes + tl.arange(0, tile_classes)
+    code = tl.zeros_like(rest)
+    possible = tile >= 0
+    for back in tl.static_range(places):
+        digit = tl.load(revealed + (places - 1 - back))
+        if digit < base:
+            code += digit.to(tl.int32) * base**back
+            possible = possible & (digit >= 0)
+        else:
+            code += rest % base * base**back
+            rest = rest // base
+    return tl.load(table + code, mask=possible & (rest == 0), other=-1)
+
+
+@triton.jit
+def _rows_of(
+    rows: Ordered, first: tl.tensor, pattern: tl.tensor, count: tl.tensor, many: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return the rows from a place on, int64 [many], and which of them have the pattern; row 0 stands for others."""
+    place = first + tl.arange(0, many)
+    ours = tl.load(rows.patterns + place, mask=place < count, other=-1) == pattern
+    return tl.load(rows.order + place, mask=ours, other=0), ours
+
+
+@triton.jit
+def _logits(
+    head: Head,
+    rows: Ordered,
+    some: tl.tensor,
+    first: tl.tensor,
+    pattern: tl.tensor,
+    count: tl.tensor,
+    inner: tl.constexpr,
+    tile_rows: tl.constexpr,
+    step: tl.constexpr,
+) -> tl.tensor:
+    """Return the logits of some classes int32 [A], float32 [A, tile_rows]: -inf for class -1, +inf for NaN."""
+    row, _ = _rows_of(rows, first, pattern, count, tile_rows)
+    known = tl.maximum(some, 0).to(tl.int64)
+    logits = product_of_tiles(head.weight + known[:, None] * inner, head.hidden + row[None, :] * inner, inner, step)
+    if head.bias is not None:
+        logits += tl.load(head.bias + known).to(tl.float32)[:, None]
+    logits = tl.where(logits == logits, logits, _INFINITY)
+    return tl.where((some < 0)[:, None], -_INFINITY, logits)
+
+
+@triton.jit
+def _leave_winners(
+    winners: Winners,
+    logits: tl.tensor,
+    some: tl.tensor,
+    rows: Ordered,
+    first: tl.tensor,
+    pattern: tl.tensor,
+    count: tl.tensor,
+    tile: tl.tensor,
+    width: tl.constexpr,
+    share: tl.constexpr,
+) -> None:
+    """Run the race of some classes [A] in each row of logits [A, B], a share of the rows at a time."""
+    shares: tl.constexpr = logits.shape[1] // share
+    split = tl.reshape(logits, (logits.shape[0], shares, share))
+    for one in range(shares):
+        place = first + one * share
+        if tl.load(rows.patterns + place, mask=place < count, other=-1) == pattern:
+            row, ours = _rows_of(rows, place, pattern, count, share)
+            part = tl.sum(tl.where(tl.arange(0, shares)[None, :, None] == one, split, 0.0), 1)
+            highest, score, winner = _race(part, some, rows, row)
+            at = row * width + tile
+            tl.store(winners.highest + at, highest, mask=ours)
+            tl.store(winners.scores + at, score, mask=ours)
+            tl.store(winners.classes + at, winner, mask=ours)
+
+
+@triton.jit
+def _race(logits: tl.tensor, some: tl.tensor, rows: Ordered, row: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Return the highest of logits [A, B] in each column, the winner's score relative to it, and the winner."""
+    heat = tl.load(rows.temperatures + row)
+    inverse = 1.0 / tl.minimum(tl.maximum(heat, _COLDEST), _HOTTEST).to(tl.float32)
+    seed, event = tl.load(rows.seeds + row), tl.load(rows.events + row)
+    noise = gumbel_from_words(*random_words(seed[None, :], event[None, :], some[:, None]))
+    highest = tl.max(logits, 0)
+    origin = tl.where(tl.abs(highest) < _INFINITY, highest, 0.0)
+    scores = (logits - origin[None, :]) * inverse[None, :] + tl.where(heat[None, :] > 0, noise, 0.0)
+    score = tl.max(scores, 0)
+    winner = tl.min(tl.where(scores == score[None, :], some[:, None], _NO_CLASS), 0)
+    return highest, score, winner
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _choice_kernel(
+    winners: Winners, rows: Ordered, drawn: tl.tensor, top: tl.tensor, width: tl.constexpr, block: tl.constexpr
+) -> None:
+    """The winner of a row's tiles, and the highest logit of all: int64 [N] and float32 [N]."""
+    row = tl.program_id(0).to(tl.int64)
+    tile = tl.arange(0, block)
+    highest = tl.load(winners.highest + row * width + tile, mask=tile < width, other=-_INFINITY)
+    ran = highest > -_INFINITY
+    score = tl.load(winners.scores + row * width + tile, mask=ran, other=0)
+    winner = tl.load(winners.classes + row * width + tile, mask=ran, other=_NO_CLASS)
+    best = tl.max(highest, 0)
+    finite = tl.abs(best) < _INFINITY
+    origin = tl.where(finite, best, 0.0).to(tl.float64)
+    heat = tl.minimum(tl.maximum(tl.load(rows.temperatures + row), _COLDEST), _HOTTEST)
+    scores = (highest.to(tl.float64) - origin) / heat + score
+    chosen = tl.min(tl.where(ran & (scores == tl.max(scores, 0)), winner, _NO_CLASS), 0)
+    tl.store(drawn + row, tl.where(finite, chosen, -1).to(tl.int64))
+    tl.store(top + row, best)

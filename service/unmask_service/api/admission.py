@@ -1,0 +1,106 @@
+"""From a body to a place in the queue: what can never run, or not now, is refused; what may is planned and forecast."""
+
+import asyncio
+import math
+
+from unmask_diffusion import GenerationRequest, Plan, RequestError, cut, make_plan
+
+from unmask_service.api.errors import InvalidRequestError, OverloadedError, UnavailableError, UnknownModelError, quoted
+from unmask_service.api.generation import Generation
+from unmask_service.api.schemas import GenerateBody
+from unmask_service.api.service import ServedModel, Service
+from unmask_service.broker import QueueFullError
+from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
+
+# of a deadline's time; the rest is for what a forecast cannot know
+PLANNED_SHARE = 0.8
+
+
+async def admit(service: Service, body: GenerateBody) -> Generation:
+    """Plan a request and queue it.
+
+    Raises:
+        RefusedError: it is not for this model, can never be served, or not now.
+    """
+    served = served_model(service, body)
+    try:
+        async with service.planning:
+            await service.broker.refuse_if_full()
+            plan = await plan_of(served, body)
+            return await queue(service, plan, body.deadline_ms)
+    except QueueFullError as error:
+        load = await service.broker.load()
+        seconds = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
+        raise OverloadedError(str(error), retry_after=seconds) from error
+
+
+def served_model(service: Service, body: GenerateBody) -> ServedModel:
+    """The model that a body is for.
+
+    Raises:
+        RefusedError: it is not served here, not so many samples are, or nothing is now.
+    """
+    name, most = service.card.id, service.card.limits.max_samples
+    if body.model is not None and body.model != name:
+        raise UnknownModelError(f"model {quoted(body.model)} is not served here; {name!r} is", param="model")
+    if body.n > most:
+        raise InvalidRequestError(f"n is {body.n}; this server draws at most {most} samples a request", param="n")
+    return service.gate.pass_through()
+
+
+async def plan_of(served: ServedModel, body: GenerateBody) -> Plan:
+    """Check a request against the model and draw its schedules, off the event loop.
+
+    Raises:
+        InvalidRequestError: it can never be served.
+    """
+    request: GenerationRequest = body.request()
+    try:
+        return await asyncio.to_thread(make_plan, served.model, request)
+    except RequestError as error:
+        raise InvalidRequestError(str(error), error.param, error.code) from error
+
+
+async def queue(service: Service, plan: Plan, deadline_ms: int | None) -> Generation:
+    """Forecast a plan's end, cut it so that it keeps its deadline, and queue it.
+
+    Raises:
+        InvalidRequestError: the deadline is too short.
+        QueueFullError: no place is left.
+        UnavailableError: the server has begun to drain, or does not know whether it can keep a deadline.
+    """
+    load = await service.broker.load()
+    if load.capacity is None:
+        if deadline_ms is not None:
+            raise UnavailableError("no engine has said yet how fast it is: no deadline can be promised", "no_engine")
+        return await Generation.submit(service, plan, None)
+    ahead = outlook(load, load.capacity, Work.of(plan))
+    if deadline_ms is not None:
+        plan = plan_in_time(plan, ahead, deadline_ms)
+    return await Generation.submit(service, plan, ahead.seconds_of(Work.of(plan)))
+
+
+def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
+    """The plan in as many groups as are expected to end in time, at most as many as it has.
+
+    Raises:
+        InvalidRequestError: not even one group is; the message names the shortest deadline.
+    """
+    if not plan.network_evaluations:
+        return plan
+    samples, holes = len(plan.schedules), plan.canvas.count(None)
+    digits = plan.sub_tokens // (samples * holes)
+
+    def rows(groups: int) -> float:
+        return samples * rows_of(holes, digits, groups)
+
+    seconds = PLANNED_SHARE * deadline_ms / 1000
+    groups = most_groups_in_time(ahead, rows, len(plan.schedules[0].groups), seconds)
+    if not groups:
+        shortest = math.ceil(1000 * ahead.seconds(1, rows(1)) / PLANNED_SHARE)
+        raise InvalidRequestError(
+            f"deadline_ms is {deadline_ms}; now the shortest possible for this request is {shortest}",
+            param="deadline_ms",
+            code="deadline_too_short",
+        )
+    return cut(plan, groups)

@@ -1,0 +1,158 @@
+"""How many lanes each sample gets: free places in a tick buy latency, and a full tick spends nothing.
+
+It follows from what was measured: the pace of evaluations, and how often a sample's guesses were right.
+"""
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from weakref import WeakKeyDictionary
+
+from unmask_diffusion import ActiveSample, Ask, Round
+
+from unmask_service.forecast import Capacity, Pace
+
+# as many lanes as pay for themselves, one each, or so many each where they fit
+Speculation = Literal["auto", "off"] | int
+
+# more guesses than this have never paid: few runs of right ones are longer
+MOST_LANES = 32
+# the share of what is remembered of a sample's guesses from round to round
+MEMORY = 0.9
+# how many guesses' weight a new sample gives to what the others' were worth
+PRIOR_WEIGHT = 8.0
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """How often a guess was right, those before it having been.
+
+    Attributes:
+        right: guesses accepted, older ones counting less.
+        tried: guesses that came to be compared, likewise.
+    """
+
+    right: float = 0.9 * PRIOR_WEIGHT
+    tried: float = PRIOR_WEIGHT
+
+    @property
+    def rate(self) -> float:
+        """The probability that the next guess is right."""
+        return self.right / self.tried
+
+    def after(self, accepted: int, lanes: int) -> "Acceptance":
+        """After a round of so many lanes of which so many outcomes were accepted.
+
+        `accepted - 1` guesses were right; the next was wrong, unless there was none.
+        """
+        tried = min(accepted, lanes - 1)
+        return Acceptance(MEMORY * self.right + accepted - 1, MEMORY * self.tried + tried) if tried else self
+
+    def as_prior(self) -> "Acceptance":
+        """The same rate, to be corrected by what a new sample does."""
+        return Acceptance(self.rate * PRIOR_WEIGHT, PRIOR_WEIGHT)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A sample that has its place in the tick, and may get more lanes.
+
+    Attributes:
+        tokens: of its canvas.
+        groups_left: no more lanes than that.
+        acceptance: of its guesses.
+    """
+
+    tokens: int
+    groups_left: int
+    acceptance: Acceptance
+
+
+def paying_lanes(candidates: Sequence[Candidate], pace: Pace, tokens_per_tick: int) -> list[int]:
+    """Give out lanes while one more makes the tick reveal more groups a second.
+
+    Lane j of a sample is of use if its j guesses are all right. So it is worth rate^j groups, for the time that its
+    tokens and its two rows (its own and a guess) take; it pays if that is more groups a second than the tick has
+    without it. Lanes are taken in the order of their worth: if the best does not pay, none does.
+
+    Returns:
+        Lanes for each sample, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
+    """
+    lanes = [1] * len(candidates)
+    groups = float(len(candidates))
+    tokens = sum(each.tokens for each in candidates)
+    seconds = pace.seconds(tokens, len(candidates))
+
+    def offer(i: int) -> tuple[float, int, float, float]:
+        gain = candidates[i].acceptance.rate ** lanes[i]
+        cost = pace.token * candidates[i].tokens + 2 * pace.row
+        return -gain / cost, i, gain, cost
+
+    offers = [offer(i) for i, each in enumerate(candidates) if each.groups_left > 1]
+    heapq.heapify(offers)
+    while offers and -offers[0][0] > groups / seconds:
+        _, i, gain, cost = heapq.heappop(offers)
+        if tokens + candidates[i].tokens > tokens_per_tick:
+            continue
+        lanes[i] += 1
+        groups, seconds, tokens = groups + gain, seconds + cost, tokens + candidates[i].tokens
+        if lanes[i] < min(MOST_LANES, candidates[i].groups_left):
+            heapq.heappush(offers, offer(i))
+    return lanes
+
+
+def fixed_lanes(candidates: Sequence[Candidate], wanted: int, tokens_per_tick: int) -> list[int]:
+    """Give every sample the lanes that are wanted, one after the other, as far as the tick has room.
+
+    Returns:
+        Lanes for each sample, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
+    """
+    room = tokens_per_tick - sum(each.tokens for each in candidates)
+    lanes = []
+    for each in candidates:
+        more = max(0, min(wanted - 1, each.groups_left - 1, room // each.tokens))
+        room -= more * each.tokens
+        lanes.append(1 + more)
+    return lanes
+
+
+class Speculator:
+    """Gives out the lanes of a tick and learns what guesses are worth. No part of any request's state."""
+
+    def __init__(self, speculation: Speculation) -> None:
+        self._speculation = speculation
+        self._of_all = Acceptance()
+        self._of_sample: WeakKeyDictionary[ActiveSample, Acceptance] = WeakKeyDictionary()
+
+    def ask(self, samples: Sequence[ActiveSample], capacity: Capacity) -> list[Ask]:
+        """What the next evaluation is to do for each sample of a tick.
+
+        As many groups are guessed as would pay as lanes; those that were guessed before are evaluated now.
+        """
+        if self._speculation == "off":
+            return [Ask(sample) for sample in samples]
+        wanted = self._wanted([self._candidate(sample) for sample in samples], capacity)
+        return [
+            Ask(sample, lanes=min(lanes, 1 + len(sample.guesses)), foresight=lanes - 1)
+            for sample, lanes in zip(samples, wanted, strict=True)
+        ]
+
+    def learn(self, asks: Sequence[Ask], rounds: Sequence[Round]) -> None:
+        """See which guesses were right."""
+        for ask, done in zip(asks, rounds, strict=True):
+            if done.lanes > 1:
+                accepted = len(done.outcomes)
+                self._of_sample[ask.sample] = self._acceptance(ask.sample).after(accepted, done.lanes)
+                self._of_all = self._of_all.after(accepted, done.lanes)
+
+    def _wanted(self, candidates: Sequence[Candidate], capacity: Capacity) -> list[int]:
+        if isinstance(self._speculation, int):
+            return fixed_lanes(candidates, self._speculation, capacity.tokens_per_tick)
+        return paying_lanes(candidates, capacity.pace, capacity.tokens_per_tick)
+
+    def _candidate(self, sample: ActiveSample) -> Candidate:
+        return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample))
+
+    def _acceptance(self, sample: ActiveSample) -> Acceptance:
+        return self._of_sample.get(sample) or self._of_all.as_prior()

@@ -1,0 +1,72 @@
+"""Keeping an engine running: what was accepted ends with an error when it fails, and a fresh one takes its place."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from unmask_service.engine.loop import Engine
+from unmask_service.engine.thread import HungEvaluationError
+from unmask_service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+# an engine that fails more often than this within the window is beyond a restart
+MOST_RESTARTS = 5
+WINDOW_SECONDS = 600.0
+# before a restart, doubled for each in the window
+PAUSE_SECONDS = 0.5
+
+
+class Supervisor:
+    """Runs one engine after another.
+
+    Attributes:
+        engine: the one that runs, or is about to.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Engine | None], Engine],
+        up: Callable[[], None],
+        down: Callable[[], None],
+        metrics: Metrics,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
+        """Say how to make an engine (given the one that failed), and whom to tell that there is one, or none."""
+        self.engine = make(None)
+        self._make, self._up, self._down = make, up, down
+        self._metrics = metrics
+        self._pause_seconds = pause_seconds
+        self._failures: deque[float] = deque()
+
+    async def run(self) -> None:
+        """Keep an engine running until cancelled.
+
+        Raises:
+            Exception: of an engine that has failed too often, or that cannot be restarted.
+        """
+        while True:
+            try:
+                if self._failures:
+                    await self.engine.check()
+                self._up()
+                await self.engine.run()
+            except Exception as error:
+                self._down()
+                self.engine.close()
+                logger.exception("the engine has failed")
+                await self.engine.end_all("engine", "the engine has failed")
+                if isinstance(error, HungEvaluationError) or not self._may_restart():
+                    raise
+            await asyncio.sleep(self._pause_seconds * 2 ** (len(self._failures) - 1))
+            self._metrics.engine_restarts.inc()
+            self.engine = self._make(self.engine)
+
+    def _may_restart(self) -> bool:
+        now = time.monotonic()
+        self._failures.append(now)
+        while self._failures[0] < now - WINDOW_SECONDS:
+            self._failures.popleft()
+        return len(self._failures) <= MOST_RESTARTS

@@ -1,0 +1,105 @@
+"""The work at hand, as small as a forecast needs it."""
+
+from dataclasses import dataclass
+
+from unmask_diffusion import Plan
+
+from unmask_service.forecast.pace import Pace
+
+# the share of the last tick in what is remembered of a tick's company
+MEMORY = 1 / 16
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one request still needs.
+
+    Attributes:
+        tokens: of one of its canvases: what one of its samples takes of a tick.
+        samples: that are not complete; 0 where there is nothing to do.
+        evaluations: left, all samples.
+        rows: of logits that they draw, about.
+    """
+
+    tokens: int
+    samples: int
+    evaluations: int
+    rows: float
+
+    @classmethod
+    def of(cls, plan: Plan) -> "Work":
+        """A whole plan."""
+        evaluations = plan.network_evaluations
+        return cls(plan.length, min(len(plan.schedules), evaluations), evaluations, planned_rows(plan))
+
+    def left(self, evaluations: int) -> "Work":
+        """What is left of it when so many evaluations are."""
+        share = evaluations / self.evaluations if self.evaluations else 0.0
+        return Work(self.tokens, min(self.samples, evaluations), evaluations, share * self.rows)
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine does in a tick, as measured of late.
+
+    Attributes:
+        tokens_per_tick: that may share an evaluation.
+        pace: of evaluations.
+        company_tokens: with how many tokens of others a request has shared its ticks.
+        company_rows: and with how many of their rows.
+    """
+
+    tokens_per_tick: int
+    pace: Pace
+    company_tokens: float = 0.0
+    company_rows: float = 0.0
+
+    def after(self, requests: int, tokens: int, rows: int, seconds: float) -> "Capacity":
+        """After a tick of so many requests, tokens and rows that took so long."""
+        others = 1 - 1 / requests
+        return Capacity(
+            self.tokens_per_tick,
+            self.pace.after(tokens, rows, seconds),
+            self.company_tokens + MEMORY * (others * tokens - self.company_tokens),
+            self.company_rows + MEMORY * (others * rows - self.company_rows),
+        )
+
+
+@dataclass(frozen=True)
+class Load:
+    """The work at hand, in the order of its arrival.
+
+    Attributes:
+        running: requests that an engine has claimed.
+        waiting: requests that none has claimed.
+        capacity: of the engine; None before it has said so.
+    """
+
+    running: tuple[Work, ...]
+    waiting: tuple[Work, ...]
+    capacity: Capacity | None
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations that all requests still need."""
+        return sum(work.evaluations for work in (*self.running, *self.waiting))
+
+
+def planned_rows(plan: Plan) -> float:
+    """The rows of logits that a plan draws, about."""
+    samples, holes = len(plan.schedules), plan.canvas.count(None)
+    if not holes:
+        return 0.0
+    digits = sum(len(group) for group in plan.schedules[0].groups) // holes
+    return samples * rows_of(holes, digits, plan.network_evaluations / samples)
+
+
+def rows_of(holes: int, digits: int, groups: float) -> float:
+    """The rows that one sample draws, expected: in each group one for every position of which it holds a digit.
+
+    Args:
+        holes: positions to generate.
+        digits: sub-tokens a token.
+        groups: at least 1.
+    """
+    return groups * holes * (1 - (1 - 1 / groups) ** digits)

@@ -1,0 +1,313 @@
+"""What a request is told when it is let in, or why it is not: forecasts, deadlines, bounds."""
+
+import asyncio
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from unmask_diffusion import GenerationRequest, Model, Plan, make_plan
+from unmask_service.api import Gate, ModelCard, ServedModel, Service, Vocabulary, admission
+from unmask_service.api.errors import InvalidRequestError, OverloadedError, UnavailableError
+from unmask_service.api.generation import Generation
+from unmask_service.api.schemas import MAX_DEADLINE_MS, GenerateBody
+from unmask_service.broker import Job, MemoryBroker
+from unmask_service.forecast import Capacity, Pace, Work, outlook, seconds_of_work
+from unmask_service.metrics import Metrics
+
+from tests.helpers import ToyModel, plan_for, prime_model
+from tests.helpers_server import Body, OpenStream, Server, token_ids, unmask, wait_for, with_open_streams
+
+PRIME = prime_model(length=24)
+SECOND_A_TICK = Capacity(tokens_per_tick=100, pace=Pace(evaluation=1.0, token=1e-6, row=1e-6))
+
+
+# --- without HTTP: an engine that only says how fast it is ---------------------------------------------------------
+
+
+class Desk:
+    """A service in front of a queue that nobody serves."""
+
+    def __init__(self, max_requests: int = 10, max_evaluations: int | None = None, model: ToyModel = PRIME) -> None:
+        self.broker = MemoryBroker(max_requests, max_evaluations)
+        card = SimpleNamespace(id="toy", limits=SimpleNamespace(max_samples=64))
+        self.service = Service(cast(ModelCard, card), self.broker, Metrics("toy"))
+        self.service.gate.open(ServedModel("toy", model, Vocabulary(model), "none"))
+
+    async def admit(self, **body: Any) -> Generation:  # noqa: ANN401 — JSON
+        return await admission.admit(self.service, GenerateBody.model_validate(body))
+
+
+def test_a_full_queue_refuses_before_anything_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = 0
+
+    def counted(*_: object) -> None:
+        nonlocal planned
+        planned += 1
+        raise AssertionError
+
+    async def test() -> None:
+        desk = Desk(max_requests=1)
+        await desk.admit(max_tokens=2)
+        monkeypatch.setattr(admission, "make_plan", counted)
+        for _ in range(3):
+            with pytest.raises(OverloadedError):
+                await desk.admit(max_tokens=2)
+
+    asyncio.run(test())
+    assert planned == 0
+
+
+def test_of_a_crowd_only_as_many_are_planned_in_vain_as_are_planned_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+
+    def counted(model: Model, request: GenerationRequest) -> Plan:
+        planned.append(request)
+        return make_plan(model, request)
+
+    monkeypatch.setattr(admission, "make_plan", counted)
+
+    async def test() -> None:
+        desk = Desk(max_requests=2)
+        answers = await asyncio.gather(*(desk.admit(max_tokens=2) for _ in range(50)), return_exceptions=True)
+        assert sum(isinstance(answer, Generation) for answer in answers) == 2
+        assert sum(isinstance(answer, OverloadedError) for answer in answers) == 48
+
+    asyncio.run(test())
+    assert len(planned) < 10
+
+
+def test_retry_after_is_when_the_work_at_hand_should_be_done() -> None:
+    async def test() -> None:
+        desk = Desk(max_requests=3)
+        await desk.broker.report(SECOND_A_TICK)
+        for tokens in (4, 24, 10):
+            await desk.admit(max_tokens=tokens, seed=1)
+        with pytest.raises(OverloadedError) as refused:
+            await desk.admit(max_tokens=1)
+        expected = seconds_of_work(await desk.broker.load(), SECOND_A_TICK)
+        assert refused.value.headers == {"Retry-After": str(math.ceil(expected))}
+        assert expected == pytest.approx(48, rel=0.01), "all share the ticks of the longest"
+
+    asyncio.run(test())
+
+
+def test_without_an_engine_nothing_is_promised() -> None:
+    async def test() -> None:
+        desk = Desk(max_requests=1)
+        with pytest.raises(UnavailableError):
+            await desk.admit(max_tokens=2, deadline_ms=1000)
+        assert (await desk.admit(max_tokens=2)).job.expected_seconds is None
+        with pytest.raises(OverloadedError) as refused:
+            await desk.admit(max_tokens=2)
+        assert refused.value.headers == {"Retry-After": "1"}
+
+    asyncio.run(test())
+
+
+def test_the_forecast_goes_with_the_job() -> None:
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(SECOND_A_TICK)
+        for tokens in (24, 24, 24, 24, 24, 3):
+            load = await desk.broker.load()
+            job = (await desk.admit(max_tokens=tokens, n=2, seed=1)).job
+            work = Work.of(job.plan)
+            assert job.expected_seconds == outlook(load, SECOND_A_TICK, work).seconds_of(work)
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("deadline_ms", "steps"), [(61_000, 48), (50_000, 39), (12_600, 10), (1300, 1)])
+def test_a_deadline_takes_as_many_groups_as_fit(deadline_ms: int, steps: int) -> None:
+    """A tick takes a second; four fifths of the deadline are planned."""
+
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(SECOND_A_TICK)
+        plan = (await desk.admit(max_tokens=24, n=2, seed=3, deadline_ms=deadline_ms)).job.plan
+        assert plan == plan_for(PRIME, max_tokens=24, n=2, seed=3, sampler={"steps": steps})
+
+    asyncio.run(test())
+
+
+def test_what_is_asked_for_is_never_exceeded_for_a_deadline() -> None:
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(SECOND_A_TICK)
+        plan = (await desk.admit(max_tokens=24, seed=3, sampler={"steps": 7}, deadline_ms=MAX_DEADLINE_MS)).job.plan
+        assert plan == plan_for(PRIME, max_tokens=24, seed=3, sampler={"steps": 7})
+        done = (await desk.admit(canvas=[1, 2], seed=3, deadline_ms=1)).job
+        assert done.plan.network_evaluations == 0
+
+    asyncio.run(test())
+
+
+def test_queueing_is_taken_off_a_deadline() -> None:
+    """Four canvases fill the ticks for 48 s; the fifth has what is left."""
+
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(SECOND_A_TICK)
+        for _ in range(5):
+            await desk.admit(max_tokens=24, seed=3)
+        with pytest.raises(InvalidRequestError) as refused:
+            await desk.admit(max_tokens=24, seed=3, deadline_ms=50_000)
+        shortest = int(str(refused.value.message).split()[-1])
+        assert refused.value.param == "deadline_ms"
+        assert 49_000 / admission.PLANNED_SHARE <= shortest <= 80_000
+        with pytest.raises(InvalidRequestError):
+            await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest - 2)
+        plan = (await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest)).job.plan
+        assert plan == plan_for(PRIME, max_tokens=24, seed=3, sampler={"steps": 1})
+
+    asyncio.run(test())
+
+
+def test_a_gate_can_be_paused_and_closed() -> None:
+    served = ServedModel("toy", PRIME, Vocabulary(PRIME), "none")
+    gate = Gate()
+    for code in ("loading", "engine_failed"):
+        with pytest.raises(UnavailableError) as shut:
+            gate.pass_through()
+        assert shut.value.code == code
+        gate.open(served)
+        assert gate.pass_through() is served
+        gate.pause("engine_failed", "one moment")
+    gate.close("draining", "good night")
+    gate.pause("engine_failed", "one moment")
+    gate.open(served)
+    with pytest.raises(UnavailableError, match="good night") as shut:
+        gate.pass_through()
+    assert shut.value.code == "draining"
+
+
+# --- over HTTP -----------------------------------------------------------------------------------------------------
+
+
+def test_start_says_when_done_is_expected(writer: Server) -> None:
+    eta = writer.stream(max_tokens=12, seed=1).start["eta_ms"]
+    assert isinstance(eta, int)
+    assert 0 < eta < 60_000
+    assert writer.stream(canvas=[1, 2, 3], seed=1).start["eta_ms"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps"),
+    [({}, None), ({"steps": 3}, 3), ({"steps": 99}, 99), ({"name": "ancestral", "steps": 5}, 5)],
+)
+def test_an_answer_says_the_samplers_steps(writer: Server, sampler: Body, steps: int | None) -> None:
+    assert writer.generate(max_tokens=5, seed=1, sampler=sampler)["sampling"]["steps"] == steps
+
+
+def test_a_deadline_is_met_with_fewer_groups_and_the_same_sub_tokens(long_chain: Server) -> None:
+    body: Body = {"max_tokens": 1024, "seed": 5}
+    answer = long_chain.generate(**body, deadline_ms=1500)
+    steps = answer["sampling"]["steps"]
+    assert 1 <= steps < 2048
+    assert answer["sampling"]["network_evaluations"] == steps
+    assert answer["sampling"]["sub_tokens"] == 2048
+    assert token_ids(long_chain.generate(**body, sampler={"steps": steps})) == token_ids(answer)
+
+
+def test_a_deadline_with_time_to_spare_changes_no_token(writer: Server) -> None:
+    body: Body = {"max_tokens": 9, "n": 3, "seed": 5}
+    answer = writer.generate(**body, deadline_ms=MAX_DEADLINE_MS)
+    assert answer["sampling"]["steps"] == 18
+    assert token_ids(answer) == token_ids(writer.generate(**body, deadline_ms=None))
+    stream = writer.stream(**body, deadline_ms=MAX_DEADLINE_MS)
+    assert stream.done["choices"] == answer["choices"]
+
+
+def test_a_deadline_that_nothing_can_meet_is_refused_with_the_shortest(long_chain: Server) -> None:
+    response = long_chain.http.post("/generate", json={"max_tokens": 1024, "n": 64, "deadline_ms": 1})
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error["param"] == "deadline_ms"
+    assert error["message"].startswith("deadline_ms is 1;")
+    assert int(error["message"].split()[-1]) > 1
+
+
+@pytest.mark.parametrize("deadline", [0, -1, 1.5, "5", True, MAX_DEADLINE_MS + 1, 10**40])
+def test_a_deadline_out_of_range_is_named(writer: Server, deadline: object) -> None:
+    response = writer.http.post("/generate", json={"max_tokens": 2, "deadline_ms": deadline})
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "deadline_ms"
+
+
+def test_a_deadline_is_for_first_hitting(writer: Server) -> None:
+    body: Body = {"max_tokens": 2, "deadline_ms": 5000, "sampler": {"name": "ancestral", "steps": 3}}
+    response = writer.http.post("/generate", json=body)
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert error["param"] == "deadline_ms"
+    assert "first_hitting" in error["message"]
+
+
+def test_models_list_the_new_limits(writer: Server) -> None:
+    limits = writer.http.get("/v1/models").json()["data"][0]["limits"]
+    assert limits["max_evaluations"] is None
+    assert limits["max_deadline_ms"] == MAX_DEADLINE_MS
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_may_ask_for_the_head_alone(writer: Server, path: str) -> None:
+    response = writer.http.head(path)
+    assert response.status_code == 200
+    assert response.content == b""
+
+
+def test_what_was_saved_and_what_was_done_is_what_was_planned(long_chain: Server) -> None:
+    """Streams that are left half-sent, one of them while it waits for its turn."""
+    done, saved = (f'unmask_network_evaluations{kind}_total{{model="long-chain"}}' for kind in ("", "_saved"))
+    before = long_chain.metric(done) + long_chain.metric(saved)
+    body: Body = {"max_tokens": 1024, "n": 2}
+
+    async def then(_: object, streams: list[OpenStream]) -> None:
+        assert len(streams) == 8
+
+    with_open_streams(long_chain.url, [body] * 8, then)
+    long_chain.until_idle()
+    planned = before + 8 * 2 * 2048
+    wait_for(lambda: long_chain.metric(done) + long_chain.metric(saved) == planned, 60)
+
+
+def test_a_queue_bounded_by_evaluations(bundles: Path) -> None:
+    """One request of 32768 evaluations is let in where 100 may wait or run, and then nobody else is."""
+    with Server(bundles / "long-chain", "--max-evaluations", "100") as server:
+        server.until_ready()
+        assert server.http.get("/v1/models").json()["data"][0]["limits"]["max_evaluations"] == 100
+
+        async def then(client: Any, streams: list[OpenStream]) -> None:  # noqa: ANN401 — httpx.AsyncClient
+            assert len(streams) == 1
+            refusal = await client.post("/generate", json={"max_tokens": 1})
+            assert refusal.status_code == 429
+            assert int(refusal.headers["retry-after"]) >= 1
+            assert "100 network evaluations" in refusal.json()["error"]["message"]
+
+        with_open_streams(server.url, [{"max_tokens": 1024, "n": 16}], then)
+        server.until_idle()
+        server.generate(max_tokens=1)
+
+
+def test_a_model_that_does_not_fit_the_memory_budget_is_refused(bundles: Path) -> None:
+    ended = unmask("serve", "--model", bundles / "long-chain", "--port", "0", "--memory-budget", "1000")
+    assert ended.returncode == 2, ended.stderr
+    last = ended.stderr.strip().splitlines()[-1]
+    assert "1024 tokens" in last
+    assert "1000 bytes" in last
+
+
+def test_a_small_memory_budget_bounds_the_ticks(bundles: Path, writer: Server) -> None:
+    """Room for one canvas: the ticks are as small as that, and the tokens the same."""
+    body: Body = {"max_tokens": 20, "n": 4, "seed": 3}
+    with Server(bundles / "writer", "--memory-budget", "60000") as server:
+        assert token_ids(server.until_ready().generate(**body)) == token_ids(writer.generate(**body))
+        ticks = server.metric('unmask_evaluation_seconds_count{model="writer"}')
+        assert "tokens a tick" in server.output()
+    assert ticks == 4 * 40
+
+
+def test_jobs_carry_no_forecast_unless_told() -> None:
+    assert Job("a", plan_for(PRIME, max_tokens=1), 0.0).expected_seconds is None

@@ -1,0 +1,182 @@
+"""Engines that fail: what was accepted ends with an error, and a fresh engine takes over, but not for ever."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+
+import pytest
+from torch import Tensor
+from unmask_diffusion import Denoiser, DenoiserAround
+from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker
+from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor, supervisor
+from unmask_service.engine.isolation import BrokenModelError
+from unmask_service.forecast import Capacity, Pace
+from unmask_service.metrics import Metrics
+
+from tests.helpers import plan_for, prime_model
+
+PRIME = prime_model(length=12)
+
+
+class Fragile(DenoiserAround):
+    """A denoiser that fails so many more times, or stands still."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner)
+        self.failures_left = 0
+        self.evaluations = 0
+        self.hold = threading.Event()
+        self.hold.set()
+
+    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        self.evaluations += 1
+        self.hold.wait(30)
+        if self.failures_left:
+            self.failures_left -= 1
+            raise RuntimeError("no device")
+        return super().trunk(canvases, rows)
+
+
+class House:
+    """A supervised engine, and whether it says that it is up."""
+
+    def __init__(self, hang_seconds: float | None = None) -> None:
+        self.network = Fragile(PRIME.denoiser)
+        self.model = replace(PRIME, denoiser=self.network)
+        self.broker = MemoryBroker(max_requests=100)
+        self.metrics = Metrics("toy")
+        self.hang_seconds = hang_seconds
+        self.states: list[str] = []
+        self.up = asyncio.Event()
+        self.supervisor = Supervisor(self.make, self.note_up, self.note_down, self.metrics, pause_seconds=0)
+        self.running_task: asyncio.Task[None] | None = None
+
+    def make(self, failed: Engine | None) -> Engine:
+        capacity = Capacity(1000, Pace(1.0, 1.0, 1.0)) if failed is None else failed.capacity
+        return Engine(self.model, self.broker, self.metrics, capacity, EvaluationThread(self.hang_seconds))
+
+    def note_up(self) -> None:
+        self.states.append("up")
+        self.up.set()
+
+    def note_down(self) -> None:
+        self.states.append("down")
+        self.up.clear()
+
+    @property
+    def restarts(self) -> float | None:
+        return self.metrics.registry.get_sample_value("unmask_engine_restarts_total", {"model": "toy"})
+
+    async def submit(self, name: str, **fields: object) -> None:
+        await self.broker.submit(Job(name, plan_for(self.model, **fields), submitted_at=0.0))
+
+    async def last(self, name: str) -> LogEntry:
+        return [entry async for _, entry in self.broker.follow(name)][-1]
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(self.supervisor.run())
+        try:
+            async with asyncio.timeout(60):
+                yield task
+        finally:
+            self.network.hold.set()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_model_that_evaluates_nothing_fails_the_engine_which_restarts() -> None:
+    """Two evaluations raise: a request's own and the one that tries the model."""
+
+    async def test() -> None:
+        house = House()
+        house.network.failures_left = 2
+        await house.submit("running", max_tokens=3, seed=1)
+        async with house.running():
+            failure = await house.last("running")
+            assert isinstance(failure, Failed)
+            assert failure.reason == "engine"
+            assert "device" not in failure.message
+            await house.submit("next", max_tokens=3, seed=1)
+            assert isinstance(await house.last("next"), Finished)
+            assert house.states == ["up", "down", "up"]
+            assert house.restarts == 1
+
+    asyncio.run(test())
+
+
+def test_what_waits_ends_with_an_error_too() -> None:
+    async def test() -> None:
+        house = House()
+        house.network.hold.clear()
+        house.network.failures_left = 5
+        await house.submit("running", max_tokens=3, n=2, seed=1)
+        async with house.running():
+            await asyncio.wait_for(house.up.wait(), 30)
+            await house.submit("waiting", max_tokens=3, seed=1)
+            house.network.hold.set()
+            for name in ("running", "waiting"):
+                failure = await house.last(name)
+                assert isinstance(failure, Failed)
+                assert failure.reason == "engine"
+            load = await house.broker.load()
+            assert load.evaluations == 0
+
+    asyncio.run(test())
+
+
+def test_a_failure_outside_of_any_evaluation_restarts_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        house = House()
+        failing = [True]
+        publish = MemoryBroker.report
+
+        async def report(self: MemoryBroker, capacity: Capacity) -> None:
+            if capacity.pace != Pace(1.0, 1.0, 1.0) and failing:
+                failing.clear()
+                raise OSError("no broker")
+            await publish(self, capacity)
+
+        monkeypatch.setattr(MemoryBroker, "report", report)
+        await house.submit("a", max_tokens=3, seed=1)
+        async with house.running():
+            assert isinstance(await house.last("a"), Failed)
+            await house.submit("b", max_tokens=3, seed=1)
+            assert isinstance(await house.last("b"), Finished)
+            assert house.restarts == 1
+
+    asyncio.run(test())
+
+
+def test_an_engine_that_fails_again_and_again_is_given_up() -> None:
+    async def test() -> None:
+        house = House()
+        house.network.failures_left = 1000
+        await house.submit("a", max_tokens=3, seed=1)
+        async with house.running() as task:
+            with pytest.raises(BrokenModelError):
+                await task
+        assert house.restarts == supervisor.MOST_RESTARTS
+        assert house.states[0] == "up"
+        assert "up" not in house.states[1:], "a model that evaluates nothing is not ready"
+        assert isinstance(await house.last("a"), Failed)
+
+    asyncio.run(test())
+
+
+def test_a_hung_evaluation_ends_all_and_is_not_restarted() -> None:
+    async def test() -> None:
+        house = House(hang_seconds=0.05)
+        house.network.hold.clear()
+        await house.submit("a", max_tokens=3, seed=1)
+        async with house.running() as task:
+            with pytest.raises(HungEvaluationError, match=r"0\.05"):
+                await task
+            assert house.states == ["up", "down"]
+            assert isinstance(await house.last("a"), Failed)
+            assert house.restarts == 0
+            assert house.network.evaluations == 1
+
+    asyncio.run(test())
