@@ -1,6 +1,6 @@
 """What Prometheus reads: counters, gauges and histograms of one process, in a registry of their own."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
@@ -23,6 +23,8 @@ class Metrics:
         evaluations: network evaluations of samples (a shared evaluation of k samples counts k).
         evaluations_saved: those that were planned, and not done because the client had gone.
         engine_restarts: engines that took the place of one that failed.
+        rounds: evaluations of samples one after the other; fewer than `evaluations` where guesses were right.
+        lanes: states of samples that were evaluated, those that guesses led to included.
         sub_tokens: sub-tokens revealed.
         tokens: tokens unmasked, of finished generations.
         idle_steps: time steps that ancestral schedules skipped, of finished generations.
@@ -41,6 +43,14 @@ class Metrics:
         self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, counted a sample")
         self.evaluations_saved = self._counter(
             "unmask_network_evaluations_saved", "Network evaluations not done because the client had gone"
+        )
+        self.rounds = self._counter("unmask_rounds", "Evaluations one after the other, counted a sample")
+        self.lanes = self._counter("unmask_lanes", "States of samples evaluated, those that guesses led to included")
+        self._guesses = Counter(
+            "unmask_guesses",
+            "Guesses judged, by the most reveals ahead that they were made (1, 2, 4 …), and whether they were right",
+            ["model", "ahead", "right"],
+            registry=self.registry,
         )
         self.engine_restarts = self._counter("unmask_engine_restarts", "Engines started in the place of a failed one")
         self.sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
@@ -66,6 +76,22 @@ class Metrics:
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
         """One request has come to its end."""
         self._requests.labels(self.model, outcome, reason).inc()
+
+    def count_rounds(self, rounds: Iterable[tuple[int, int]]) -> None:
+        """Count what one tick did for each sample: the lanes evaluated, and the outcomes accepted.
+
+        All accepted outcomes but the first are right guesses, and the one behind them is a wrong one. What lies behind
+        that is not judged.
+        """
+        guesses: dict[tuple[int, str], int] = {}
+        for lanes, accepted in rounds:
+            self.rounds.inc()
+            self.lanes.inc(lanes)
+            for ahead in range(1, min(accepted + 1, lanes)):
+                key = (1 << (ahead - 1).bit_length(), "true" if ahead < accepted else "false")
+                guesses[key] = guesses.get(key, 0) + 1
+        for (ahead, right), count in guesses.items():
+            self._guesses.labels(self.model, ahead, right).inc(count)
 
     def show(self, load: Load) -> None:
         """Set the gauges to the work at hand; before the metrics are read."""

@@ -18,6 +18,10 @@ MOST_SAMPLES = 64
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
+# as unmask_service.engine.lanes.MOST_LANES, which would bring torch along
+MOST_LANES = 32
+
+Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=MOST_LANES)]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -62,6 +66,11 @@ class Settings(BaseSettings):
     )
     tokens_per_tick: Annotated[int, Field(ge=1)] = Field(
         default=4096, description="tokens of all canvases that share one network evaluation"
+    )
+    speculation: Speculation = Field(
+        default="auto",
+        description="states of a sample that one evaluation may try, guesses included; no token depends on it. "
+        "auto: as many as pay for themselves; off: one; a number: so many where they fit into the tick",
     )
     memory_budget: Annotated[int, Field(ge=1)] | None = Field(
         default=None,

@@ -1,5 +1,6 @@
 """From a bundle's folder to a model that is ready: checked, tested on this machine, and its speed known."""
 
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from unmask_diffusion import RememberBlankCanvas
 from unmask_diffusion.request import MAX_STEPS, MAX_TEMPERATURE
 from unmask_model_store import Bundle, BundleError, open_bundle, read_config, resolve_device, resolve_dtype
 from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
@@ -97,7 +99,9 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
     capacity = measured_capacity(bundle, tokens_per_tick)
     metrics.describe(build={"version": version("unmask"), "torch": torch.__version__}, model=_labels_of(bundle, kind))
     logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
-    return LoadedModel(ServedModel(bundle.name, bundle, Vocabulary(bundle), kind), capacity)
+    remembering = RememberBlankCanvas(bundle.denoiser, bundle.sub_tokenizer.mask_id)
+    model = dataclasses.replace(bundle, denoiser=remembering)
+    return LoadedModel(ServedModel(bundle.name, model, Vocabulary(bundle), kind), capacity)
 
 
 def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:

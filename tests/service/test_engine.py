@@ -12,6 +12,7 @@ from torch import Tensor
 from unmask_diffusion import Denoiser, DenoiserAround, TableDenoiser, read_sample, replay, sample
 from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
 from unmask_service.engine import Engine
+from unmask_service.engine.lanes import Speculation
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
@@ -64,12 +65,13 @@ class NanFor(DenoiserAround):
 class House:
     """A broker with a running engine."""
 
-    def __init__(self, model: ToyModel = PRIME, tokens_per_tick: int = 1000) -> None:
+    def __init__(self, model: ToyModel = PRIME, tokens_per_tick: int = 1000, speculation: Speculation = "off") -> None:
         self.network = Watched(model.denoiser)
         self.model = replace(model, denoiser=self.network)
         self.broker = MemoryBroker(max_requests=100)
         self.metrics = Metrics("toy")
-        self.engine = Engine(self.model, self.broker, self.metrics, Capacity(tokens_per_tick, Pace(1e-3, 1e-5, 1e-5)))
+        capacity = Capacity(tokens_per_tick, Pace(1e-3, 1e-5, 1e-5))
+        self.engine = Engine(self.model, self.broker, self.metrics, capacity, speculation=speculation)
 
     async def submit(self, name: str, **fields: object) -> None:
         await self.broker.submit(Job(name, plan_for(self.model, **fields), submitted_at=0.0))
@@ -81,6 +83,15 @@ class House:
         value = self.metrics.registry.get_sample_value(name, {"model": "toy"})
         assert value is not None
         return value
+
+    def guesses(self, right: str) -> float:
+        values = (
+            self.metrics.registry.get_sample_value(
+                "unmask_guesses_total", {"model": "toy", "ahead": str(ahead), "right": right}
+            )
+            for ahead in (1, 2, 4, 8, 16, 32)
+        )
+        return sum(value or 0.0 for value in values)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -410,5 +421,67 @@ def test_ticks_are_measured() -> None:
         assert after.pace != before.pace
         assert after.tokens_per_tick == before.tokens_per_tick
         assert 0 < after.company_tokens < 6, "three canvases of 4 tokens share a tick, two of one request"
+
+    run(test)
+
+
+# --- speculation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("speculation", ["auto", 3, 8])
+def test_guesses_save_rounds_and_change_no_entry_of_the_log(speculation: Speculation) -> None:
+    fields: dict[str, object] = {"max_tokens": 12, "n": 2, "seed": 5, "temperature": 0.2}
+
+    async def reveals(speculation: Speculation) -> tuple[House, list[Revealed]]:
+        house = House(speculation=speculation)
+        await house.submit("a", **fields)
+        async with house.running():
+            log = await house.log("a")
+        return house, [entry for entry in log if isinstance(entry, Revealed)]
+
+    async def test() -> None:
+        house, found = await reveals(speculation)
+        _, expected = await reveals("off")
+        for index in range(2):
+            of_sample = [entry.reveal for entry in found if entry.reveal.sample == index]
+            assert of_sample == [entry.reveal for entry in expected if entry.reveal.sample == index]
+        rounds = sum(entry.lane == 0 for entry in found)
+        assert rounds == house.count("unmask_rounds_total") < len(found)
+        assert house.count("unmask_lanes_total") >= house.count("unmask_network_evaluations_total") == len(found)
+        judged = house.guesses("true") + house.guesses("false")
+        assert house.guesses("true") == len(found) - rounds
+        assert judged <= house.count("unmask_lanes_total") - rounds
+
+    run(test)
+
+
+def test_a_full_tick_has_no_lanes_to_spare() -> None:
+    async def test() -> None:
+        house = House(tokens_per_tick=24, speculation="auto")
+        for name in "ab":
+            await house.submit(name, max_tokens=12, seed=3)
+        async with house.running():
+            await asyncio.gather(house.log("a"), house.log("b"))
+        shared = [lengths for lengths in house.network.evaluations if len(lengths) > 1]
+        assert all(sum(lengths) <= 24 for lengths in shared)
+        assert house.count("unmask_lanes_total") == house.count("unmask_rounds_total") == 48
+
+    run(test)
+
+
+def test_a_guess_whose_state_breaks_the_network_breaks_nothing() -> None:
+    """The network raises where a canvas begins with a certain digit that only wrong guesses put there."""
+    fields: dict[str, object] = {"max_tokens": 12, "seed": 5}
+    (tokens,) = alone(PRIME, **fields)
+    true_digit = int(PRIME.sub_tokenizer.codes[tokens[0], 0])
+
+    async def test() -> None:
+        for poison in range(PRIME.sub_tokenizer.base):
+            if poison != true_digit:
+                house = House(speculation=8)
+                house.network.poison = poison
+                await house.submit("a", **fields)
+                async with house.running():
+                    assert tokens_of(PRIME, await house.log("a"), **fields) == [tokens]
 
     run(test)

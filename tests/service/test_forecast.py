@@ -8,11 +8,13 @@ from statistics import median
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unmask_service.api.admission import PLANNED_SHARE, plan_in_time
 from unmask_service.forecast import (
     Capacity,
     Load,
     Outlook,
     Pace,
+    Tick,
     Work,
     first_pace,
     most_groups_in_time,
@@ -232,7 +234,16 @@ class Play:
         rows = sum(each.work.rows / each.work.evaluations for each, _ in turn)
         seconds = Pace(6e-3, 6e-5, 1e-4).seconds(tokens, rows) * self.rng.uniform(0.9, 1.1)
         self.clock += seconds
-        self.capacity = self.capacity.after(len({id(each) for each, _ in turn}), tokens, round(rows), seconds)
+        tick = Tick(
+            requests=len({id(each) for each, _ in turn}),
+            samples=len(turn),
+            tokens=tokens,
+            rows=round(rows),
+            groups=len(turn),
+            lane_tokens=tokens,
+            lane_rows=round(rows),
+        )
+        self.capacity = self.capacity.after(tick, seconds)
         for each, sample in turn:
             each.left[sample] -= 1
         ended = [each for each in self.running if not any(each.left)]
@@ -276,3 +287,35 @@ def test_under_steady_load_half_of_the_forecasts_are_right_to_a_quarter(
         while len(play.errors) < clients + 120:
             play.tick()
         assert median(play.errors[clients:]) <= 0.25
+
+
+def ticks_of(groups: int, lanes: int) -> Capacity:
+    """After many ticks of two samples in which so many groups were revealed with so many lanes each."""
+    capacity = Capacity(4096, Pace(4e-3, 4e-5, 1e-4))
+    for _ in range(200):
+        tick = Tick(1, 2, tokens=200, rows=2, groups=groups, lane_tokens=200 * lanes, lane_rows=2 * lanes)
+        capacity = capacity.after(tick, capacity.pace.seconds(200 * lanes, 2 * lanes))
+    return capacity
+
+
+def test_right_guesses_make_the_forecast_shorter_and_no_guesses_leave_it() -> None:
+    work = Work(100, 1, 200, 200.0)
+    load = Load((), (), None)
+    without, with_guesses = (outlook(load, ticks_of(*each), work).seconds_of(work) for each in ((2, 1), (12, 8)))
+    capacity = ticks_of(12, 8)
+    cost = capacity.pace.seconds(1600, 16) / capacity.pace.seconds(200, 2)
+    assert ticks_of(2, 1).speed == pytest.approx(1)
+    assert capacity.speed == pytest.approx(6 / cost, rel=1e-3)
+    assert with_guesses == pytest.approx(without / capacity.speed, rel=1e-2)
+
+
+def test_a_deadline_does_not_count_on_guesses_unless_the_whole_plan_fits() -> None:
+    plan = plan_for(PRIME, max_tokens=24, seed=1)
+    work = Work.of(plan)
+    ahead = outlook(Load((), (), None), ticks_of(12, 8), work)
+    enough = 1000 * ahead.seconds_of(work) / PLANNED_SHARE
+    assert plan_in_time(plan, ahead, math.ceil(enough)).request.sampler.steps == 48
+    cut = plan_in_time(plan, ahead, math.floor(0.9 * enough))
+    steps = cut.request.sampler.steps
+    assert steps is not None
+    assert ahead.seconds(steps, Work.of(cut).rows) <= 0.9 * enough / 1000

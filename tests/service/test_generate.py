@@ -38,7 +38,8 @@ def test_an_answer_has_every_field(writer: Server) -> None:
     assert set(choice) == {"index", "text", "token_ids", "finish_reason"}
     assert choice["index"] == 0
     assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
-    assert set(answer["sampling"]) >= {"seed", "sub_tokens", "network_evaluations", "idle_steps"}
+    assert set(answer["sampling"]) == {"seed", "sub_tokens", "network_evaluations", "rounds", "idle_steps", "steps"}
+    assert 1 <= answer["sampling"]["rounds"] <= answer["sampling"]["network_evaluations"]
     assert set(answer["timings"]) == {"queue_ms", "first_unmask_ms", "total_ms"}
     timings = answer["timings"]
     assert 0 <= timings["queue_ms"] <= timings["first_unmask_ms"] <= timings["total_ms"]

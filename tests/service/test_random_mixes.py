@@ -11,6 +11,7 @@ from unmask_diffusion import DenoiserAround, GenerationRequest, Model, make_plan
 from unmask_model_store import open_bundle
 from unmask_service.broker import Finished, Job, MemoryBroker, Revealed
 from unmask_service.engine import Engine
+from unmask_service.engine.lanes import Speculation
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
@@ -19,6 +20,7 @@ from tests.helpers import ToyModel
 Request = dict[str, Any]
 Tokens = list[tuple[int, ...]]
 
+SPECULATIONS: tuple[Speculation, ...] = ("off", "auto", 4)
 # mixes a bundle, of 2 … 6 requests each
 MIXES = {"writer": 40, "table": 140, "chain": 25}
 LONGEST = {"writer": 6, "table": 2, "chain": 4}
@@ -43,10 +45,13 @@ def random_request(rng: random.Random, model: Model, longest: int) -> Request:
     return request
 
 
-async def through_the_engine(model: Model, requests: Sequence[Request], tokens_per_tick: int) -> list[Tokens]:
+async def through_the_engine(
+    model: Model, requests: Sequence[Request], tokens_per_tick: int, speculation: Speculation
+) -> list[Tokens]:
     """The tokens of requests that are all there when the engine begins."""
     broker = MemoryBroker(max_requests=len(requests))
-    engine = Engine(model, broker, Metrics("toy"), Capacity(tokens_per_tick, Pace(1.0, 1.0, 1.0)))
+    capacity = Capacity(tokens_per_tick, Pace(1.0, 1e-3, 1e-3))
+    engine = Engine(model, broker, Metrics("toy"), capacity, speculation=speculation)
     plans = [make_plan(model, GenerationRequest.model_validate(request)) for request in requests]
     for number, plan in enumerate(plans):
         await broker.submit(Job(str(number), plan, 0.0))
@@ -72,8 +77,9 @@ def test_tokens_are_the_same_alone_and_in_any_company_order_and_budget(bundles: 
         requests = [random_request(rng, model, LONGEST[name]) for _ in range(rng.randint(2, 6))]
         alone = [[each.token_ids for each in sample(model, **request)] for request in requests]
         order, budget = rng.choice((1, -1)), TOKENS_PER_TICK[name] // rng.choice((1, 2))
-        found = await through_the_engine(model, requests[::order], budget)
-        assert found[::order] == alone, (order, budget, requests)
+        speculation = rng.choice(SPECULATIONS)
+        found = await through_the_engine(model, requests[::order], budget, speculation)
+        assert found[::order] == alone, (order, budget, speculation, requests)
 
     async def all_mixes() -> None:
         for _ in range(MIXES[name]):
@@ -95,4 +101,4 @@ def test_a_denoiser_that_minds_its_company_is_found_out(bundles: Path) -> None:
     model = ToyModel(Sociable(bundle.denoiser), bundle.sub_tokenizer, full_canvas=False)
     requests: list[Request] = [{"max_tokens": 20, "seed": seed, "n": 4} for seed in range(3)]
     alone = [[each.token_ids for each in sample(model, **request)] for request in requests]
-    assert asyncio.run(through_the_engine(model, requests, 1000)) != alone
+    assert asyncio.run(through_the_engine(model, requests, 1000, "off")) != alone

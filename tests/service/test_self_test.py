@@ -24,6 +24,13 @@ class Sociable(DenoiserAround):
         return super().trunk(canvases, rows) * (1 + 1e-6 * len(canvases))
 
 
+class SociableDraw(DenoiserAround):
+    """A denoiser that draws another class where there is company."""
+
+    def draw(self, features: Tensor, *rows: Tensor) -> Tensor:
+        return super().draw(features, *rows) + (len(features) > 30)
+
+
 def test_this_machine_keeps_the_promise() -> None:
     self_test(prime_model(length=40))
     self_test(table_model(classes=3, length=2, digits=2))
@@ -33,6 +40,18 @@ def test_a_broken_promise_is_noticed() -> None:
     model = prime_model(length=40)
     with pytest.raises(BrokenPromiseError, match="among others"):
         self_test(replace(model, denoiser=Sociable(model.denoiser)))
+
+
+def test_a_draw_that_minds_its_company_is_noticed() -> None:
+    model = prime_model(length=40)
+    with pytest.raises(BrokenPromiseError, match="other classes"):
+        self_test(replace(model, denoiser=SociableDraw(model.denoiser)))
+
+
+def test_a_model_with_impossible_canvases_passes() -> None:
+    model = table_model(classes=4, length=2, digits=2)
+    model.denoiser.probabilities[3] = 0.0  # type: ignore[attr-defined]
+    self_test(model)
 
 
 @pytest.mark.parametrize("full_canvas", [False, True])

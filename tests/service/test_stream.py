@@ -127,8 +127,10 @@ def test_start_and_unmask_events_give_the_tokens_of_done(streams: dict[str, Stre
 def test_done_is_the_answer_without_a_stream(writer: Server, streams: dict[str, Stream], name: str) -> None:
     done, answer = streams[name].done, writer.generate(**REQUESTS[name])
     assert set(done) == set(answer)
-    for field in ("model", "choices", "usage", "sampling", "fingerprint"):
+    for field in ("model", "choices", "usage", "fingerprint"):
         assert done[field] == answer[field]
+    # how many guesses are tried is a matter of time and company
+    assert done["sampling"] | {"rounds": 0} == answer["sampling"] | {"rounds": 0}
     assert set(done["timings"]) == set(answer["timings"])
     assert done["id"] == streams[name].start["id"]
 

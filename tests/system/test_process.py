@@ -68,6 +68,24 @@ def test_a_restart_changes_no_tokens_and_an_idle_server_ends(bundles: Path, writ
         ends_well(server, signal.SIGTERM)
 
 
+def test_speculation_changes_no_tokens(bundles: Path) -> None:
+    bodies: list[Body] = [
+        {"prompt": " the", "max_tokens": 20, "n": 2, "seed": 5},
+        {"max_tokens": 24, "seed": 6, "temperature": 0},
+        {"max_tokens": 24, "seed": 7, "sampler": {"name": "ancestral", "steps": 30}, "top_k": 9},
+    ]
+    answers = []
+    for speculation in ("off", "auto", "6"):
+        with Server(bundles / "writer", "--speculation", speculation) as server:
+            answers.append([server.until_ready().generate(**body) for body in bodies])
+            lanes, rounds = (server.metric(f'unmask_{name}_total{{model="writer"}}') for name in ("lanes", "rounds"))
+        assert rounds == sum(answer["sampling"]["rounds"] for answer in answers[-1])
+        assert (lanes > rounds) if speculation == "6" else (lanes >= rounds)
+    off, *others = ([answer["choices"] for answer in each] for each in answers)
+    assert others == [off, off]
+    assert all(answer["sampling"]["rounds"] == answer["sampling"]["network_evaluations"] for answer in answers[0])
+
+
 def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
     """Its tokenizer is a pipe that nobody has written to yet, so loading waits for this test."""
     folder = tmp_path / "slow"

@@ -94,8 +94,10 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     def rows(groups: int) -> float:
         return samples * rows_of(holes, digits, groups)
 
-    seconds = PLANNED_SHARE * deadline_ms / 1000
-    groups = most_groups_in_time(ahead, rows, len(plan.schedules[0].groups), seconds)
+    seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].groups)
+    if ahead.seconds_of(Work.of(plan)) <= seconds:
+        return cut(plan, most)
+    groups = most_groups_in_time(ahead, rows, most, seconds)
     if not groups:
         shortest = math.ceil(1000 * ahead.seconds(1, rows(1)) / PLANNED_SHARE)
         raise InvalidRequestError(

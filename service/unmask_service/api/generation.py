@@ -38,6 +38,7 @@ class Generation:
         self._started: float | None = None
         self._first_unmask: float | None = None
         self._finished: float | None = None
+        self._rounds = 0
 
     @classmethod
     async def submit(cls, service: Service, plan: Plan, expected_seconds: float | None) -> Self:
@@ -104,9 +105,11 @@ class Generation:
             case Started():
                 self._started = elapsed
                 metrics.queue_seconds.observe(elapsed)
-            case Revealed() if self._first_unmask is None:
-                self._first_unmask = elapsed
-                metrics.first_unmask_seconds.observe(elapsed)
+            case Revealed():
+                self._rounds += entry.lane == 0
+                if self._first_unmask is None:
+                    self._first_unmask = elapsed
+                    metrics.first_unmask_seconds.observe(elapsed)
             case Finished():
                 self._finished = elapsed
                 self.status = "finished"
@@ -136,6 +139,7 @@ class Generation:
                 seed=plan.seed,
                 sub_tokens=plan.sub_tokens,
                 network_evaluations=plan.network_evaluations,
+                rounds=self._rounds,
                 idle_steps=plan.idle_steps,
                 steps=plan.request.sampler.steps,
             ),
@@ -158,6 +162,7 @@ class Generation:
             "length": plan.length,
             "sub_tokens": plan.sub_tokens,
             "network_evaluations": plan.network_evaluations,
+            "rounds": self._rounds,
             "queue_ms": _milliseconds(self._started),
             "first_unmask_ms": _milliseconds(self._first_unmask),
             "total_ms": _milliseconds(self._finished),

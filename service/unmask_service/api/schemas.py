@@ -67,6 +67,9 @@ class Sampling(Message):
     seed: int = Field(description="the request's seed, or the one that was drawn")
     sub_tokens: int = Field(description="sub-tokens unmasked")
     network_evaluations: int
+    rounds: int = Field(
+        description="evaluations one after the other: fewer than network_evaluations where guesses were right"
+    )
     idle_steps: int = Field(description="time steps that reveal nothing; they were skipped")
     steps: int | None = Field(
         description="the sampler's steps, as asked for or as chosen for the deadline; null is exact"

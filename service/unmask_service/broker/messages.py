@@ -34,10 +34,16 @@ class Started:
 
 @dataclass(frozen=True)
 class Revealed:
-    """One network evaluation revealed a group of one sample."""
+    """One network evaluation revealed a group of one sample.
+
+    Attributes:
+        lane: the state that it was drawn at: 0 for the log's own, i for the one that i right guesses led to. So a
+            round of evaluation begins with every 0.
+    """
 
     at: float
     reveal: Reveal
+    lane: int = 0
 
 
 @dataclass(frozen=True)

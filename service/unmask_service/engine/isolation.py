@@ -3,7 +3,18 @@
 import logging
 from collections.abc import Sequence
 
-from unmask_diffusion import ActiveSample, GenerationRequest, Model, Reveal, SampleError, Sampler, evaluate, make_plan
+from unmask_diffusion import (
+    ActiveSample,
+    Ask,
+    GenerationRequest,
+    Model,
+    Round,
+    SampleError,
+    Sampler,
+    evaluate,
+    evaluate_lanes,
+    make_plan,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -12,24 +23,28 @@ class BrokenModelError(RuntimeError):
     """The model cannot evaluate even a canvas of its own: no request is to blame."""
 
 
-def evaluate_apart(model: Model, samples: Sequence[ActiveSample]) -> list[Reveal | SampleError]:
+def evaluate_apart(model: Model, asks: Sequence[Ask]) -> list[Round]:
     """Evaluate samples together; if that raises, halves of them, until those that make it raise are alone.
 
-    A sample's outcome does not depend on its company, so nobody notices but by the time.
+    A sample's outcomes do not depend on its company, so nobody notices but by the time. A sample that is alone is tried
+    once more without guesses: they may lead to states that it never comes to.
 
     Raises:
         BrokenModelError: whatever is evaluated raises.
     """
     try:
-        return evaluate(model, samples)
+        return evaluate_lanes(model, asks)
     except Exception as error:
-        if len(samples) == 1:
+        if asks == [Ask(asks[0].sample)]:
             check_model(model)
             logger.exception("the network evaluation of one sample failed; its generation ends with an error")
-            return [SampleError(samples[0].index, "the network evaluation failed", impossible=False)]
-        logger.warning("an evaluation of %d samples failed and is done in parts: %r", len(samples), error)
-    middle = len(samples) // 2
-    return evaluate_apart(model, samples[:middle]) + evaluate_apart(model, samples[middle:])
+            failure = SampleError(asks[0].sample.index, "the network evaluation failed", impossible=False)
+            return [Round([failure], guesses=(), lanes=1)]
+        logger.warning("an evaluation of %d samples failed and is done in parts: %r", len(asks), error)
+    if len(asks) == 1:
+        return evaluate_apart(model, [Ask(asks[0].sample)])
+    middle = len(asks) // 2
+    return evaluate_apart(model, asks[:middle]) + evaluate_apart(model, asks[middle:])
 
 
 def check_model(model: Model) -> None:

@@ -5,12 +5,13 @@ import contextlib
 import time
 from collections.abc import Iterable, Sequence
 
-from unmask_diffusion import Model, Reveal, SampleError
+from unmask_diffusion import Ask, Model, Round, SampleError
 
 from unmask_service.broker import Broker, Failed, FailureReason, Finished, Job, LogEntry, Revealed, Started
 from unmask_service.engine.isolation import check_model, evaluate_apart
+from unmask_service.engine.lanes import Speculation, Speculator
 from unmask_service.engine.thread import EvaluationThread
-from unmask_service.engine.turn import Generation, Place, first_round_tokens, take_turn
+from unmask_service.engine.turn import Generation, Place, first_round_tokens, take_turn, what_happened
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
@@ -33,6 +34,7 @@ class Engine:
         metrics: Metrics,
         capacity: Capacity,
         thread: EvaluationThread | None = None,
+        speculation: Speculation = "off",
     ) -> None:
         self.model = model
         self.broker = broker
@@ -40,6 +42,7 @@ class Engine:
         self.capacity = capacity
         self._generations: dict[str, Generation] = {}
         self._thread = thread or EvaluationThread()
+        self._speculator = Speculator(speculation)
 
     async def check(self) -> None:
         """Try the model in the engine's thread.
@@ -70,10 +73,11 @@ class Engine:
         """One network evaluation for the samples whose turn it is."""
         await self._admit()
         turn = take_turn(self._generations.values(), self.capacity.tokens_per_tick)
+        asks = self._speculator.ask([sample for _, sample in turn], self.capacity)
         begun = time.perf_counter()
-        outcomes = await self._evaluate(turn)
-        await self._publish(self._reveal(turn, outcomes))
-        await self._measure(turn, outcomes, time.perf_counter() - begun)
+        rounds = await self._evaluate(asks)
+        await self._publish(self._reveal(turn, rounds))
+        await self._learn(turn, asks, rounds, time.perf_counter() - begun)
 
     async def drain(self, seconds: float) -> None:
         """Let all that was accepted end within the time, then end what is left with an error."""
@@ -115,31 +119,34 @@ class Engine:
             entries.append((job.id, Finished(time.time())))
         return entries
 
-    async def _evaluate(self, turn: Sequence[Place]) -> Sequence[Reveal | SampleError]:
+    async def _evaluate(self, asks: Sequence[Ask]) -> Sequence[Round]:
         """Evaluate off the event loop."""
-        if not turn:
+        if not asks:
             return []
-        samples = [sample for _, sample in turn]
         begun = time.perf_counter()
-        outcomes = await self._thread.evaluate(evaluate_apart, self.model, samples)
+        rounds = await self._thread.evaluate(evaluate_apart, self.model, asks)
         self.metrics.evaluation_seconds.observe(time.perf_counter() - begun)
-        return outcomes
+        return rounds
 
-    def _reveal(self, turn: Sequence[Place], outcomes: Sequence[Reveal | SampleError]) -> list[Entry]:
-        """Write outcomes into the samples' states and make the log entries that say so."""
+    def _reveal(self, turn: Sequence[Place], rounds: Sequence[Round]) -> list[Entry]:
+        """Write what was accepted into the samples' states and make the log entries that say so."""
         now = time.time()
         entries: list[Entry] = []
-        for (generation, sample), outcome in zip(turn, outcomes, strict=True):
+        for (generation, sample), done in zip(turn, rounds, strict=True):
             job_id = generation.job.id
             if job_id not in self._generations:  # another sample of this job has just failed, or all have been ended
                 continue
-            if isinstance(outcome, SampleError):
-                reason: FailureReason = "impossible" if outcome.impossible else "engine"
-                entries.append((job_id, Failed(now, reason, outcome.message)))
-                del self._generations[job_id]
+            for lane, outcome in enumerate(done.outcomes):
+                if isinstance(outcome, SampleError):
+                    reason: FailureReason = "impossible" if outcome.impossible else "engine"
+                    entries.append((job_id, Failed(now, reason, outcome.message)))
+                    del self._generations[job_id]
+                    break
+                sample.reveal(outcome)
+                entries.append((job_id, Revealed(now, outcome, lane)))
+            sample.guesses = done.guesses
+            if job_id not in self._generations:
                 continue
-            sample.reveal(outcome)
-            entries.append((job_id, Revealed(now, outcome)))
             if sample.finished:
                 generation.samples.remove(sample)
             if not generation.samples:
@@ -155,16 +162,11 @@ class Engine:
         self.metrics.evaluations.inc(len(reveals))
         self.metrics.sub_tokens.inc(sum(len(reveal.sub_tokens) for reveal in reveals))
 
-    async def _measure(self, turn: Sequence[Place], outcomes: Sequence[Reveal | SampleError], seconds: float) -> None:
-        """Learn from a tick how fast ticks are."""
+    async def _learn(self, turn: Sequence[Place], asks: Sequence[Ask], rounds: Sequence[Round], seconds: float) -> None:
+        """Learn from a tick how fast ticks are, and what guesses are worth."""
         if not turn:
             return
-        tokens = sum(generation.job.plan.length for generation, _ in turn)
-        rows = sum(_rows_of(outcome) for outcome in outcomes if isinstance(outcome, Reveal))
-        requests = len({generation.job.id for generation, _ in turn})
-        self.capacity = self.capacity.after(requests, tokens, rows, seconds)
+        self._speculator.learn(asks, rounds)
+        self.metrics.count_rounds((done.lanes, len(done.outcomes)) for done in rounds)
+        self.capacity = self.capacity.after(what_happened(turn, rounds), seconds)
         await self.broker.report(self.capacity)
-
-
-def _rows_of(reveal: Reveal) -> int:
-    return len({position for position, _, _ in reveal.sub_tokens})

@@ -8,6 +8,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 from unmask_diffusion import Model
+from unmask_kernels import DrawError
 
 # canvases of one length share a call of attention, so lengths repeat; odd ones leave tiles unfilled
 LENGTHS = (1, 3, 17, 17, 40, 64, 64, 101)
@@ -21,7 +22,7 @@ class BrokenPromiseError(RuntimeError):
 
 @torch.inference_mode()
 def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
-    """Evaluate a canvas alone and among others, and compare the bits of its logits.
+    """Evaluate a canvas alone and among others, and compare the bits of its features, and the classes drawn.
 
     Args:
         model: to test.
@@ -33,12 +34,14 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
     generator = torch.Generator().manual_seed(0)
     canvases = [_canvas(model, generator, length) for length in _lengths(model, min(most_tokens, MOST_TOKENS))]
     reading = [torch.arange(0, len(canvas), 3) for canvas in canvases]
-    together = _logits(model, canvases, reading).split([len(rows) for rows in reading])
-    for canvas, rows, among_others in zip(canvases, reading, together, strict=True):
-        if not torch.equal(_logits(model, [canvas], [rows]), among_others):
+    sizes = [len(rows) for rows in reading]
+    features, classes = (part.split(sizes) for part in _evaluated(model, canvases, reading))
+    for canvas, rows, among_others, drawn in zip(canvases, reading, features, classes, strict=True):
+        alone = _evaluated(model, [canvas], [rows])
+        if not (torch.equal(alone[0], among_others) and torch.equal(alone[1], drawn)):
             raise BrokenPromiseError(
                 "on this machine a generation's tokens may depend on what else is being generated: "
-                "a canvas evaluated alone and among others gave logits with different bits"
+                "a canvas evaluated alone and among others gave features with different bits, or other classes"
             )
 
 
@@ -50,8 +53,18 @@ def _lengths(model: Model, most_tokens: int) -> list[int]:
     return wanted[: max(2, fit)]
 
 
-def _logits(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> Tensor:
-    return model.denoiser.head(model.denoiser.trunk(canvases, rows))
+def _evaluated(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features [N, F] of the rows that are read, and a class drawn for each [N], by the rows' own positions alone."""
+    features = model.denoiser.trunk(canvases, rows)
+    revealed = torch.cat([canvas[read] for canvas, read in zip(canvases, rows, strict=True)])
+    events = torch.cat(rows)
+    zeros, ones = torch.zeros_like(events), torch.ones_like(events, dtype=torch.float64)
+    codes = model.sub_tokenizer.codes_on(features.device)
+    arguments = (revealed, codes, zeros, events, ones, zeros, ones)
+    try:
+        return features, model.denoiser.draw(features, *(each.to(features.device) for each in arguments))
+    except DrawError as error:  # an exact model gives some random canvases probability zero
+        return features, error.classes
 
 
 def _canvas(model: Model, generator: torch.Generator, length: int) -> Tensor:

@@ -1,11 +1,12 @@
 """Whose turn it is: the samples that share the next network evaluation."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, zip_longest
 
-from unmask_diffusion import ActiveSample, Model
+from unmask_diffusion import ActiveSample, Model, Outcome, Round, SampleError
 
 from unmask_service.broker import Job
+from unmask_service.forecast import Tick
 
 
 class Generation:
@@ -55,3 +56,23 @@ def take_turn(generations: Iterable[Generation], tokens_per_tick: int) -> list[P
 def first_round_tokens(generations: Iterable[Generation]) -> int:
     """Tokens of a tick that takes one sample of each generation."""
     return sum(generation.job.plan.length for generation in generations)
+
+
+def what_happened(turn: Sequence[Place], rounds: Sequence[Round]) -> Tick:
+    """Count what a tick did, and what it would have done with a lane a sample."""
+    lengths = [generation.job.plan.length for generation, _ in turn]
+    rows = [_rows(done.outcomes[0]) for done in rounds]
+    return Tick(
+        requests=len({generation.job.id for generation, _ in turn}),
+        samples=len(turn),
+        tokens=sum(lengths),
+        rows=sum(rows),
+        groups=sum(len(done.outcomes) for done in rounds),
+        lane_tokens=sum(length * done.lanes for length, done in zip(lengths, rounds, strict=True)),
+        lane_rows=sum(n * done.lanes + sum(map(_rows, done.guesses)) for n, done in zip(rows, rounds, strict=True)),
+    )
+
+
+def _rows(outcome: Outcome) -> int:
+    """The rows of logits that were drawn for it."""
+    return 0 if isinstance(outcome, SampleError) else len({position for position, _, _ in outcome.sub_tokens})

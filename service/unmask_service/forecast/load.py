@@ -39,6 +39,29 @@ class Work:
 
 
 @dataclass(frozen=True)
+class Tick:
+    """What an engine did in a tick.
+
+    Attributes:
+        requests: that took part.
+        samples: of these.
+        tokens: of one canvas a sample.
+        rows: of logits that a lane a sample draws.
+        groups: revealed; more than one a sample where guesses were right.
+        lane_tokens: of the canvases of all lanes.
+        lane_rows: drawn at all lanes, and for guesses.
+    """
+
+    requests: int
+    samples: int
+    tokens: int
+    rows: int
+    groups: int
+    lane_tokens: int
+    lane_rows: int
+
+
+@dataclass(frozen=True)
 class Capacity:
     """What an engine does in a tick, as measured of late.
 
@@ -47,21 +70,25 @@ class Capacity:
         pace: of evaluations.
         company_tokens: with how many tokens of others a request has shared its ticks.
         company_rows: and with how many of their rows.
+        speed: groups a second with the lanes that samples got, over groups a second with a lane each.
     """
 
     tokens_per_tick: int
     pace: Pace
     company_tokens: float = 0.0
     company_rows: float = 0.0
+    speed: float = 1.0
 
-    def after(self, requests: int, tokens: int, rows: int, seconds: float) -> "Capacity":
-        """After a tick of so many requests, tokens and rows that took so long."""
-        others = 1 - 1 / requests
+    def after(self, tick: Tick, seconds: float) -> "Capacity":
+        """After a tick that took so long."""
+        others = 1 - 1 / tick.requests
+        cost = self.pace.seconds(tick.lane_tokens, tick.lane_rows) / self.pace.seconds(tick.tokens, tick.rows)
         return Capacity(
             self.tokens_per_tick,
-            self.pace.after(tokens, rows, seconds),
-            self.company_tokens + MEMORY * (others * tokens - self.company_tokens),
-            self.company_rows + MEMORY * (others * rows - self.company_rows),
+            self.pace.after(tick.lane_tokens, tick.lane_rows, seconds),
+            self.company_tokens + MEMORY * (others * tick.tokens - self.company_tokens),
+            self.company_rows + MEMORY * (others * tick.rows - self.company_rows),
+            self.speed + MEMORY * (tick.groups / tick.samples / cost - self.speed),
         )
 
 

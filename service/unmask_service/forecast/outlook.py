@@ -25,19 +25,25 @@ class Outlook:
         start_seconds: until an engine takes it.
         group_seconds: of a tick, times the ticks that go by while each of its samples reveals one group.
         row_seconds: a row that it draws.
+        speed: how much faster guesses make the groups of a plan go by.
     """
 
     start_seconds: float
     group_seconds: float
     row_seconds: float
+    speed: float = 1.0
 
     def seconds(self, groups: float, rows: float) -> float:
-        """Until its end, if each of its samples has so many groups, and all of them draw so many rows."""
+        """Until its end, if each of its samples has so many groups, and all of them draw so many rows.
+
+        No guess is counted on: the fewer groups a plan is cut into, the larger they are and the rarer right guesses.
+        """
         return self.start_seconds + groups * self.group_seconds + rows * self.row_seconds if groups else 0.0
 
     def seconds_of(self, work: Work) -> float:
-        """Until the end of the request."""
-        return self.seconds(work.evaluations / max(1, work.samples), work.rows)
+        """Until the end of the request as it is planned, guesses being worth what they have been of late."""
+        own = self.seconds(work.evaluations / max(1, work.samples), work.rows) - self.start_seconds
+        return self.start_seconds + own / self.speed if work.samples else 0.0
 
 
 def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
@@ -52,7 +58,8 @@ def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     tokens = max(capacity.company_tokens, sum(_share(each, level) * each.tokens for each in claimed))
     rows = max(capacity.company_rows, sum(_share(each, level) * each.rows / each.evaluations for each in claimed))
     tick = capacity.pace.seconds(max(work.tokens, min(most, tokens + own * work.tokens)), rows)
-    return Outlook(start * tick, tick * work.samples / own if work.samples else 0.0, capacity.pace.row)
+    group = tick * work.samples / own if work.samples else 0.0
+    return Outlook(start * tick / capacity.speed, group, capacity.pace.row, capacity.speed)
 
 
 def seconds_of_work(load: Load, capacity: Capacity) -> float:
@@ -65,7 +72,8 @@ def seconds_of_work(load: Load, capacity: Capacity) -> float:
         sum(each.tokens * each.evaluations for each in every) / tokens,
         max(each.evaluations / each.samples for each in every),
     )
-    return ticks * capacity.pace.seconds(tokens, 0) + sum(each.rows for each in every) * capacity.pace.row
+    seconds = ticks * capacity.pace.seconds(tokens, 0) + sum(each.rows for each in every) * capacity.pace.row
+    return seconds / capacity.speed
 
 
 def most_groups_in_time(ahead: Outlook, rows: Callable[[int], float], most: int, seconds: float) -> int:
