@@ -1,6 +1,6 @@
 """Every published figure, measured on this machine: tables to the terminal, JSON and plots into a folder.
 
-What serving costs, measured when nothing else is named (5 minutes on two cores):
+What serving costs, measured when nothing else is named (8 minutes on two cores):
 
   throughput     a server under load against the bare trunk, and against one request at a time
   http_overhead  the same samples through a server process and through the sampler alone
@@ -8,6 +8,7 @@ What serving costs, measured when nothing else is named (5 minutes on two cores)
   eta            forecasts against what it took
   overload       20 times more than the server can do
   slow_readers   200 streams that are read slowly
+  speculation_served  what speculation buys one client, and many, against a server without it
 
 and with --all, or by name:
 
@@ -40,7 +41,15 @@ from benchmarks.machine import machine
 from benchmarks.options import interpreter
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-SERVING = ("throughput", "http_overhead", "mixed_load", "eta", "overload", "slow_readers")
+SERVING = (
+    "throughput",
+    "http_overhead",
+    "mixed_load",
+    "eta",
+    "overload",
+    "slow_readers",
+    "speculation_served",
+)
 PLOTTED = ("mixed_load", "precision", "speculation", "tales_quality", "sampler_error")
 WITH_A_MODEL = (*SERVING, "evaluation", "sampler_cost", "precision", "speculation", "tales_quality")
 # what is measured with other than a benchmark's own defaults, so that all of serving takes minutes
@@ -53,6 +62,7 @@ QUICK = {
     "eta": "--concurrency 2 --requests 2",
     "overload": "--seconds 2 --concurrency 8",
     "slow_readers": "--readers 8 --seconds 2 --repeats 1",
+    "speculation_served": "--tokens 4 --alone 1 --concurrency 2 --requests 2 --repeats 1",
     "evaluation": "--size small --rounds 1 --reference-rounds 1",
     "sampler_cost": "--batches 1 2 --rounds 2 --sampler-batches 1 --steps 8 --reference-steps 2 --repeats 1",
     "precision": "--quick",

@@ -216,6 +216,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
         "--dtype": arguments.dtype,
         "--threads": str(torch.get_num_threads()),
         "--tokens-per-tick": str(places * model.denoiser.length),
+        "--speculation": "off",
     }
     with ServerProcess(*(word for option in serving.items() for word in option)) as server:
         passes = compare(model, server, bodies, places, arguments.repeats)

@@ -45,9 +45,12 @@ def evaluations_a_request(model: Model, mix: Mix) -> float:
 
 
 def server_of(arguments: argparse.Namespace, *options: str) -> ServerProcess:
-    """A server on the CPU with the model, dtype and threads that a benchmark's options name."""
+    """A server on the CPU with the model, dtype and threads that a benchmark's options name.
+
+    Without speculation, unless an option says otherwise: its ratios are those of one lane a sample and tick.
+    """
     threads = [] if arguments.threads is None else ["--threads", str(arguments.threads)]
-    named = ["--model", arguments.model, "--device", "cpu", "--dtype", arguments.dtype]
+    named = ["--model", arguments.model, "--device", "cpu", "--dtype", arguments.dtype, "--speculation", "off"]
     return ServerProcess(*named, *threads, *options)
 
 

@@ -8,7 +8,7 @@ import pytest
 from unmask_service.load.client import Record
 
 from benchmarks import __main__ as everything
-from benchmarks import mixed_load, overload, slow_readers, soak, throughput
+from benchmarks import mixed_load, overload, slow_readers, soak, speculation_served, throughput
 from benchmarks.figures import Figure, read_figures
 from benchmarks.metrics import Moment, Scrape, evaluations_a_second, growth
 
@@ -78,6 +78,30 @@ def test_slow_readers(bundles: Path, tmp_path: Path) -> None:
 
 
 # --- the soak ------------------------------------------------------------------------------------------------------
+
+
+def test_speculation_served(bundles: Path, tmp_path: Path) -> None:
+    file = tmp_path / "speculation_served.json"
+    sizes = ["--tokens", "4", "6", "--alone", "1", "--concurrency", "2", "--requests", "2", "--repeats", "2"]
+    speculation_served.main(given(bundles, file, *sizes))
+    written = json.loads(file.read_text())
+    assert [turn["load"] for turn in written["turns"]] == [
+        *("one client, 4 tokens", "one client, 6 tokens", "2 clients"),
+    ] * 2
+    for turn in written["turns"]:
+        assert 1 <= turn["rounds"] <= turn["evaluations"]
+        assert min(turn["on"], turn["off"]) > 0
+    assert [figure["bound"] for figure in written["figures"]] == [speculation_served.SATURATED]
+
+
+def test_speculation_figures_are_medians_of_what_was_taken_in_turns() -> None:
+    turns = [
+        speculation_served.Turn(load, 1.0, off, 10.0, 48.0)
+        for off in (1.0, 3.0, 2.0)
+        for load in ("one client, 24 tokens", "one client, 7 tokens", "16 clients")
+    ]
+    figures = speculation_served.figures_of(turns, [24, 7])
+    assert [(each.value, each.bound) for each in figures] == [(2.0, 2.5), (2.0, 0.98)]
 
 
 def test_a_short_soak_holds(bundles: Path, tmp_path: Path) -> None:

@@ -37,6 +37,19 @@ def test_a_canvas_does_not_know_its_company(hidden: int, dtype: torch.dtype, thr
         assert torch.equal(logits(network, [canvas], [row]), among_others), len(canvas)
 
 
+@pytest.mark.parametrize(("hidden", "dtype"), [*product((12, 20, 64, 192), (torch.float32, torch.bfloat16))])
+def test_a_position_does_not_know_what_else_is_read(hidden: int, dtype: torch.dtype) -> None:
+    """Guessing ahead reads more of a canvas than its next group, and a remembered canvas was read as a whole."""
+    network = random_network(NetworkShape(100, 100, 2, 10, hidden, blocks=2, heads=2)).serve_in(dtype)
+    generator = torch.Generator().manual_seed(1)
+    for length in (3, 9, 33, 100):
+        canvas = torch.randint(0, 11, (length, 2), generator=generator)
+        whole = logits(network, [canvas], [torch.arange(length)])
+        for count in (1, 2, length // 2 + 1):
+            some = torch.randperm(length, generator=generator)[:count]
+            assert torch.equal(logits(network, [canvas], [some]), whole[some]), (length, count)
+
+
 @pytest.mark.parametrize("shape", [(2, 25, 2), (2, 8, 3), (8, 2), (1, 0, 2)])
 def test_sub_tokens_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="sub_tokens must be"):

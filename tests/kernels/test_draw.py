@@ -126,8 +126,10 @@ def test_great_logits_keep_their_noise(scale: float) -> None:
     assert torch.equal(with_constant, dataclasses.replace(case, logits=logits).draw_unfiltered())
 
 
-def test_tiny_temperature_is_the_most_probable_class() -> None:
+@pytest.mark.parametrize("temperature", [1e-300, 5e-324])
+def test_tiny_temperature_is_the_most_probable_class(temperature: float) -> None:
+    """And no warning where other scores overflow."""
     case = make_case(17, (500, 23, 2), seed=8)
-    cold = dataclasses.replace(case, temperature=torch.full((17,), 1e-300, dtype=torch.float64))
+    cold = dataclasses.replace(case, temperature=torch.full((17,), temperature, dtype=torch.float64))
     greedy = dataclasses.replace(case, temperature=torch.zeros(17))
     assert torch.equal(cold.draw_unfiltered(), greedy.draw_unfiltered())

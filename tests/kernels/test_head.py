@@ -1,6 +1,7 @@
 """The head and the draw in one: the same classes as the draw from logits, a row at a time, logits never all there."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,21 @@ def test_few_consistent_classes_are_all_that_is_read() -> None:
     contradicted = case.codes[:, place] != one.revealed[0, place]
     poisoned = weight.masked_fill(contradicted[:, None], math.nan)
     assert torch.equal(drawn(one, hidden[row, None], poisoned, bias), drawn(one, hidden[row, None], weight, bias))
+
+
+def test_rows_do_not_wait_with_their_classes_for_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row's consistent classes may be most of the vocabulary; those of a pass are the most that are in memory."""
+    case = make_case(200, (500, 23, 2), seed=3)
+    hidden, weight, bias = head_of(case, 8)
+    found, original = [], cpu.ConsistentClasses.of
+
+    def counted(self: cpu.ConsistentClasses, revealed: Iterable[int]) -> cpu.Classes:
+        found.append(original(self, revealed))
+        return found[-1]
+
+    monkeypatch.setattr(cpu.ConsistentClasses, "of", counted)
+    next(cpu._candidates(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
+    assert len(found) == cpu.DENSE_ROWS
 
 
 @pytest.mark.parametrize("revealed", [False, True])

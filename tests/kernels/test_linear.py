@@ -20,6 +20,19 @@ def test_a_row_does_not_know_the_batch(inputs: int, outputs: int, dtype: torch.d
             assert torch.equal(part, together[start : start + rows]), (rows, start)
 
 
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize(("inputs", "outputs"), [(5, 5), (10, 10), (33, 6), (33, 77), (50, 8), (192, 77)])
+def test_a_row_does_not_know_its_place(inputs: int, outputs: int, dtype: torch.dtype) -> None:
+    """Rows whose length is no multiple of 16 bytes lie at other alignments in other places."""
+    generator = torch.Generator().manual_seed(inputs)
+    x = torch.randn(200, inputs, generator=generator, dtype=torch.float64).to(dtype)
+    weight = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64).to(dtype)
+    together = fixed_tile_linear(x, weight)
+    for rows in (1, 30, 200):
+        places = torch.randperm(200, generator=generator)[:rows]
+        assert torch.equal(fixed_tile_linear(x[places], weight), together[places]), rows
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-12)], ids=str)
 @pytest.mark.parametrize("rows", [0, 1, 64, 65])
 def test_is_the_product(rows: int, dtype: torch.dtype, tolerance: float) -> None:

@@ -312,7 +312,9 @@ def test_arguments_stay_as_they_are_and_need_not_be_contiguous(device: torch.dev
     temperature = torch.tensor(0.7, dtype=torch.float64, device=device).expand(9)
     case = case.with_draws(temperature=temperature)
     expected = case.classes()
-    strided = replace(case, hidden=case.hidden.T.contiguous().T, weight=case.weight.T.contiguous().T)
+    assert case.bias is not None
+    bias = torch.stack([case.bias] * 2, 1)[:, 0]
+    strided = replace(case, hidden=case.hidden.T.contiguous().T, weight=case.weight.T.contiguous().T, bias=bias)
     strided = strided.with_draws(
         revealed=case.draws.revealed.T.contiguous().T, seeds=torch.stack([case.draws.seeds] * 2, 1)[:, 0]
     )

@@ -67,7 +67,7 @@ def test_arguments_that_are_not_contiguous(device: torch.device) -> None:
     x, weight, bias = layer(17, (77, 33), torch.float32, device)
     assert torch.equal(linear_in_tiles(x.T.contiguous().T, weight[:, :], bias), linear_in_tiles(x, weight, bias))
     assert torch.equal(
-        linear_in_tiles(x[:, ::2], weight[::3, ::2], bias[::3].contiguous()),
+        linear_in_tiles(x[:, ::2], weight[::3, ::2], bias[::3]),
         linear_in_tiles(x[:, ::2].contiguous(), weight[::3, ::2].contiguous(), bias[::3].contiguous()),
     )
 

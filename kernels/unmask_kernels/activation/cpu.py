@@ -1,10 +1,9 @@
 """A linear layer and GELU in one pass of oneDNN, which has the products in registers when they are to be bent."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from unmask_kernels.linear import TILE
+from unmask_kernels.linear.reference import filled_up
 
 
 def fuses(x: Tensor) -> bool:
@@ -18,8 +17,7 @@ def fuses(x: Tensor) -> bool:
 
 
 def linear_gelu_tanh_fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """See `unmask_kernels.linear_gelu_tanh`; GELU sees the float32 sums. Rows are filled up to a multiple of TILE."""
-    missing = -len(x) % TILE
-    padded = F.pad(x, (0, 0, 0, missing)) if missing else x
-    bent: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight, bias, "gelu", [], "tanh")
+    """See `unmask_kernels.linear_gelu_tanh`; GELU sees the float32 sums. The product is that of `filled_up`."""
+    filled, weight = filled_up(x, weight)
+    bent: Tensor = torch.ops.mkldnn._linear_pointwise(filled, weight, bias, "gelu", [], "tanh")
     return bent[: len(x)]

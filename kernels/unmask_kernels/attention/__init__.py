@@ -1,15 +1,16 @@
 """Bidirectional attention over canvases of one length, each by itself."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from unmask_kernels.attention.cpu import attention_on_cpu
+from unmask_kernels.attention.gpu import attention_on_gpu
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend from every query to all keys of its canvas.
 
-    A canvas's bits don't depend on the other canvases; on the number of its queries they may.
+    A query's bits don't depend on the other canvases, nor on its place among its canvas's queries; on the number of
+    these they may.
 
     Args:
         q: [canvases, queries, heads, d], any floating dtype.
@@ -20,10 +21,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Returns:
         [canvases, queries, heads · d], any floating dtype.
     """
-    if v.device.type == "cpu":
-        return attention_on_cpu(q, k, v)
-    q, k, v = (part.to(v.dtype).transpose(1, 2) for part in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return attention_on_cpu(q, k, v) if v.device.type == "cpu" else attention_on_gpu(q, k, v)
 
 
 __all__ = ["attention"]

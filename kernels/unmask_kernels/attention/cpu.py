@@ -1,8 +1,9 @@
 """Attention on a CPU: short canvases in float32, long ones a head at a time in the dtype of the products."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from unmask_kernels.attention.fused import fused_attention
 
 # From so many keys on attention is a large part of an evaluation, and bfloat16 products repay what they cost in
 # accuracy. Below, torch's fused attention in float32 is as fast as any other way.
@@ -13,8 +14,7 @@ def attention_on_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """See `unmask_kernels.attention`; how it is computed depends on the dtype of v and the number of keys alone."""
     if v.dtype == torch.bfloat16 and k.shape[1] >= LONG:
         return _a_head_at_a_time((q.float() * q.shape[-1] ** -0.5).bfloat16(), k.bfloat16(), v)
-    q, k, v = (part.float().transpose(1, 2) for part in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    return fused_attention(q.float(), k.float(), v.float())
 
 
 def _a_head_at_a_time(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

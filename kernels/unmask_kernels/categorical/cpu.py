@@ -77,7 +77,8 @@ def draw_candidates(rows: Iterable[Candidates], draws: Draws) -> tuple[Tensor, T
         the class is -1.
     """
     race = _Race(draws)
-    with np.errstate(invalid="ignore"):  # of NaN and infinities, which are told by `highest`
+    # NaN and infinities are told by `highest`; a score may overflow to -inf where the temperature is tiny
+    with np.errstate(invalid="ignore", over="ignore"):
         for block in _blocks(race.enter(rows)):
             race.run(block)
     return torch.from_numpy(race.drawn), torch.from_numpy(race.highest)
@@ -108,7 +109,7 @@ class _Race:
             if temperatures[row] == 0:
                 self.drawn[row] = classes[logits.argmax()]
                 continue
-            racer = Racer(row, classes, (logits - np.float64(best)) / temperatures[row])
+            racer = Racer(row, classes, np.subtract(logits, best, dtype=np.float64) / temperatures[row])
             yield self._filtered(racer) if filtered[row] else racer
 
     def run(self, block: list[Racer]) -> None:

@@ -43,11 +43,20 @@ def _candidates(
             dense.append((row, classes))
         else:
             yield Candidates(row, classes, _gathered(_in_place(hidden, row, weight), weight, bias, classes).numpy())
-    for start in range(0, len(dense), DENSE_ROWS):
-        together = dense[start : start + DENSE_ROWS]
-        logits = _dense([_in_place(hidden, row, weight) for row, _ in together], weight, bias).numpy()
-        for (row, classes), values in zip(together, logits, strict=True):
-            yield Candidates(row, classes, values if classes is consistent.every else values[classes])
+        if len(dense) == DENSE_ROWS:
+            yield from _dense_candidates(dense, hidden, weight, bias)
+            dense = []
+    if dense:
+        yield from _dense_candidates(dense, hidden, weight, bias)
+
+
+def _dense_candidates(
+    some: Sequence[tuple[int, Classes]], hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> Iterator[Candidates]:
+    """Yield the candidates of some rows, each with its consistent classes, from one pass over the weight."""
+    logits = _dense([_in_place(hidden, row, weight) for row, _ in some], weight, bias).numpy()
+    for (row, classes), values in zip(some, logits, strict=True):
+        yield Candidates(row, classes, values if len(classes) == len(weight) else values[classes])
 
 
 def _in_place(hidden: Tensor, row: int, weight: Tensor) -> Tensor:

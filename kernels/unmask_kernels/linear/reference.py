@@ -5,14 +5,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TILE = 64
+# Rows begin at multiples of so many bytes: others would have another alignment in another place.
+_ALIGNMENT = 16
 
 
 def fixed_tile_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return `x @ weight.T + bias`; a row's bits don't depend on the other rows, nor on how many there are.
+    """Return `x @ weight.T + bias`; a row's bits don't depend on the other rows, on its place or on how many there are.
 
-    Libraries pick another kernel for few rows, and another kernel adds in another order. So the rows are filled
-    up with zeros to a multiple of TILE. On a GPU the choice depends on larger counts too: there every product
-    has exactly TILE rows.
+    Libraries pick another kernel for few rows, and another kernel adds in another order; so they do for rows that
+    begin at odd addresses. So `filled_up` is multiplied. On a GPU the choice depends on larger counts too: there every
+    product has exactly TILE rows.
 
     Args:
         x: [M, K].
@@ -22,8 +24,14 @@ def fixed_tile_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     Returns:
         [M, N].
     """
-    missing = -len(x) % TILE
-    padded = torch.cat([x, x.new_zeros(missing, x.shape[1])]) if missing else x
-    if x.device.type == "cpu" or len(padded) == TILE:
-        return F.linear(padded, weight, bias)[: len(x)]
-    return torch.cat([F.linear(tile, weight, bias) for tile in padded.split(TILE)])[: len(x)]
+    filled, weight = filled_up(x, weight)
+    if x.device.type == "cpu" or len(filled) == TILE:
+        return F.linear(filled, weight, bias)[: len(x)]
+    return torch.cat([F.linear(tile, weight, bias) for tile in filled.split(TILE)])[: len(x)]
+
+
+def filled_up(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill x [M, K] up with zeros to a multiple of TILE rows, and the rows of it and of weight [N, K] to 16 bytes."""
+    rows, inner = -len(x) % TILE, -x.shape[1] % (_ALIGNMENT // x.element_size())
+    filled = F.pad(x, (0, inner, 0, rows)) if rows or inner else x
+    return filled, F.pad(weight, (0, inner)) if inner else weight
