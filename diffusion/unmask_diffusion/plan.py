@@ -93,7 +93,7 @@ class Plan:
     @property
     def sub_tokens(self) -> int:
         """Sub-tokens to reveal, all samples."""
-        return sum(len(group) for schedule in self.schedules for group in schedule.groups)
+        return sum(len(schedule.groups.order) for schedule in self.schedules)
 
     @property
     def network_evaluations(self) -> int:
@@ -148,8 +148,7 @@ def cut(plan: Plan, groups: int) -> Plan:
     """
     if plan.request.sampler.name != "first_hitting":
         raise ValueError(f"a schedule of the {plan.request.sampler.name} sampler cannot be cut into other groups")
-    orders = ([sub_token for group in each.groups for sub_token in group] for each in plan.schedules)
-    schedules = tuple(Schedule(near_equal_groups(order, groups)) for order in orders)
+    schedules = tuple(Schedule(near_equal_groups(each.groups.order, groups)) for each in plan.schedules)
     sampler = plan.request.sampler.model_copy(update={"steps": groups})
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 

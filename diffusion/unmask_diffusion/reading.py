@@ -119,15 +119,14 @@ class Reading:
             torch.tensor([request.top_p for request in requests], dtype=torch.float64),
         )
         features = self._features[[place.row for place in places]]
+        errors: dict[int, str] = {}
         try:
             classes = self._model.denoiser.draw(features, *(each.to(features.device) for each in arguments))
         except DrawError as error:
-            drawn: list[Drawn] = list(self._model.sub_tokenizer.codes[error.classes].tolist())
-            for row in error.rows:
-                drawn[row] = INVALID if row in error.invalid else IMPOSSIBLE
-            return drawn
-        digits: list[Drawn] = self._model.sub_tokenizer.codes[classes.cpu()].tolist()
-        return digits
+            classes = error.classes
+            errors = dict.fromkeys(error.no_candidate, IMPOSSIBLE) | dict.fromkeys(error.invalid, INVALID)
+        digits: list[list[int]] = self._model.sub_tokenizer.codes[classes.cpu()].tolist()
+        return [errors.get(row, each) for row, each in enumerate(digits)]
 
     def _event(self, place: Place) -> int:
         return event_of(place.lane.sample.index, place.position * self._digits_a_token + place.js[0])

@@ -1,11 +1,11 @@
 """Which classes agree with the digits that a token has revealed."""
 
-from collections.abc import MutableMapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from unmask_kernels.per_tensor import once_per_tensor
 
 
 def agrees(revealed: Tensor, codes: Tensor) -> Tensor:
@@ -38,19 +38,9 @@ class CodeFacts(NamedTuple):
     base: int  # b where the codes are the base-b digits of the class, the most significant first; otherwise 0
 
 
-_facts: MutableMapping[Tensor, tuple[int, CodeFacts]] = WeakTensorKeyDictionary()
-
-
+@once_per_tensor
 def code_facts(codes: Tensor) -> CodeFacts:
-    """Return the facts of codes int64 [C, l], C > 0: found once for each tensor, since a GPU has to be waited for."""
-    version = 0 if codes.is_inference() else codes._version
-    known = _facts.get(codes)
-    if known is None or known[0] != version:
-        known = _facts[codes] = version, _find_facts(codes)
-    return known[1]
-
-
-def _find_facts(codes: Tensor) -> CodeFacts:
+    """Return the facts of codes int64 [C, l], C > 0."""
     classes, length = codes.shape
     base = int(codes[:, -1].max()) + 1
     # so that with a digit revealed there are no more than C candidates, and int32 holds all that kernels compute

@@ -12,10 +12,10 @@ def on_cpu(tensor: Tensor) -> bool:
 
 
 def on_gpu(tensor: Tensor) -> bool:
-    """Say whether the Triton kernels take this tensor."""
+    """Say whether this tensor is where the Triton kernels are."""
     return tensor.is_cuda
 
 
-def by_triton(logits: Tensor) -> bool:
-    """Say whether the Triton kernels take these logits. They compute in float32, so float64 is for other forms."""
-    return on_gpu(logits) and logits.dtype in _TYPES
+def by_triton(tensor: Tensor) -> bool:
+    """Say whether the Triton kernels compute with this tensor. They do in float32, so float64 is for other forms."""
+    return on_gpu(tensor) and tensor.dtype in _TYPES

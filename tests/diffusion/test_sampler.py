@@ -149,10 +149,7 @@ def varied_plans(model: ToyModel, count: int, longest: int) -> list[Plan]:
         canvas: list[int | None] = [None] * (length - given)
         for _ in range(given):
             canvas.insert(chance.randint(0, len(canvas)), chance.randrange(model.denoiser.vocabulary_size))
-        filters: dict[str, Any] = chance.choice(
-            [{}, {}, {"temperature": 0.5}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.8}]
-        )
-        sampler = chance.choice(SAMPLERS)
+        filters, sampler = chance.choice(FILTERS), chance.choice(SAMPLERS)
         plans.append(plan_for(model, canvas=canvas, n=chance.choice([1, 2]), seed=seed, sampler=sampler, **filters))
     return plans
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 from collections import Counter
 
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torch import Tensor
 from unmask_diffusion import Schedule, ancestral, event_of, first_hitting, hitting_times
-from unmask_diffusion.schedule import near_equal_groups
+from unmask_diffusion.schedule import Groups, near_equal_groups
 from unmask_kernels import random_uniform
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p
@@ -65,9 +66,9 @@ def test_one_ancestral_step_is_one_group(seed: int, sample: int, places: Tensor)
 @pytest.mark.parametrize("steps", [1, 7, 1_000_000])
 def test_nothing_to_reveal_takes_no_evaluation(steps: int) -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    assert ancestral(hitting_times(3, 0, nothing), nothing, steps).groups == ()
-    assert first_hitting(hitting_times(3, 0, nothing), nothing, steps).groups == ()
-    assert first_hitting(hitting_times(3, 0, nothing), nothing, None).groups == ()
+    assert ancestral(hitting_times(3, 0, nothing), nothing, steps).groups == Groups([], [])
+    assert first_hitting(hitting_times(3, 0, nothing), nothing, steps).groups == Groups([], [])
+    assert first_hitting(hitting_times(3, 0, nothing), nothing, None).groups == Groups([], [])
 
 
 def test_a_million_steps_are_nearly_one_sub_token_each() -> None:
@@ -153,3 +154,23 @@ def test_near_equal_groups_keep_the_order(order: list[int], groups: int) -> None
     cut = near_equal_groups(order, groups)
     assert [each for group in cut for each in group] == order
     assert len(cut) == min(groups, len(order))
+
+
+@given(st.lists(st.lists(st.integers(0, 2**20), min_size=1, max_size=4), max_size=8))
+def test_groups_are_a_sequence_of_tuples(parts: list[list[int]]) -> None:
+    groups = Groups((each for group in parts for each in group), itertools.accumulate(map(len, parts)))
+    expected = tuple(map(tuple, parts))
+    assert tuple(groups) == groups[:] == expected
+    assert (len(groups), list(groups.order)) == (len(parts), [each for group in parts for each in group])
+    assert groups[1:-1] == expected[1:-1]
+    assert all(groups[i - len(parts)] == expected[i] for i in range(len(parts)))
+    again = Groups(groups.order, itertools.accumulate(map(len, parts)))
+    assert (again, hash(again)) == (groups, hash(groups))
+    for outside in (len(parts), -len(parts) - 1):
+        with pytest.raises(IndexError):
+            groups[outside]
+
+
+def test_the_same_order_cut_otherwise_is_another_schedule() -> None:
+    assert Groups([1, 2], [1, 2]) != Groups([1, 2], [2])
+    assert Groups([1, 2], [2]) != ((1, 2),)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError, draw_from_hidden
+from unmask_kernels.categorical.cpu import Classes, ConsistentClasses
 from unmask_kernels.categorical.draws import Draws
 from unmask_kernels.head import cpu
 from unmask_kernels.head.reference import draw_from_hidden_reference
@@ -131,13 +132,14 @@ def test_rows_do_not_wait_with_their_classes_for_all_others(monkeypatch: pytest.
     """A row's consistent classes may be most of the vocabulary; those of a pass are the most that are in memory."""
     case = make_case(200, (500, 23, 2), seed=3)
     hidden, weight, bias = head_of(case, 8)
-    found, original = [], cpu.ConsistentClasses.of
+    found: list[Classes] = []
+    original = ConsistentClasses.of
 
-    def counted(self: cpu.ConsistentClasses, revealed: Iterable[int]) -> cpu.Classes:
+    def counted(self: ConsistentClasses, revealed: Iterable[int]) -> Classes:
         found.append(original(self, revealed))
         return found[-1]
 
-    monkeypatch.setattr(cpu.ConsistentClasses, "of", counted)
+    monkeypatch.setattr(ConsistentClasses, "of", counted)
     next(cpu._candidates(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
     assert len(found) == cpu.DENSE_ROWS
 

@@ -5,8 +5,23 @@ import itertools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from unmask_service.engine.lanes import MOST_LANES, Acceptance, Candidate, fixed_lanes, paying_lanes
-from unmask_service.forecast import Pace
+from unmask_diffusion import ActiveSample, Reveal, Round
+from unmask_service import settings
+from unmask_service.engine.lanes import (
+    MOST_LANES,
+    Acceptance,
+    Candidate,
+    Speculator,
+    fixed_lanes,
+    paying_lanes,
+)
+from unmask_service.forecast import Capacity, Pace
+
+from tests.helpers import plan_for, prime_model
+
+PRIME = prime_model(length=24)
+# one lane more takes not quite half of the time that one takes
+CAPACITY = Capacity(4096, Pace(evaluation=5e-3, token=2e-4, row=1e-4))
 
 PACES = st.builds(Pace, *(st.floats(1e-6, 1e-2) for _ in range(3)))
 CANDIDATES = st.lists(
@@ -80,3 +95,41 @@ def test_acceptance_follows_what_happens() -> None:
     assert bad.rate < 0.01
     assert good.after(1, 1) == good
     assert good.as_prior().rate == pytest.approx(good.rate)
+
+
+def take_rounds(speculator: Speculator, right: bool, count: int, steps: int | None = None) -> list[int]:
+    """Lanes of so many rounds of a new sample whose guesses are all right, or all wrong."""
+    sampler = {} if steps is None else {"steps": steps}
+    sample = ActiveSample.start(PRIME, plan_for(PRIME, max_tokens=24, seed=1, sampler=sampler), 0)
+    group, lanes = Reveal(0, 0, ((0, 0, 0),)), []
+    for _ in range(count):
+        (ask,) = speculator.ask([sample], CAPACITY)
+        outcomes = [group] * (ask.lanes if right else 1)
+        sample.guesses = (group,) * ask.foresight
+        speculator.learn([ask], [Round([*outcomes], sample.guesses, ask.lanes)])
+        lanes.append(ask.lanes)
+    return lanes
+
+
+def test_wrong_guesses_spend_nothing_any_more_right_ones_all_they_can() -> None:
+    speculator = Speculator("auto")
+    assert sum(take_rounds(speculator, right=False, count=100)) < 120
+    assert take_rounds(Speculator("auto"), right=True, count=100)[-1] > 8
+
+
+def test_wide_groups_that_are_never_guessed_say_nothing_of_narrow_ones() -> None:
+    speculator = Speculator("auto")
+    for _ in range(40):
+        take_rounds(speculator, right=False, count=5, steps=5)
+    assert max(take_rounds(speculator, right=True, count=4)) > 2
+
+
+def test_bad_luck_is_not_believed_for_ever() -> None:
+    speculator = Speculator("auto")
+    for _ in range(10):
+        take_rounds(speculator, right=False, count=40)
+    assert max(take_rounds(speculator, right=True, count=300)) > 8
+
+
+def test_the_settings_know_how_many_lanes_there_are_at_most() -> None:
+    assert settings.MOST_LANES == MOST_LANES

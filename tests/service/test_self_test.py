@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import Tensor
 from unmask_diffusion import Denoiser, DenoiserAround
 from unmask_service.engine import BrokenPromiseError, measured_capacity, self_test
@@ -40,6 +41,20 @@ def test_a_broken_promise_is_noticed() -> None:
     model = prime_model(length=40)
     with pytest.raises(BrokenPromiseError, match="among others"):
         self_test(replace(model, denoiser=Sociable(model.denoiser)))
+
+
+class Distracted(DenoiserAround):
+    """A denoiser whose features depend on how many positions are read."""
+
+    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        each = [super(Distracted, self).trunk([canvas], [read]) for canvas, read in zip(canvases, rows, strict=True)]
+        return torch.cat([features * (1 + 1e-6 * len(features)) for features in each])
+
+
+def test_features_that_depend_on_what_else_is_read_are_noticed() -> None:
+    model = prime_model(length=40)
+    with pytest.raises(BrokenPromiseError, match="guessed"):
+        self_test(replace(model, denoiser=Distracted(model.denoiser)))
 
 
 def test_a_draw_that_minds_its_company_is_noticed() -> None:

@@ -1,11 +1,11 @@
 """Code number → class: which rows of the head a partly revealed token leaves, without a list for every pattern."""
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
+
+from unmask_kernels.per_tensor import once_per_tensor
 
 # Codes that name no class cost a look each; a table mostly of these (a great base, many places) isn't worth having.
 _MOST_CODES_A_CLASS = 8
@@ -27,23 +27,12 @@ class ClassTable:
         return (letters * self.pattern_powers).sum(1)
 
 
-# codes → the `_version` of the codes when the table was made, and the table
-_tables: MutableMapping[Tensor, tuple[int, ClassTable | None]] = WeakTensorKeyDictionary()
-
-
+@once_per_tensor
 def class_table(codes: Tensor) -> ClassTable | None:
-    """Return the table of codes [C, l], made once for a tensor; None where classes share a code or codes are too many.
+    """Return the table of codes [C, l]; None where classes share a code or codes are too many.
 
     Making it waits for the device; every later call doesn't.
     """
-    version = 0 if codes.is_inference() else codes._version
-    known = _tables.get(codes)
-    if known is None or known[0] != version:
-        known = _tables[codes] = version, _inverted(codes)
-    return known[1]
-
-
-def _inverted(codes: Tensor) -> ClassTable | None:
     count, places = codes.shape
     base = int(codes.max()) + 1
     too_many = base**places > _MOST_CODES_A_CLASS * count or (base + 2) ** places >= 2**63

@@ -107,7 +107,7 @@ def draw_on_gpu(
         classes, int64 [N], and the highest consistent logit of each row, float32 [N]: where this is not finite
         the class is -1. NaN counts as +inf.
     """
-    head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), bias)
+    head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), None if bias is None else bias.contiguous())
     table = class_table(codes)
     if table is None:
         return _draw_by_logits(head, codes, draws)

@@ -51,7 +51,7 @@ def linear_in_tiles(x: Tensor, weight: Tensor, bias: Tensor | None = None, dtype
     """
     tile = TILES[x.dtype]
     (rows, inner), columns = x.shape, len(weight)
-    x, weight = aligned(x), aligned(weight)
+    x, weight, bias = aligned(x), aligned(weight), None if bias is None else bias.contiguous()
     y = x.new_empty(rows, columns, dtype=dtype)
     if y.numel():
         # columns go fastest: programs that run together share their rows of x, and the weight stays in L2

@@ -4,6 +4,7 @@ It follows from what was measured: the pace of evaluations, and how often a samp
 """
 
 import heapq
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +21,8 @@ Speculation = Literal["auto", "off"] | int
 MOST_LANES = 32
 # the share of what is remembered of a sample's guesses from round to round
 MEMORY = 0.9
+# the share that a round without guesses takes from what is known of them
+FADING = 1 / 128
 # how many guesses' weight a new sample gives to what the others' were worth
 PRIOR_WEIGHT = 8.0
 
@@ -48,6 +51,15 @@ class Acceptance:
         """
         tried = min(accepted, lanes - 1)
         return Acceptance(MEMORY * self.right + accepted - 1, MEMORY * self.tried + tried) if tried else self
+
+    def untried(self) -> "Acceptance":
+        """After a round for which nothing was guessed.
+
+        What is known fades: guesses that do not pay are not made, and so bad luck would be believed for ever.
+        """
+        before = Acceptance()
+        right = self.right + FADING * (before.right - self.right)
+        return Acceptance(right, self.tried + FADING * (before.tried - self.tried))
 
     def as_prior(self) -> "Acceptance":
         """The same rate, to be corrected by what a new sample does."""
@@ -122,7 +134,8 @@ class Speculator:
 
     def __init__(self, speculation: Speculation) -> None:
         self._speculation = speculation
-        self._of_all = Acceptance()
+        # of groups as wide as these, to the power of two: wide ones are guessed right seldom
+        self._of_width: defaultdict[int, Acceptance] = defaultdict(Acceptance)
         self._of_sample: WeakKeyDictionary[ActiveSample, Acceptance] = WeakKeyDictionary()
 
     def ask(self, samples: Sequence[ActiveSample], capacity: Capacity) -> list[Ask]:
@@ -141,10 +154,15 @@ class Speculator:
     def learn(self, asks: Sequence[Ask], rounds: Sequence[Round]) -> None:
         """See which guesses were right."""
         for ask, done in zip(asks, rounds, strict=True):
+            width = _width(ask.sample)
+            before = self._acceptance(ask.sample), self._of_width[width]
             if done.lanes > 1:
-                accepted = len(done.outcomes)
-                self._of_sample[ask.sample] = self._acceptance(ask.sample).after(accepted, done.lanes)
-                self._of_all = self._of_all.after(accepted, done.lanes)
+                after = [each.after(len(done.outcomes), done.lanes) for each in before]
+            elif not ask.foresight:
+                after = [each.untried() for each in before]
+            else:
+                continue
+            self._of_sample[ask.sample], self._of_width[width] = after
 
     def _wanted(self, candidates: Sequence[Candidate], capacity: Capacity) -> list[int]:
         if isinstance(self._speculation, int):
@@ -155,4 +173,9 @@ class Speculator:
         return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample))
 
     def _acceptance(self, sample: ActiveSample) -> Acceptance:
-        return self._of_sample.get(sample) or self._of_all.as_prior()
+        return self._of_sample.get(sample) or self._of_width[_width(sample)].as_prior()
+
+
+def _width(sample: ActiveSample) -> int:
+    """The binary digits of how many sub-tokens a group of its plan has, on the average."""
+    return (sample.plan.sub_tokens // sample.plan.network_evaluations).bit_length()

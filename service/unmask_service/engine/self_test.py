@@ -11,7 +11,7 @@ from unmask_diffusion import Model
 from unmask_kernels import DrawError
 
 # canvases of one length share a call of attention, so lengths repeat; odd ones leave tiles unfilled
-LENGTHS = (1, 3, 17, 17, 40, 64, 64, 101)
+LENGTHS = (1, 3, 17, 17, 40, 64, 64, 101, 600, 600)
 # tokens of all canvases together, so that a large model is ready soon
 MOST_TOKENS = 2048
 
@@ -42,6 +42,12 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
             raise BrokenPromiseError(
                 "on this machine a generation's tokens may depend on what else is being generated: "
                 "a canvas evaluated alone and among others gave features with different bits, or other classes"
+            )
+        every = model.denoiser.trunk([canvas], [torch.arange(len(canvas)).flip(0)])
+        if not torch.equal(every.flip(0)[rows], among_others):
+            raise BrokenPromiseError(
+                "on this machine a generation's tokens may depend on how far ahead it is guessed: "
+                "features of a canvas have different bits when other positions are read too"
             )
 
 

@@ -117,7 +117,7 @@ def planned_rows(plan: Plan) -> float:
     samples, holes = len(plan.schedules), plan.canvas.count(None)
     if not holes:
         return 0.0
-    digits = sum(len(group) for group in plan.schedules[0].groups) // holes
+    digits = len(plan.schedules[0].groups.order) // holes
     return samples * rows_of(holes, digits, plan.network_evaluations / samples)
 
 
