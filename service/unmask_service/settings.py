@@ -128,7 +128,9 @@ def _refuse_unknown(environment: Mapping[str, str]) -> None:
 
 
 def _first_complaint(error: ValidationError, given: Mapping[str, Any]) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
+    """What is wrong with the first setting; where it may be one of several types, what each of them says."""
+    first, *others = error.errors(include_url=False, include_context=False)
     name = str(first["loc"][0])
     source = option_of(name) if given.get(name) is not None else variable_of(name)
-    return f"{source}: {first['msg']} (got {first['input']!r})"
+    told = [first["msg"], *(each["msg"] for each in others if each["loc"][0] == name)]
+    return f"{source}: {' or: '.join(told)} (got {first['input']!r})"

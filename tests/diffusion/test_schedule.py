@@ -149,7 +149,7 @@ def test_an_event_is_the_sample_and_the_sub_token() -> None:
     assert event_of(3, 5) == 3 * 2**32 + 5
 
 
-@given(st.lists(st.integers(), max_size=50), st.integers(1, 60))
+@given(st.lists(st.integers(0, 2**32), max_size=50), st.integers(1, 60))
 def test_near_equal_groups_keep_the_order(order: list[int], groups: int) -> None:
     cut = near_equal_groups(order, groups)
     assert [each for group in cut for each in group] == order

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError, draw_from_hidden
-from unmask_kernels.categorical.cpu import Classes, ConsistentClasses
 from unmask_kernels.categorical.draws import Draws
+from unmask_kernels.consistency_cpu import Classes, ConsistentClasses
 from unmask_kernels.head import cpu
 from unmask_kernels.head.reference import draw_from_hidden_reference
 

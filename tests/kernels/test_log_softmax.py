@@ -1,9 +1,11 @@
 import math
+import weakref
 
 import pytest
 import torch
 from hypothesis import given
 from unmask_kernels import consistent_log_softmax
+from unmask_kernels.log_softmax.reference import consistent_log_softmax_reference
 
 from tests.kernels import plain
 from tests.kernels.cases import SHAPES, Case, cases, make_case
@@ -18,6 +20,13 @@ def test_equals_direct_computation(case: Case) -> None:
         expected = plain.distribution(logits, revealed, case.codes)
         tolerance = 1e-12 if double else 1e-5
         assert torch.allclose(found[row].exp().double(), torch.tensor(expected).double(), atol=tolerance)
+
+
+@given(cases)
+def test_equals_the_reference(case: Case) -> None:
+    arguments = case.logits, case.revealed, case.codes
+    found, expected = consistent_log_softmax(*arguments), consistent_log_softmax_reference(*arguments)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (50257, 15, 4)], ids=str)
@@ -49,3 +58,11 @@ def test_rows_without_a_candidate_and_rows_with_nan() -> None:
     assert found[2].tolist() == pytest.approx([-math.log(2), -math.log(2), -math.inf, -math.inf])
     assert found[3].tolist() == pytest.approx([-math.inf, 0, -math.inf, -math.inf])
     assert not (found == math.inf).any()
+
+
+def test_what_is_known_of_a_table_of_codes_goes_with_it() -> None:
+    codes = plain.digits(9, 3, 2)
+    consistent_log_softmax(torch.zeros(1, 9), torch.tensor([[3, 1]]), codes)
+    gone = weakref.ref(codes)
+    del codes
+    assert gone() is None

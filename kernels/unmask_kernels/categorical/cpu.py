@@ -15,9 +15,9 @@ from torch import Tensor
 from unmask_kernels.categorical.draws import Draws
 from unmask_kernels.categorical.filters import keep_likely
 from unmask_kernels.categorical.noise import gumbel_from_words
+from unmask_kernels.consistency_cpu import Classes, consistent_classes
 from unmask_kernels.philox import random_words
 
-Classes = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 
 # Classes whose noise is made together: the buffers of this many stay in cache, and they are fewer than what torch
@@ -41,27 +41,9 @@ class Racer(NamedTuple):
     scores: Scores
 
 
-class ConsistentClasses:
-    """Finds the classes that agree with the digits which a row has revealed."""
-
-    def __init__(self, codes: Tensor) -> None:
-        self._codes = codes.numpy()
-        self._greatest = int(codes.max())
-        self.every: Classes = np.arange(len(codes))
-
-    def of(self, revealed: Iterable[int]) -> Classes:
-        """Return the consistent classes, ascending; `every` itself where no digit is revealed."""
-        classes = self.every
-        for place, digit in enumerate(revealed):
-            if digit <= self._greatest:
-                column = self._codes[:, place] if classes is self.every else self._codes[classes, place]
-                classes = classes[column == digit]
-        return classes
-
-
 def candidates_of_logits(logits: Tensor, revealed: Tensor, codes: Tensor) -> Iterator[Candidates]:
     """Yield each row's candidates from logits [N, C]."""
-    consistent = ConsistentClasses(codes)
+    consistent = consistent_classes(codes)
     # NumPy has no bfloat16
     values = logits.numpy() if logits.dtype in (torch.float32, torch.float64) else logits.float().numpy()
     for row, digits in enumerate(revealed.tolist()):

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from unmask_kernels.categorical.cpu import Candidates, Classes, ConsistentClasses, draw_candidates
+from unmask_kernels.categorical.cpu import Candidates, draw_candidates
 from unmask_kernels.categorical.draws import Draws
+from unmask_kernels.consistency_cpu import Classes, consistent_classes
 
 # A row with more than this share of the classes left joins a dense pass over the weight; with fewer, its own rows of
 # the weight are gathered.
@@ -35,7 +36,7 @@ def draw_on_cpu(
 def _candidates(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, revealed: Tensor
 ) -> Iterator[Candidates]:
-    consistent = ConsistentClasses(codes)
+    consistent = consistent_classes(codes)
     dense: list[tuple[int, Classes]] = []
     for row, digits in enumerate(revealed.tolist()):
         classes = consistent.of(digits)

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from unmask_kernels import dispatch
+from unmask_kernels.log_softmax.cpu import log_softmax_on_cpu
 from unmask_kernels.log_softmax.reference import consistent_log_softmax_reference
 
 
@@ -29,6 +30,8 @@ def consistent_log_softmax(logits: Tensor, revealed: Tensor, codes: Tensor) -> T
         from unmask_kernels.log_softmax.triton import log_softmax_in_tiles  # Triton is where GPUs are
 
         return log_softmax_in_tiles(logits, revealed, codes)
+    if dispatch.on_cpu(logits):
+        return log_softmax_on_cpu(logits, revealed, codes)
     return consistent_log_softmax_reference(logits, revealed, codes)
 
 
