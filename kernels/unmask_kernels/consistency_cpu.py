@@ -1,4 +1,4 @@
-"""Which classes agree with the digits that a row has revealed, as a list: for forms on a CPU that compute only these."""
+"""Which classes agree with the digits that a row has revealed, as a list: on a CPU, for forms that compute these."""
 
 from collections.abc import Iterable
 

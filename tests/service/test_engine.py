@@ -9,7 +9,17 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, DenoiserAround, TableDenoiser, read_sample, replay, sample
+from unmask_diffusion import (
+    ActiveSample,
+    Denoiser,
+    DenoiserAround,
+    Model,
+    Plan,
+    TableDenoiser,
+    read_sample,
+    replay,
+    sample,
+)
 from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
 from unmask_service.engine import Engine
 from unmask_service.engine.lanes import Speculation
@@ -363,6 +373,30 @@ def test_logits_that_are_no_numbers_end_the_request_that_they_are_for() -> None:
             assert "NaN" in failure.message
             assert tokens_of(PRIME, await house.log("good"), **fields) == alone(PRIME, **fields)
 
+    run(test)
+
+
+def test_a_job_that_cannot_even_begin_ends_with_an_error_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ActiveSample.start
+
+    def start_unless_bad(model: Model, plan: Plan, index: int) -> ActiveSample:
+        if plan.request.seed == 13:
+            raise MemoryError
+        return start(model, plan, index)
+
+    async def test() -> None:
+        house = House()
+        await house.submit("bad", max_tokens=3, seed=13)
+        await house.submit("good", max_tokens=3, seed=1)
+        async with house.running():
+            failure = (await house.log("bad"))[-1]
+            assert isinstance(failure, Failed)
+            assert failure.reason == "engine"
+            assert isinstance((await house.log("good"))[-1], Finished)
+            await house.submit("bad, alone", max_tokens=3, seed=13)
+            assert isinstance((await house.log("bad, alone"))[-1], Failed)
+
+    monkeypatch.setattr(ActiveSample, "start", start_unless_bad)
     run(test)
 
 

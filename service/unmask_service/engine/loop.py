@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Iterable, Sequence
 
@@ -14,6 +15,8 @@ from unmask_service.engine.thread import EvaluationThread
 from unmask_service.engine.turn import Generation, Place, first_round_tokens, take_turn, what_happened
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[str, LogEntry]
 
@@ -89,11 +92,11 @@ class Engine:
 
     async def end_all(self, reason: FailureReason, message: str) -> None:
         """End all that runs and all that waits with an error."""
-        while (job := await self.broker.claim_now()) is not None:
-            self._generations[job.id] = Generation(self.model, job)
-        entries = [(job_id, Failed(time.time(), reason, message)) for job_id in self._generations]
+        job_ids = [*self._generations]
         self._generations.clear()
-        await self._publish(entries)
+        while (job := await self.broker.claim_now()) is not None:
+            job_ids.append(job.id)
+        await self._publish([(job_id, Failed(time.time(), reason, message)) for job_id in job_ids])
 
     async def _admit(self) -> None:
         """Drop jobs whose clients have gone; claim jobs while a tick has room for a sample of each."""
@@ -111,8 +114,12 @@ class Engine:
         self.metrics.evaluations_saved.inc(sum(generation.evaluations_left for generation in gone))
 
     def _start(self, job: Job) -> list[Entry]:
-        generation = Generation(self.model, job)
         entries: list[Entry] = [(job.id, Started(time.time()))]
+        try:
+            generation = Generation(self.model, job)
+        except Exception:
+            logger.exception("generation %s cannot begin", job.id)
+            return [*entries, (job.id, Failed(time.time(), "engine", "the generation could not begin"))]
         if generation.samples:
             self._generations[job.id] = generation
         else:
