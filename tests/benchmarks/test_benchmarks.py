@@ -25,7 +25,8 @@ def writer_bundle(bundles: Path) -> Bundle:
 def test_http_and_the_sampler_alone_give_the_same_answers(bundles: Path, writer_bundle: Bundle) -> None:
     bodies = http_overhead.bodies_of(writer_bundle, 5)
     assert {body["max_tokens"] for body in bodies} == {6, 12, 18, 24}
-    with ServerProcess("--model", str(bundles / "writer"), "--threads", "1", "--dtype", "float32") as server:
+    options = ("--model", str(bundles / "writer"), "--threads", "1", "--dtype", "float32", "--speculation", "off")
+    with ServerProcess(*options) as server:
         passes = http_overhead.compare(writer_bundle, server, bodies, places=2, repeats=1)
     evaluations = sum(DIGITS * body["max_tokens"] for body in bodies)
     assert len(passes) == 3

@@ -9,9 +9,7 @@ DOCUMENTATION = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
 @pytest.mark.parametrize("value", ["0", "33", "many", "1.5"])
-def test_a_number_of_lanes_that_cannot_be_is_refused_with_what_can(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_of_lanes_that_cannot_be_is_refused_with_what_can(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNMASK_SPECULATION", value)
     bound = {"0": "greater than or equal to 1", "33": "less than or equal to 32"}.get(value, "valid integer")
     with pytest.raises(SettingsError, match=rf"UNMASK_SPECULATION: .*'auto' or 'off'.*{bound}.*'{value}'"):

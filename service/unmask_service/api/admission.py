@@ -1,6 +1,7 @@
 """From a body to a place in the queue: what can never run, or not now, is refused; what may is planned and forecast."""
 
 import asyncio
+import dataclasses
 import math
 
 from unmask_diffusion import GenerationRequest, Plan, RequestError, cut, make_plan
@@ -76,7 +77,9 @@ async def queue(service: Service, plan: Plan, deadline_ms: int | None) -> Genera
         return await Generation.submit(service, plan, None)
     ahead = outlook(load, load.capacity, Work.of(plan))
     if deadline_ms is not None:
-        plan = plan_in_time(plan, ahead, deadline_ms)
+        whole, plan = plan, plan_in_time(plan, ahead, deadline_ms)
+        if plan.network_evaluations < whole.network_evaluations:
+            ahead = dataclasses.replace(ahead, speed=1.0)  # as it was cut: guesses were not counted on
     return await Generation.submit(service, plan, ahead.seconds_of(Work.of(plan)))
 
 

@@ -4,6 +4,7 @@ It follows from what was measured: the pace of evaluations, and how often a samp
 """
 
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ Speculation = Literal["auto", "off"] | int
 MOST_LANES = 32
 # the share of what is remembered of a sample's guesses from round to round
 MEMORY = 0.9
-# the share that a round without guesses takes from what is known of them
-FADING = 1 / 128
+# guesses that do not pay are not made, so bad luck would be believed for ever: in a round without, so much of what is
+# believed of a sample gives way to what others' guesses are worth, and so much of that to the first belief
+FADING_OF_SAMPLE, FADING_OF_ALL = 1 / 16, 1 / 128
 # how many guesses' weight a new sample gives to what the others' were worth
 PRIOR_WEIGHT = 8.0
 
@@ -52,14 +54,10 @@ class Acceptance:
         tried = min(accepted, lanes - 1)
         return Acceptance(MEMORY * self.right + accepted - 1, MEMORY * self.tried + tried) if tried else self
 
-    def untried(self) -> "Acceptance":
-        """After a round for which nothing was guessed.
-
-        What is known fades: guesses that do not pay are not made, and so bad luck would be believed for ever.
-        """
-        before = Acceptance()
-        right = self.right + FADING * (before.right - self.right)
-        return Acceptance(right, self.tried + FADING * (before.tried - self.tried))
+    def towards(self, other: "Acceptance", share: float) -> "Acceptance":
+        """What is believed when so much of it gives way to something else."""
+        right, tried = self.right + share * (other.right - self.right), self.tried + share * (other.tried - self.tried)
+        return Acceptance(right, tried)
 
     def as_prior(self) -> "Acceptance":
         """The same rate, to be corrected by what a new sample does."""
@@ -74,41 +72,47 @@ class Candidate:
         tokens: of its canvas.
         groups_left: no more lanes than that.
         acceptance: of its guesses.
+        rows: of logits that one of its groups draws, about.
     """
 
     tokens: int
     groups_left: int
     acceptance: Acceptance
+    rows: int = 1
 
 
 def paying_lanes(candidates: Sequence[Candidate], pace: Pace, tokens_per_tick: int) -> list[int]:
-    """Give out lanes while one more makes the tick reveal more groups a second.
+    """Give out lanes while one more pays: what it speeds its sample up by outweighs what it slows all of them down by.
 
-    Lane j of a sample is of use if its j guesses are all right. So it is worth rate^j groups, for the time that its
-    tokens and its two rows (its own and a guess) take; it pays if that is more groups a second than the tick has
-    without it. Lanes are taken in the order of their worth: if the best does not pay, none does.
+    Lane j of a sample is of use if its j guesses are all right: it adds rate^j to the g groups that the sample is
+    expected to reveal, and its tokens and rows (its own and those of a guess) to the seconds of the tick. What is made
+    great is the sum over samples of log(g / seconds), proportional fairness: the groups a second alone would let short
+    canvases, whose lanes are cheap, take them all, and long ones would only see longer ticks. For one sample it is the
+    same. Lanes are taken in the order of their worth for their cost, until one does not pay.
 
     Returns:
         Lanes for each sample, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
     """
-    lanes = [1] * len(candidates)
-    groups = float(len(candidates))
+    lanes, groups = [1] * len(candidates), [1.0] * len(candidates)
+    costs = [pace.token * each.tokens + 2 * each.rows * pace.row for each in candidates]
     tokens = sum(each.tokens for each in candidates)
-    seconds = pace.seconds(tokens, len(candidates))
+    seconds = pace.seconds(tokens, sum(each.rows for each in candidates))
 
-    def offer(i: int) -> tuple[float, int, float, float]:
-        gain = candidates[i].acceptance.rate ** lanes[i]
-        cost = pace.token * candidates[i].tokens + 2 * pace.row
-        return -gain / cost, i, gain, cost
+    def offer(i: int) -> tuple[float, int, float]:
+        gain = math.log1p(candidates[i].acceptance.rate ** lanes[i] / groups[i])
+        return -gain / costs[i], i, gain
 
     offers = [offer(i) for i, each in enumerate(candidates) if each.groups_left > 1]
     heapq.heapify(offers)
-    while offers and -offers[0][0] > groups / seconds:
-        _, i, gain, cost = heapq.heappop(offers)
+    while offers:
+        _, i, gain = heapq.heappop(offers)
+        if gain <= len(candidates) * math.log1p(costs[i] / seconds):
+            break
         if tokens + candidates[i].tokens > tokens_per_tick:
             continue
+        groups[i] += candidates[i].acceptance.rate ** lanes[i]
         lanes[i] += 1
-        groups, seconds, tokens = groups + gain, seconds + cost, tokens + candidates[i].tokens
+        seconds, tokens = seconds + costs[i], tokens + candidates[i].tokens
         if lanes[i] < min(MOST_LANES, candidates[i].groups_left):
             heapq.heappush(offers, offer(i))
     return lanes
@@ -155,14 +159,15 @@ class Speculator:
         """See which guesses were right."""
         for ask, done in zip(asks, rounds, strict=True):
             width = _width(ask.sample)
-            before = self._acceptance(ask.sample), self._of_width[width]
+            of_sample, of_all = self._acceptance(ask.sample), self._of_width[width]
             if done.lanes > 1:
-                after = [each.after(len(done.outcomes), done.lanes) for each in before]
+                of_sample, of_all = (each.after(len(done.outcomes), done.lanes) for each in (of_sample, of_all))
             elif not ask.foresight:
-                after = [each.untried() for each in before]
+                of_sample = of_sample.towards(of_all.as_prior(), FADING_OF_SAMPLE)
+                of_all = of_all.towards(Acceptance(), FADING_OF_ALL)
             else:
                 continue
-            self._of_sample[ask.sample], self._of_width[width] = after
+            self._of_sample[ask.sample], self._of_width[width] = of_sample, of_all
 
     def _wanted(self, candidates: Sequence[Candidate], capacity: Capacity) -> list[int]:
         if isinstance(self._speculation, int):
@@ -170,7 +175,8 @@ class Speculator:
         return paying_lanes(candidates, capacity.pace, capacity.tokens_per_tick)
 
     def _candidate(self, sample: ActiveSample) -> Candidate:
-        return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample))
+        rows = max(1, sample.plan.sub_tokens // sample.plan.network_evaluations)
+        return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample), rows)
 
     def _acceptance(self, sample: ActiveSample) -> Acceptance:
         return self._of_sample.get(sample) or self._of_width[_width(sample)].as_prior()

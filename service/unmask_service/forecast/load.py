@@ -70,25 +70,33 @@ class Capacity:
         pace: of evaluations.
         company_tokens: with how many tokens of others a request has shared its ticks.
         company_rows: and with how many of their rows.
-        speed: groups a second with the lanes that samples got, over groups a second with a lane each.
+        groups: that a sample has revealed in a tick.
+        effort: what ticks have cost, over what they would have with a lane a sample.
     """
 
     tokens_per_tick: int
     pace: Pace
     company_tokens: float = 0.0
     company_rows: float = 0.0
-    speed: float = 1.0
+    groups: float = 1.0
+    effort: float = 1.0
+
+    @property
+    def speed(self) -> float:
+        """Groups a second with the lanes that samples got, over groups a second with a lane each."""
+        return self.groups / self.effort
 
     def after(self, tick: Tick, seconds: float) -> "Capacity":
         """After a tick that took so long."""
         others = 1 - 1 / tick.requests
-        cost = self.pace.seconds(tick.lane_tokens, tick.lane_rows) / self.pace.seconds(tick.tokens, tick.rows)
+        effort = self.pace.seconds(tick.lane_tokens, tick.lane_rows) / self.pace.seconds(tick.tokens, tick.rows)
         return Capacity(
             self.tokens_per_tick,
             self.pace.after(tick.lane_tokens, tick.lane_rows, seconds),
             self.company_tokens + MEMORY * (others * tick.tokens - self.company_tokens),
             self.company_rows + MEMORY * (others * tick.rows - self.company_rows),
-            self.speed + MEMORY * (tick.groups / tick.samples / cost - self.speed),
+            self.groups + MEMORY * (tick.groups / tick.samples - self.groups),
+            self.effort + MEMORY * (effort - self.effort),
         )
 
 

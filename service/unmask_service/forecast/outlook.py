@@ -57,9 +57,11 @@ def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     own = _share(work, level)
     tokens = max(capacity.company_tokens, sum(_share(each, level) * each.tokens for each in claimed))
     rows = max(capacity.company_rows, sum(_share(each, level) * each.rows / each.evaluations for each in claimed))
-    tick = capacity.pace.seconds(max(work.tokens, min(most, tokens + own * work.tokens)), rows)
+    shared = max(work.tokens, min(most, tokens + own * work.tokens))
+    tick = capacity.pace.seconds(shared, rows)
     group = tick * work.samples / own if work.samples else 0.0
-    return Outlook(start * tick / capacity.speed, group, capacity.pace.row, capacity.speed)
+    speed = min(capacity.speed, max(1.0, most / shared))  # there are no more lanes than a tick has room for
+    return Outlook(start * tick / speed, group, capacity.pace.row, speed)
 
 
 def seconds_of_work(load: Load, capacity: Capacity) -> float:
