@@ -1,7 +1,8 @@
 """Twenty times more than the server can do: it must refuse with 429, keep its memory, and go on as fast as before.
 
 First the server is saturated by a closed loop of more clients than a tick has room for (streams of one to four samples
-of mixed length): the evaluations a second that it does then are its capacity. Then requests arrive at 20 times the rate
+of one length, since of mixed ones the long would fill the ticks by and by, and a token is given, since blank canvases
+are known): the evaluations a second that it does then are its capacity. Then requests arrive at 20 times the rate
 that this capacity can serve (an open loop, Poisson) for a minute; then it is saturated once more, because machines
 drift. Throughput is what the server's counter of evaluations says, resident memory what the process says, both read
 every second once the queue is full.
@@ -18,13 +19,13 @@ from statistics import mean
 from rich.console import Console
 from unmask_service.load.run import Load
 from unmask_service.load.summary import Figures, summarise
-from unmask_service.load.workload import Mix
+from unmask_service.load.workload import Mix, Range
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
 from benchmarks.metrics import Moment, evaluations_a_second, growth, resident, watching
 from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
-from benchmarks.workloads import evaluations_a_request, load_on, mixed_lengths, server_of
+from benchmarks.workloads import evaluations_a_request, load_on, server_of
 
 TIMES = 20.0
 # the largest n: clients on the same processor must not be what takes its time
@@ -118,7 +119,8 @@ def main(given: Sequence[str] | None = None) -> None:
 def measured(arguments: argparse.Namespace) -> dict[str, object]:
     """Measure and print; what is to be written."""
     model = open_model(arguments)
-    mix = mixed_lengths(model.denoiser.length, SAMPLES)
+    length = max(1, model.denoiser.length // 2)
+    mix = Mix(max_tokens=Range(length, length), n=Range(1, SAMPLES), common={"prompt": [0]})
     with server_of(arguments) as server:
         phases = measure(server.url, mix, evaluations_a_request(model, mix), arguments)
     figures = figures_of(phases, arguments.times)
