@@ -50,7 +50,7 @@ class Model(Protocol):
         """Whether the network always sees its whole length, what lies behind the request staying masked."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reveal:
     """A log entry: what one network evaluation revealed in one sample.
 

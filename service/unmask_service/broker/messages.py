@@ -25,14 +25,14 @@ class Job:
     expected_seconds: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Started:
     """An engine has taken the job; `at` is Unix time in seconds here and below."""
 
     at: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Revealed:
     """One network evaluation revealed a group of one sample.
 
@@ -46,14 +46,14 @@ class Revealed:
     lane: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Finished:
     """Every sample is complete."""
 
     at: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The generation ends without an answer.
 
