@@ -55,7 +55,7 @@ format: install ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: install ## what serving costs on this machine, in some six minutes (python -m benchmarks --help: all figures)
+bench: install ## what serving costs on this machine, in some eight minutes (python -m benchmarks --help: all figures)
 	$(BIN)/python -m benchmarks
 
 soak: install ## an hour of mixed load; memory and books must hold: make soak MINUTES=60
