@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from unmask_kernels import gelu_tanh, linear_gelu_tanh
+from unmask_kernels.activation import cpu
+from unmask_kernels.activation.reference import linear_gelu_tanh_reference
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -75,3 +77,10 @@ def test_gradients_flow_through_a_layer(dtype: torch.dtype) -> None:
     x, weight, bias = (part.requires_grad_() for part in layer(8, dtype))
     linear_gelu_tanh(x, weight, bias).sum().backward()
     assert x.grad is not None
+
+
+def test_a_processor_without_bfloat16_takes_the_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_has_bfloat16", lambda: False)
+    x, weight, bias = layer(20, torch.bfloat16)
+    with torch.inference_mode():
+        assert torch.equal(linear_gelu_tanh(x, weight, bias), linear_gelu_tanh_reference(x, weight, bias))
