@@ -20,9 +20,10 @@ from unmask_kernels.philox import random_words
 
 Scores = npt.NDArray[np.float64]
 
-# Classes whose noise is made together: the buffers of this many stay in cache, and they are fewer than what torch
+# Classes whose noise is made together: buffers of this many come from memory that stays with the process and from the
+# cache (greater ones are mapped anew each time: three times as slow), and they are fewer than what torch
 # would split among threads (32768). No result depends on it.
-NOISE_BLOCK = 32_000
+NOISE_BLOCK = 16_000
 
 
 class Candidates(NamedTuple):
