@@ -27,7 +27,7 @@ from rich.table import Table
 from unmask_model_store import Bundle
 
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.server import ServerProcess
 
 ANSWER_SECONDS = 600.0
@@ -180,13 +180,17 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
+    run_benchmark(options(), measured, given)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure, print and plot; what is to be written."""
     model = open_model(arguments)
     rows = [measure(model, way, arguments.requests, arguments.dtype) for way in ways(arguments.concurrency)]
     about = f"{described(model)}; {machine()}"
     Console().print(table_of(rows, about))
     figures = {"model": described(model), "machine": machine(), "concurrency": arguments.concurrency}
-    write_json(arguments.json, figures | {"loads": rows})
+    return figures | {"loads": rows}
 
 
 if __name__ == "__main__":

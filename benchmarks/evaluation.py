@@ -26,7 +26,7 @@ from benchmarks.evaluation_gpu import measure_on_gpu
 from benchmarks.evaluation_rows import Limits, Row, measure, measure_half_revealed
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
-from benchmarks.options import for_people, parser_of, write_json
+from benchmarks.options import parser_of, run_benchmark
 from benchmarks.papers_reference import PAPERS_PARTS
 from benchmarks.sizes import Size, add_size_options, dtypes_here, sizes_of
 
@@ -117,13 +117,16 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        first, *others = [measured(size, arguments) for size in sizes_of(arguments)]
+    run_benchmark(options(), all_measured, given)
+
+
+def all_measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is to be written of all sizes that are asked for: the first one's, and the others' by their names."""
+    first, *others = [measured(size, arguments) for size in sizes_of(arguments)]
     for other in others:
         first["figures"] += other.pop("figures")
         first[other["size"]] = other
-    write_json(arguments.json, first)
+    return first
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from unmask_diffusion import ActiveSample, GenerationRequest, Model, SampleError
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.server import ServerProcess
 
 ANSWER_SECONDS = 600.0
@@ -199,10 +199,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        figures = measured(arguments)
-    write_json(arguments.json, figures)
+    run_benchmark(options(), measured, given)
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, object]:

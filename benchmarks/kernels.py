@@ -32,7 +32,7 @@ from unmask_kernels.philox import philox_4x32
 from unmask_kernels.philox.reference import halves
 
 from benchmarks.machine import machine
-from benchmarks.options import for_people, parser_of, write_json
+from benchmarks.options import parser_of, run_benchmark
 
 DIGITS = 4
 HIDDEN = 768
@@ -293,19 +293,21 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
+    run_benchmark(options(), measured, given)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure and print; what is to be written."""
     devices, gpu = [CPU], "no GPU here: the Triton kernels were not measured"
     if torch.cuda.is_available():
         devices, gpu = [CPU, torch.device("cuda")], torch.cuda.get_device_name()
-    with for_people(arguments.json):
-        measured = [
-            measure(case, device, arguments.seconds)
-            for device in devices
-            for case in track(list(cases(arguments.rows, arguments.classes, device)), description=device.type)
-        ]
-        Console().print(table_of(measured, f"{machine()}; {gpu}"))
-    kernels = [asdict(row) for row in measured]
-    write_json(arguments.json, {"machine": machine(), "gpu": gpu, "kernels": kernels})
+    rows = [
+        measure(case, device, arguments.seconds)
+        for device in devices
+        for case in track(list(cases(arguments.rows, arguments.classes, device)), description=device.type)
+    ]
+    Console().print(table_of(rows, f"{machine()}; {gpu}"))
+    return {"machine": machine(), "gpu": gpu, "kernels": [asdict(row) for row in rows]}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,18 @@ def write_json(file: Path | None, figures: Mapping[str, object]) -> None:
     elif file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def run_benchmark(
+    parser: argparse.ArgumentParser,
+    measured: Callable[[argparse.Namespace], Mapping[str, object]],
+    given: Sequence[str] | None,
+) -> None:
+    """Measure what the command line asks for, with tables and progress for people, and write the figures."""
+    arguments = parser.parse_args(given)
+    with for_people(arguments.json):
+        figures = measured(arguments)
+    write_json(arguments.json, figures)
 
 
 def interpreter() -> list[str]:

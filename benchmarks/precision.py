@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.rare_mass import RARE, RareMass, measure_rare_mass
 from benchmarks.text_entropy import Entropies, compare_exact, compare_mask_among_classes
 
@@ -110,10 +110,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, object]:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        figures = measured(arguments)
-    write_json(arguments.json, figures)
+    run_benchmark(options(), measured, given)
 
 
 if __name__ == "__main__":

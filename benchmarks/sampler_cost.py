@@ -30,7 +30,7 @@ from unmask_diffusion import Model, sample
 from benchmarks.clock import Parts, timed_evaluation
 from benchmarks.machine import machine
 from benchmarks.models import plan_of, spread_out
-from benchmarks.options import add_model_options, described, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.papers_reference import PAPERS_PARTS, PapersSampler, step_times, timed_step
 
 WARM_UP = 3
@@ -151,7 +151,11 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
+    run_benchmark(options(), measured, given)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure, print and plot; what is to be written."""
     model = open_model(arguments)
     evaluations = [
         measure_evaluation(model, samples, arguments.rounds)
@@ -165,7 +169,7 @@ def main(given: Sequence[str] | None = None) -> None:
     about = f"{described(model)}; {machine()}"
     for table in tables(evaluations, costs, about):
         Console().print(table)
-    figures = {
+    return {
         "model": described(model),
         "machine": machine(),
         "milliseconds_an_evaluation": [asdict(each) for each in evaluations],
@@ -174,7 +178,6 @@ def main(given: Sequence[str] | None = None) -> None:
         "repeats": arguments.repeats,
         "samplers": [asdict(cost) for cost in costs],
     }
-    write_json(arguments.json, figures)
 
 
 if __name__ == "__main__":

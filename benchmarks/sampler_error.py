@@ -25,7 +25,7 @@ from unmask_diffusion import MarkovDenoiser, SubTokenizer, make_plan, sample, sm
 from unmask_diffusion.request import GenerationRequest
 
 from benchmarks.machine import machine
-from benchmarks.options import parser_of, write_json
+from benchmarks.options import parser_of, run_benchmark
 
 CLASSES, LENGTH = 64, 128
 STEPS = (8, 16, 32, 64, 128, 256, 512)
@@ -165,7 +165,11 @@ def measure_one(job: tuple[int, str, int | None, int]) -> Point:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Run the comparison and print it."""
-    arguments = options().parse_args(given)
+    run_benchmark(options(), measured, given)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure, print and plot; what is to be written."""
     torch.set_num_threads(1)  # the products are tiny: threads would spend their time waiting for each other
     count = arguments.sequences
     chain = random_chain(CHAIN_SEED)
@@ -175,10 +179,9 @@ def main(given: Sequence[str] | None = None) -> None:
         points = list(track(pool.map(measure_one, jobs), description="samplers", total=len(jobs)))
     about = f"C {CLASSES}, L {LENGTH}, {count} sequences; the chain itself: {floor:.4f} nats; {machine()}"
     Console().print(table_of(points, about))
-    figures = {"machine": machine(), "sequences": count, "floor": floor, "points": [asdict(p) for p in points]}
-    write_json(arguments.json, figures)
     if arguments.png:
         plot(points, floor, arguments.png)
+    return {"machine": machine(), "sequences": count, "floor": floor, "points": [asdict(p) for p in points]}
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from unmask_service.load.workload import Mix
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
 from benchmarks.metrics import evaluations_a_second, resident, watching
-from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.overload import settled
 from benchmarks.workloads import mixed_lengths, server_of
 
@@ -124,10 +124,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        figures = measured(arguments)
-    write_json(arguments.json, figures)
+    run_benchmark(options(), measured, given)
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, object]:

@@ -24,7 +24,7 @@ from unmask_diffusion import Model
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.speculation_identity import PLACES, Identity, compare
 from benchmarks.speculation_latency import Latency, measure_latency
 from benchmarks.speculation_plot import plot
@@ -107,10 +107,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        figures = measured(arguments)
-    write_json(arguments.json, figures)
+    run_benchmark(options(), measured, given)
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, object]:

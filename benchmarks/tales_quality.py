@@ -23,7 +23,7 @@ from rich.table import Table
 from unmask_diffusion import MAX_SAMPLES, GenerationRequest, Model, make_plan, sample
 
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from training.tales import is_consistent
 
 Z = 1.96
@@ -164,7 +164,11 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
+    run_benchmark(options(), measured, given)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure, print and plot; what is to be written."""
     model = open_model(arguments)
     qualities = [
         measure(model, name, steps, arguments.samples, arguments.batch)
@@ -172,10 +176,9 @@ def main(given: Sequence[str] | None = None) -> None:
     ]
     about = f"{arguments.samples} tales a sampler, {described(model)}; {machine()}"
     Console().print(table_of(qualities, about))
-    figures = {"model": described(model), "machine": machine(), "samplers": [asdict(each) for each in qualities]}
-    write_json(arguments.json, figures)
     if arguments.png:
         plot(qualities, about, arguments.png)
+    return {"model": described(model), "machine": machine(), "samplers": [asdict(each) for each in qualities]}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from unmask_service.load.workload import Mix, Range
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine
-from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json
+from benchmarks.options import add_model_options, described, open_model, parser_of, run_benchmark
 from benchmarks.workloads import lengths_of, mixed_lengths, put_load, server_of
 
 SHORT = 32
@@ -127,10 +127,7 @@ def options() -> argparse.ArgumentParser:
 
 def main(given: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = options().parse_args(given)
-    with for_people(arguments.json):
-        figures = measured(arguments)
-    write_json(arguments.json, figures)
+    run_benchmark(options(), measured, given)
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, object]:

@@ -49,6 +49,17 @@ class Round:
     guesses: tuple[Reveal, ...]
     lanes: int
 
+    @property
+    def reveals(self) -> list[Reveal]:
+        """What was revealed, before an error if there is one."""
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Reveal)]
+
+    @property
+    def error(self) -> SampleError | None:
+        """Why the sample cannot go on, if it cannot."""
+        last = self.outcomes[-1]
+        return last if isinstance(last, SampleError) else None
+
 
 def evaluate(model: Model, samples: Sequence[ActiveSample]) -> list[Outcome]:
     """Take samples through one network evaluation, a lane each; nothing is written into them.

@@ -58,9 +58,14 @@ class ActiveSample:
         return cls(plan, index, initial_state(model, plan))
 
     @property
+    def groups(self) -> Groups:
+        """Its schedule's groups, all of them."""
+        return self.plan.schedules[self.index].groups
+
+    @property
     def groups_left(self) -> int:
         """Groups that are still to be revealed."""
-        return len(self.plan.schedules[self.index].groups) - self.step
+        return len(self.groups) - self.step
 
     @property
     def finished(self) -> bool:
@@ -70,7 +75,7 @@ class ActiveSample:
     @property
     def next_group(self) -> tuple[int, ...]:
         """The sub-tokens (position · l + j) that the next reveal will tell."""
-        return self.plan.schedules[self.index].groups[self.step]
+        return self.groups[self.step]
 
     def reveal(self, entry: Reveal) -> None:
         """Move on by one log entry."""
@@ -96,21 +101,17 @@ class Lane:
     @property
     def groups_left(self) -> int:
         """Groups that are still to be revealed at this state."""
-        return len(self._groups) - self.step
+        return len(self.sample.groups) - self.step
 
     def group(self, ahead: int = 0) -> tuple[int, ...]:
         """The sub-tokens (position · l + j) of its group, or of one that comes later; none behind the last."""
-        return self._groups[self.step + ahead] if ahead < self.groups_left else ()
+        return self.sample.groups[self.step + ahead] if ahead < self.groups_left else ()
 
     def after(self, entry: Reveal) -> "Lane":
         """The lane one reveal further."""
         digits = self.digits.clone()
         apply(digits, entry)
         return Lane(self.sample, self.step + 1, digits)
-
-    @property
-    def _groups(self) -> Groups:
-        return self.sample.plan.schedules[self.sample.index].groups
 
 
 def lanes_of(sample: ActiveSample, count: int) -> list[Lane]:

@@ -1,16 +1,19 @@
 """Every benchmark on tiny sizes: that they count right and end. Nothing here looks at a clock's figures."""
 
+import argparse
 import importlib
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from unmask_diffusion import MarkovDenoiser, SubTokenizer
 from unmask_model_store import Bundle, open_bundle
 
 from benchmarks import __main__ as everything
 from benchmarks import http_overhead, sampler_error, tales_quality
+from benchmarks.options import parser_of, run_benchmark
 from benchmarks.server import ServerError, ServerProcess
 
 LENGTH, DIGITS = 24, 2  # of the bundle `writer`
@@ -135,3 +138,23 @@ def test_what_runs_when_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     ran.clear()
     assert everything.main(["--all"]) == 0
     assert set(ran) == set(everything.QUICK)
+
+
+def test_json_without_a_file_is_all_that_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    def measured(arguments: argparse.Namespace) -> dict[str, object]:
+        Console().print("a table")
+        return {"to": str(arguments.json)}
+
+    run_benchmark(parser_of("A benchmark."), measured, ["--json"])
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"to": "-"}
+    assert said.err == "a table\n"
+
+
+@pytest.mark.parametrize("name", everything.QUICK)
+def test_every_benchmark_writes_in_the_one_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module(f"benchmarks.{name}")
+    ran: list[object] = []
+    monkeypatch.setattr(module, "run_benchmark", lambda _parser, _measured, given: ran.append(given))
+    module.main(["--json"])
+    assert ran == [["--json"]]

@@ -21,7 +21,7 @@ from unmask_kernels.philox import random_words
 Scores = npt.NDArray[np.float64]
 
 # Classes whose noise is made together: buffers of this many come from memory that stays with the process and from the
-# cache (greater ones are mapped anew each time: three times as slow), and they are fewer than what torch
+# cache (greater ones are mapped anew each time: twice as slow), and they are fewer than what torch
 # would split among threads (32768). No result depends on it.
 NOISE_BLOCK = 16_000
 

@@ -157,6 +157,8 @@ class Speculator:
 
     def learn(self, asks: Sequence[Ask], rounds: Sequence[Round]) -> None:
         """See which guesses were right."""
+        if self._speculation == "off":
+            return
         for ask, done in zip(asks, rounds, strict=True):
             width = _width(ask.sample)
             of_sample, of_all = self._acceptance(ask.sample), self._of_width[width]
@@ -175,13 +177,17 @@ class Speculator:
         return paying_lanes(candidates, capacity.pace, capacity.tokens_per_tick)
 
     def _candidate(self, sample: ActiveSample) -> Candidate:
-        rows = max(1, sample.plan.sub_tokens // sample.plan.network_evaluations)
-        return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample), rows)
+        return Candidate(sample.plan.length, sample.groups_left, self._acceptance(sample), rows=_group_size(sample))
 
     def _acceptance(self, sample: ActiveSample) -> Acceptance:
         return self._of_sample.get(sample) or self._of_width[_width(sample)].as_prior()
 
 
 def _width(sample: ActiveSample) -> int:
-    """The binary digits of how many sub-tokens a group of its plan has, on the average."""
-    return (sample.plan.sub_tokens // sample.plan.network_evaluations).bit_length()
+    """The binary digits of how many sub-tokens its groups have."""
+    return _group_size(sample).bit_length()
+
+
+def _group_size(sample: ActiveSample) -> int:
+    """How many sub-tokens its groups have, on the average, rounded down."""
+    return len(sample.groups.order) // len(sample.groups)

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 
-from unmask_diffusion import Ask, Model, Round, SampleError
+from unmask_diffusion import Ask, Model, Round
 
 from unmask_service.broker import Broker, Failed, FailureReason, Finished, Job, LogEntry, Revealed, Started
 from unmask_service.engine.isolation import check_model, evaluate_apart
@@ -143,20 +143,17 @@ class Engine:
             job_id = generation.job.id
             if job_id not in self._generations:  # another sample of this job has just failed, or all have been ended
                 continue
-            for lane, outcome in enumerate(done.outcomes):
-                if isinstance(outcome, SampleError):
-                    reason: FailureReason = "impossible" if outcome.impossible else "engine"
-                    entries.append((job_id, Failed(now, reason, outcome.message)))
-                    del self._generations[job_id]
-                    break
-                sample.reveal(outcome)
-                entries.append((job_id, Revealed(now, outcome, lane)))
+            for lane, reveal in enumerate(done.reveals):
+                sample.reveal(reveal)
+                entries.append((job_id, Revealed(now, reveal, lane)))
             sample.guesses = done.guesses
-            if job_id not in self._generations:
-                continue
             if sample.finished:
                 generation.samples.remove(sample)
-            if not generation.samples:
+            if done.error is not None:
+                reason: FailureReason = "impossible" if done.error.impossible else "engine"
+                entries.append((job_id, Failed(now, reason, done.error.message)))
+                del self._generations[job_id]
+            elif not generation.samples:
                 entries.append((job_id, Finished(now)))
                 del self._generations[job_id]
         return entries
