@@ -28,6 +28,11 @@ if not torch.cuda.is_available():
 # one thread: the tensors here are tiny, and other processes want the cores too
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write tests/service/recording.json anew")
+
+
 TABLE_SEED = 31
 CHAIN_SEED = 32
 
