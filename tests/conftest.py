@@ -33,6 +33,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write tests/service/recording.json anew")
 
 
+# They share servers that are slow to start.
+SERVER_FOLDERS = ("tests/system/", "tests/service/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of servers first: in a parallel run, idle processes take over tests from the end of the list."""
+
+    def place(item: pytest.Item) -> int:
+        found = (i for i, folder in enumerate(SERVER_FOLDERS) if item.nodeid.startswith(folder))
+        return next(found, len(SERVER_FOLDERS))
+
+    items.sort(key=place)
+
+
 TABLE_SEED = 31
 CHAIN_SEED = 32
 

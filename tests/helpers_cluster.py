@@ -9,7 +9,18 @@ from typing import Self
 
 import httpx
 
-from tests.helpers_server import ANSWER_SECONDS, UNMASK, Body, Event, Server, Stream, event_of, parse_events, wait_for
+from tests.helpers_server import (
+    ANSWER_SECONDS,
+    NO_CERTIFICATES,
+    UNMASK,
+    Body,
+    Event,
+    Server,
+    Stream,
+    event_of,
+    parse_events,
+    wait_for,
+)
 
 # so short that a test can wait until a worker's work is another's
 LEASE_SECONDS = 1.0
@@ -102,9 +113,10 @@ class Cluster:
 def counted(process: Server, name: str) -> float:
     """The sum of a metric's lines; 0 where it has never been counted, or the process answers no more."""
     try:
-        lines = httpx.get(f"{process.url}/metrics", timeout=ANSWER_SECONDS).text.splitlines()
+        response = httpx.get(f"{process.url}/metrics", timeout=ANSWER_SECONDS, verify=NO_CERTIFICATES)
     except httpx.TransportError:
         return 0.0
+    lines = response.text.splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
 
@@ -208,7 +220,7 @@ def follow_all(urls: Sequence[str], bodies: Sequence[Body], meanwhile: Meanwhile
         followers = [Follower(urls, body) for body in bodies]
         async with (
             asyncio.timeout(ANSWER_SECONDS),
-            httpx.AsyncClient(limits=limits, timeout=SILENCE_SECONDS) as http,
+            httpx.AsyncClient(limits=limits, timeout=SILENCE_SECONDS, verify=NO_CERTIFICATES) as http,
             asyncio.TaskGroup() as tasks,
         ):
             for follower in followers:
@@ -233,7 +245,8 @@ async def until_seen(followers: Sequence[Follower], unmasks: int) -> None:
 
 def whole_log(url: str, generation: str) -> list[Event]:
     """All events of a generation that has ended, read from the start."""
-    with httpx.stream("GET", f"{url}/generate/{generation}/events", timeout=ANSWER_SECONDS) as response:
+    path = f"{url}/generate/{generation}/events"
+    with httpx.stream("GET", path, timeout=ANSWER_SECONDS, verify=NO_CERTIFICATES) as response:
         assert response.status_code == 200, response.read()
         return list(parse_events(response.iter_lines()))
 
