@@ -13,7 +13,7 @@ ARITHMETIC = 2
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """A short hash of our own arithmetic, processor, device, dtype, torch version, thread count and fused operations."""
+    """Return a short hash of our arithmetic, processor, device, dtype, torch version, threads and fused operations."""
     facts = [
         str(ARITHMETIC),
         platform.machine(),
