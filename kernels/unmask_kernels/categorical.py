@@ -15,9 +15,8 @@ from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32, random
 
 Scores = npt.NDArray[np.float64]
 
-# Number of classes for which the CPU makes noise together: buffers of this many come from memory that stays with the
-# process and from the cache (greater ones are mapped anew each time: twice as slow), and they are fewer than what torch
-# would split among threads (32768). No result depends on it.
+# Number of classes for which the CPU makes noise together. Greater buffers are mapped anew each time and do not fit the
+# cache (twice as slow), and torch splits 32,768 numbers and more among threads. No result depends on it.
 NOISE_BLOCK = 16_000
 
 # Number of logits that a GPU takes through the reference together, which has a dozen numbers of 8 bytes for each.
@@ -219,7 +218,7 @@ def draw_on_gpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
     from unmask_kernels.triton.categorical import draw_in_tiles  # only CUDA builds of torch bring Triton
 
     drawn = draw_in_tiles(logits, codes, draws)
-    # This waits for the kernels, as looking at `highest` would: without filters it takes no time of the GPU's.
+    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
     filtered = draws.filtered.nonzero()[:, 0]
     if len(filtered):
         drawn.classes[filtered] = _draw_by_reference(logits[filtered], codes, draws.take(filtered)).classes

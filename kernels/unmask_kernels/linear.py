@@ -27,9 +27,8 @@ def fixed_tile_linear(
 def fixed_tile_linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return what `fixed_tile_linear` does; a row's bits do not depend on its place either.
 
-    Libraries pick another kernel for few rows, and another kernel adds in another order; so they do for rows that
-    begin at odd addresses. So `padded` x is multiplied. On a GPU the choice depends on larger counts too: there every
-    product has exactly TILE rows.
+    Libraries pick another kernel, which adds in another order, for few rows and for rows at odd addresses: so x is
+    padded. On a GPU the choice depends on larger counts too: there every product has exactly TILE rows.
     """
     filled, weight = padded(x, weight)
     if x.device.type == "cpu" or len(filled) == TILE:

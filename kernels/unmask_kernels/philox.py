@@ -63,9 +63,8 @@ def uniform_from_words(high: Tensor, low: Tensor) -> Tensor:
 def gumbel_from_words(high: Tensor, low: Tensor) -> Tensor:
     """Map 64 random bits (int64 words in [0, 2**32)) to standard Gumbel noise, float64, right to a tail of 2**-64.
 
-    With v = (bits + 1/2) / 2**64 in (0, 1), g = -log(-log1p(-v)): the largest noise comes from the smallest
-    v, where floating point is densest, so g reaches 45 and the tail P(g > x) = 1 - exp(-exp(-x)) holds all the
-    way. A uniform on a 24-bit grid stops at 16.64, and rare classes then almost never win.
+    With v = (bits + 1/2) / 2**64 in (0, 1), g = -log(-log1p(-v)): the largest noise comes from the smallest v, where
+    floating point is densest. A uniform on a 24-bit grid stops at 16.64, and rare classes then almost never win.
 
     float64, because it costs 2 of some 25 ns a class more (Philox takes the rest), and because a difference of one
     unit in the last place between two machines' logarithms then decides a draw once in 10**15 and not once in 10**6.

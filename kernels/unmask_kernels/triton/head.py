@@ -66,7 +66,7 @@ class Ordered(NamedTuple):
     """The rows sorted by pattern; the fields from `seeds` on are in the order of the rows themselves."""
 
     patterns: Tensor  # int64 [N], ascending; 0 where no digit is revealed
-    order: Tensor  # int64 [N]: the row at this place of the sorted rows
+    order: Tensor  # int64 [N], the row at each place of the sorted rows
     seeds: Tensor  # int64 [N]
     events: Tensor  # int64 [N]
     temperatures: Tensor  # float64 [N]
@@ -89,26 +89,20 @@ def draw_on_gpu(
 ) -> Drawn:
     """Draw a class for every row.
 
-    Rows without a revealed digit are multiplied with all classes, tile by tile; rows with some are grouped by pattern
-    (the same digits at the same places) and multiplied with their consistent classes alone. Which of the two depends on
-    the row alone, every sum over H has one order, and a maximum depends on none: so a row's bits do not depend on the
-    other rows.
+    Rows without a revealed digit are multiplied with all classes, rows with some with their consistent classes alone.
+    A tile subtracts its own highest logit, and the choice among tiles puts all on one scale: the README shows why that
+    is accurate, and why a row's bits do not depend on the other rows. Temperatures outside 2**-100 … 2**100 count as
+    these bounds; 0 is the lower one, without noise. NaN counts as +inf.
 
-    The row's highest logit is not subtracted first, which would take a second pass. A tile subtracts its own highest
-    logit, and the score of its winner is relative to that. The class with this logit scores at least -4, which is the
-    least noise, and noise ends at 46: whatever wins is within 50 of 0, where float32 moves a score by less than 1e-5
-    (by 1e-6 for noise that is at all usual). The second stage knows the highest of all and puts the tiles on one scale
-    in float64. Temperatures outside 2**-100 … 2**100 count as these bounds; 0 is the lower one, without noise.
-
-    NaN counts as +inf. If classes share a code or most codes name no class, all rows are drawn from logits in memory,
-    as are rows with top_k or top_p.
+    If classes share a code or most codes name no class, all rows are drawn from logits in memory, as are rows with
+    top_k or top_p.
     """
     head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), None if bias is None else bias.contiguous())
     table = class_table(codes)
     if table is None:
         return _draw_by_logits(head, codes, draws)
     drawn = draw_in_tiles(head, table, draws)
-    # This waits for the kernels, as looking at `highest` would: without filters it takes no time of the GPU's.
+    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
     rows = draws.filtered.nonzero()[:, 0]
     if len(rows):
         some = head._replace(hidden=head.hidden[rows])

@@ -41,9 +41,7 @@ def linear_in_tiles(
     """Return `x @ weight.T + bias`, [M, N]; a row's bits do not depend on the other rows, nor on how many there are.
 
     Every output element is one program's sum over K in steps of `TILES[x.dtype].step`, first to last, in one float32
-    accumulator: no split of K, no atomics, no choice by M. M only says how many programs there are and which rows of
-    the last one are stored; rows beyond it enter as copies and touch no other row's sum. The kernel is not even
-    compiled anew for a special M, as Triton would do for 1 and for multiples of 16.
+    accumulator: no split of K, no atomics, and no choice or compilation by M.
     """
     tile = TILES[x.dtype]
     (rows, inner), columns = x.shape, len(weight)
