@@ -6,8 +6,7 @@ import torch
 import triton
 import triton.language as tl
 import triton.testing
-from unmask_kernels.categorical.triton import gumbel_from_words
-from unmask_kernels.philox.triton import random_words
+from unmask_kernels.triton.philox import gumbel_from_words, random_words
 
 _BLOCK = 1024
 

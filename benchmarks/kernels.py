@@ -24,12 +24,10 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn.functional import linear
 from unmask_diffusion import SubTokenizer
-from unmask_kernels import agrees, consistent_log_softmax, draw, random_words
-from unmask_kernels.categorical.noise import gumbel_from_words
-from unmask_kernels.categorical.reference import draw_reference
-from unmask_kernels.log_softmax.reference import consistent_log_softmax_reference
-from unmask_kernels.philox import philox_4x32
-from unmask_kernels.philox.reference import halves
+from unmask_kernels import Draws, agrees, consistent_log_softmax, draw, random_words
+from unmask_kernels.categorical import draw_reference
+from unmask_kernels.log_softmax import consistent_log_softmax_reference
+from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32
 
 from benchmarks.machine import machine
 from benchmarks.options import parser_of, run_benchmark
@@ -109,6 +107,11 @@ class Inputs:
         shown[:, digits:] = int(self.codes.max()) + 1
         return shown
 
+    def draws(self, revealed: Tensor) -> Draws:
+        """The draws of these rows, without filters."""
+        off = torch.zeros_like(self.seeds), torch.ones_like(self.temperature)
+        return Draws(revealed, self.seeds, self.events, self.temperature, *off)
+
 
 def base_of(classes: int) -> int:
     """Return the least base in which this many classes have DIGITS digits."""
@@ -133,18 +136,18 @@ def draw_case(inputs: Inputs, digits: int) -> Case:
     """The draw with some digits revealed; on a GPU without the checks, which wait for the device."""
     revealed, device = inputs.revealed(digits), inputs.logits.device
     arguments = inputs.logits, revealed, inputs.codes, inputs.seeds, inputs.events, inputs.temperature
-    off = torch.zeros_like(inputs.seeds), torch.ones_like(inputs.temperature)
+    draws = inputs.draws(revealed)
     candidates = int(agrees(revealed, inputs.codes).sum())
     run: Run = partial(draw, *arguments)
     if device.type == "cuda":
-        from unmask_kernels.categorical.triton import draw_in_tiles
+        from unmask_kernels.triton.categorical import draw_in_tiles
 
-        run = partial(draw_in_tiles, *arguments)
+        run = partial(draw_in_tiles, inputs.logits, inputs.codes, draws)
     return Case(
         f"draw, {digits} of {DIGITS} digits revealed",
         shape_of(inputs.logits),
         run,
-        partial(draw_reference, *arguments, *off),
+        partial(draw_reference, inputs.logits, inputs.codes, draws),
         4 * candidates,
         {"copy": copy_of(4 * candidates, device), "noise": noise_of(candidates, device)},
     )
@@ -166,10 +169,9 @@ def log_softmax_case(inputs: Inputs, digits: int) -> Case:
 
 def head_case(inputs: Inputs, digits: int) -> Case:
     """The head and the draw in one, bfloat16, on a GPU; the reference is the library's product and `draw`'s kernels."""
-    from unmask_kernels.categorical.draws import Draws
-    from unmask_kernels.categorical.triton import draw_in_tiles as draw_logits
-    from unmask_kernels.head.class_table import class_table
-    from unmask_kernels.head.triton import Head, draw_in_tiles
+    from unmask_kernels.consistency import class_table
+    from unmask_kernels.triton.categorical import draw_in_tiles as draw_logits
+    from unmask_kernels.triton.head import Head, draw_in_tiles
 
     revealed, device = inputs.revealed(digits), inputs.logits.device
     generator = torch.Generator().manual_seed(2)
@@ -179,8 +181,7 @@ def head_case(inputs: Inputs, digits: int) -> Case:
     table = class_table(inputs.codes)
     if table is None:
         raise ValueError("base-b codes have a table")
-    each_row = inputs.seeds, inputs.events, inputs.temperature
-    draws = Draws(revealed, *each_row, torch.zeros_like(inputs.seeds), torch.ones_like(inputs.temperature))
+    draws = inputs.draws(revealed)
     consistent = agrees(revealed, inputs.codes)
     moved = 2 * HIDDEN * (len(hidden) + int(consistent.any(0).sum()))
     limits = {"copy": copy_of(moved, device), "noise": noise_of(int(consistent.sum()), device)}
@@ -190,7 +191,7 @@ def head_case(inputs: Inputs, digits: int) -> Case:
         f"draw_from_hidden, {digits} of {DIGITS} digits revealed",
         f"{list(hidden.shape)} x {list(weight.shape)} bfloat16",
         partial(draw_in_tiles, Head(hidden, weight, None), table, draws),
-        lambda: draw_logits(linear(hidden, weight), revealed, inputs.codes, *each_row),
+        lambda: draw_logits(linear(hidden, weight), inputs.codes, draws),
         moved,
         limits,
     )

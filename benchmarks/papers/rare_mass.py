@@ -16,7 +16,7 @@ import torch
 from rich.progress import track
 from torch import Tensor
 from unmask_kernels import random_words
-from unmask_kernels.categorical.noise import gumbel_from_words
+from unmask_kernels.philox import gumbel_from_words
 
 from benchmarks.papers.truncated_gumbel import GREATEST_OF_24_BITS, truncated_law
 

@@ -47,7 +47,7 @@ class Entropies:
 
 def noise_of_24_bits() -> AbstractContextManager[object]:
     """The sampler's draws on a CPU make their noise from 24 random bits for as long as this lasts."""
-    return patch("unmask_kernels.categorical.cpu.gumbel_from_words", gumbel_on_24_bits)
+    return patch("unmask_kernels.categorical.gumbel_from_words", gumbel_on_24_bits)
 
 
 def exact_entropies(model: Model, samples: int) -> list[float]:

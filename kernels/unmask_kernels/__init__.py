@@ -1,9 +1,10 @@
-"""The operations that the sampler spends its time on, each beside the plain form it must equal."""
+"""The operations that the sampler spends its time on, each beside the plain reference that it must equal."""
 
-from unmask_kernels.activation import gelu_tanh, linear_gelu_tanh
+from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh
 from unmask_kernels.attention import attention
-from unmask_kernels.categorical import Draws, draw
+from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
+from unmask_kernels.draws import Draws
 from unmask_kernels.errors import DrawError, InvalidLogitsError, NoCandidateError
 from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
@@ -11,6 +12,7 @@ from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log
 from unmask_kernels.philox import Purpose, random_uniform, random_words
 
 __all__ = [
+    "FUSES_GELU",
     "DrawError",
     "Draws",
     "InvalidLogitsError",

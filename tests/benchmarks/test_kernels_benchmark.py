@@ -57,8 +57,7 @@ def test_inputs_are_as_they_say() -> None:
 @pytest.mark.triton
 def test_bare_noise_is_the_noise_of_a_draw() -> None:
     """The greatest of each 1024 classes' noise, seed and event 1."""
-    from unmask_kernels.categorical.noise import gumbel_from_words
-    from unmask_kernels.philox.reference import philox_4x32
+    from unmask_kernels.philox import gumbel_from_words, philox_4x32
 
     from benchmarks.gpu_limits import bare_noise
 

@@ -9,7 +9,7 @@ from scipy.stats import binom
 from torch import Tensor
 from unmask_diffusion import evaluate
 from unmask_kernels import draw
-from unmask_kernels.categorical.noise import gumbel_from_words
+from unmask_kernels.philox import gumbel_from_words
 from unmask_model_store import open_bundle
 
 from benchmarks.models import plan_of, spread_out

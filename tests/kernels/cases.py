@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
-from unmask_kernels import draw
-from unmask_kernels.categorical.reference import draw_reference
+from unmask_kernels import Draws, draw
+from unmask_kernels.categorical import draw_reference
 
 from tests.kernels import plain
 
@@ -39,7 +39,11 @@ class Case:
         return draw(*self._arguments)
 
     def draw_reference(self) -> Tensor:
-        return draw_reference(*self._arguments, self.top_k, self.top_p)
+        return draw_reference(self.logits, self.codes, self.draws)
+
+    @property
+    def draws(self) -> Draws:
+        return Draws(self.revealed, self.seeds, self.events, self.temperature, self.top_k, self.top_p)
 
     @property
     def _arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:

@@ -6,14 +6,12 @@ from typing import Any
 
 from triton import compiler
 from triton.backends.compiler import GPUTarget
-from unmask_kernels.categorical import triton as categorical
-from unmask_kernels.log_softmax import triton as log_softmax
-from unmask_kernels.philox import triton as philox
+from unmask_kernels.triton import categorical, log_softmax, philox
 
 TYPES = {
     "*i64": ("revealed", "codes", "seeds", "events", "indices", "drawn", "highs", "lows"),
     "*fp64": ("temperatures",),
-    "*i32": ("nominees",),
+    "*i32": ("tile_winners",),
     "*fp32": ("peaks", "sums", "highest", "result"),
     "i32": ("stride", "classes", "largest", "count"),
 }
@@ -26,8 +24,8 @@ def kernels() -> Iterator[tuple[Any, str, dict[str, int]]]:
     """Each kernel with a dtype of the logits and its constants."""
     for dtype in ("*fp32", "*bf16", "*fp16"):
         for base in (15, 0):
-            yield categorical._nominate_kernel, dtype, {"length": 4, "base": base, "tile": 1024}
-    yield categorical._elect_kernel, "*fp32", TILES
+            yield categorical._tile_winner_kernel, dtype, {"length": 4, "base": base, "tile": 1024}
+    yield categorical._row_winner_kernel, "*fp32", TILES
     for base in (15, 0):
         yield log_softmax._sums_kernel, "*fp32", {"length": 4, "base": base, "tile": 1024}
     yield log_softmax._write_kernel, "*fp32", {"length": 4, "base": 15, "tile": 1024, **TILES}

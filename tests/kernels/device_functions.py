@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from unmask_kernels.categorical.triton import gumbel_from_words, perturbed
+from unmask_kernels.triton.categorical import perturbed
+from unmask_kernels.triton.philox import gumbel_from_words
 
 _BLOCK = 1024
 _DRAWS = 32

@@ -1,12 +1,12 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from unmask_kernels import gelu_tanh, linear_gelu_tanh
-from unmask_kernels.activation import cpu
-from unmask_kernels.activation.reference import linear_gelu_tanh_reference
+from unmask_kernels import activation, gelu_tanh, linear_gelu_tanh
+from unmask_kernels.activation import linear_gelu_tanh_reference
 
 
 @pytest.fixture(params=[1, 2, 3, 5])
@@ -79,8 +79,59 @@ def test_gradients_flow_through_a_layer(dtype: torch.dtype) -> None:
     assert x.grad is not None
 
 
-def test_a_processor_without_bfloat16_takes_the_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_has_bfloat16", lambda: False)
+def test_where_the_fused_operation_does_not_work_two_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(activation, "FUSES_GELU", False)
+    monkeypatch.setattr(torch.ops, "mkldnn", None)
     x, weight, bias = layer(20, torch.bfloat16)
     with torch.inference_mode():
         assert torch.equal(linear_gelu_tanh(x, weight, bias), linear_gelu_tanh_reference(x, weight, bias))
+
+
+def missing(*_: object) -> Tensor:
+    raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+
+
+def refusing(*_: object) -> Tensor:
+    raise RuntimeError("mkldnn::_linear_pointwise() expected at most 5 arguments")
+
+
+def without_gelu(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> Tensor:
+    return F.linear(x, weight, bias)
+
+
+def exact_gelu(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> Tensor:
+    return F.gelu(F.linear(x, weight, bias))
+
+
+def in_float32(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> Tensor:
+    return gelu_tanh(F.linear(x.float(), weight.float(), bias.float()))
+
+
+def as_expected(x: Tensor, weight: Tensor, bias: Tensor, *_: object) -> Tensor:
+    return in_float32(x, weight, bias).to(x.dtype)
+
+
+@pytest.mark.parametrize(
+    ("operation", "has_bfloat16", "fuses"),
+    [
+        (as_expected, True, True),
+        (as_expected, False, False),
+        (missing, True, False),
+        (refusing, True, False),
+        (without_gelu, True, False),
+        (exact_gelu, True, False),
+        (in_float32, True, False),
+        (lambda *_: None, True, False),
+    ],
+)
+def test_the_private_operation_is_tried_before_it_is_used(
+    operation: Callable[..., Tensor], has_bfloat16: bool, fuses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {"_is_mkldnn_bf16_supported": lambda: has_bfloat16, "_linear_pointwise": operation}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**names))
+    assert activation.can_fuse_gelu() is fuses
+
+
+def test_a_torch_without_the_namespace_does_not_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
+    assert activation.can_fuse_gelu() is False

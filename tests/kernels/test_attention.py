@@ -2,8 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 from unmask_kernels import attention
-from unmask_kernels.attention.cpu import LONG
-from unmask_kernels.attention.reference import attention_reference
+from unmask_kernels.attention import LONG, attention_reference
 
 
 def parts(canvases: int, queries: int, length: int, heads: int, width: int) -> tuple[Tensor, Tensor, Tensor]:

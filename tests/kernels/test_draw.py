@@ -4,8 +4,7 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from unmask_kernels import agrees, draw
-from unmask_kernels.categorical import cpu
+from unmask_kernels import agrees, categorical, draw
 
 from tests.kernels import plain
 from tests.kernels.cases import SHAPES, Case, cases, make_case
@@ -84,7 +83,7 @@ def test_official_vocabulary() -> None:
 def test_blocks_do_not_matter(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     case = make_case(7, (500, 23, 2), seed=4)
     whole = case.draw()
-    monkeypatch.setattr(cpu, "NOISE_BLOCK", size)
+    monkeypatch.setattr(categorical, "NOISE_BLOCK", size)
     assert torch.equal(case.draw(), whole)
 
 

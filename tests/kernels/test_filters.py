@@ -1,5 +1,5 @@
 import torch
-from unmask_kernels.categorical.filters import keep_likely
+from unmask_kernels.categorical import keep_likely
 
 
 def kept(scores: list[float], top_k: int = 0, top_p: float = 1.0) -> list[int]:

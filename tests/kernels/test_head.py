@@ -9,11 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from unmask_kernels import InvalidLogitsError, NoCandidateError, draw_from_hidden
-from unmask_kernels.categorical.draws import Draws
-from unmask_kernels.consistency_cpu import Classes, ConsistentClasses
-from unmask_kernels.head import cpu
-from unmask_kernels.head.reference import draw_from_hidden_reference
+from unmask_kernels import InvalidLogitsError, NoCandidateError, draw_from_hidden, head
+from unmask_kernels.consistency import Classes, ConsistentClasses
+from unmask_kernels.head import draw_from_hidden_reference
 
 from tests.kernels import plain
 from tests.kernels.cases import SHAPES, Case, make_case
@@ -77,18 +75,7 @@ def test_equals_the_draw_from_logits(shape: tuple[int, int, int], width: int, dt
 def test_its_reference_is_the_draw_from_logits() -> None:
     case = make_case(9, (101, 11, 2), seed=5)
     hidden, weight, bias = head_of(case, 8)
-    found = draw_from_hidden_reference(
-        hidden,
-        weight,
-        bias,
-        case.revealed,
-        case.codes,
-        case.seeds,
-        case.events,
-        case.temperature,
-        case.top_k,
-        case.top_p,
-    )
+    found = draw_from_hidden_reference(hidden, weight, bias, case.codes, case.draws)
     assert torch.equal(found, reference(case, hidden @ weight.T + bias))
 
 
@@ -106,8 +93,7 @@ def test_a_row_does_not_know_the_batch(seed: int, rows: int, width: int) -> None
 
     def outcome(index: Tensor) -> tuple[Tensor, Tensor]:
         some = case.take(index)
-        draws = Draws(some.revealed, some.seeds, some.events, some.temperature, some.top_k, some.top_p)
-        return cpu.draw_on_cpu(hidden[index], weight, bias, case.codes, draws)
+        return head.draw_on_cpu(hidden[index], weight, bias, case.codes, some.draws)
 
     together = outcome(torch.arange(rows))
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
@@ -140,8 +126,8 @@ def test_rows_do_not_wait_with_their_classes_for_all_others(monkeypatch: pytest.
         return found[-1]
 
     monkeypatch.setattr(ConsistentClasses, "of", counted)
-    next(cpu._candidates(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
-    assert len(found) == cpu.DENSE_ROWS
+    next(head._rows_of(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
+    assert len(found) == head.DENSE_ROWS
 
 
 @pytest.mark.parametrize("revealed", [False, True])

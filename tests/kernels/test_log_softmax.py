@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from unmask_kernels import consistent_log_normaliser, consistent_log_softmax
-from unmask_kernels.log_softmax.reference import consistent_log_normaliser_reference, consistent_log_softmax_reference
+from unmask_kernels.log_softmax import consistent_log_normaliser_reference, consistent_log_softmax_reference
 
 from tests.kernels import plain
 from tests.kernels.cases import SHAPES, Case, cases, make_case

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from unmask_kernels import draw
-from unmask_kernels.categorical.noise import gumbel_from_words
+from unmask_kernels.philox import gumbel_from_words
 
 from tests.kernels import plain
 

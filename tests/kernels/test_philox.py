@@ -2,8 +2,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from unmask_kernels.philox import Purpose, philox_4x32, random_uniform, random_words
-from unmask_kernels.philox.cpu import first_two_words
+from unmask_kernels.philox import Purpose, first_two_words, philox_4x32, random_uniform, random_words
 
 from tests.kernels import plain
 

@@ -9,10 +9,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError, draw
-from unmask_kernels.categorical.noise import gumbel_from_words
 from unmask_kernels.consistency import agrees, code_facts
-from unmask_kernels.philox import philox_4x32
-from unmask_kernels.philox.reference import halves
+from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32
 
 from tests.kernels import plain
 from tests.kernels.cases import Case, make_case

@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError
-from unmask_kernels.categorical.draws import Draws, checked_outcome
-from unmask_kernels.head.class_table import class_table
-from unmask_kernels.head.reference import draw_from_hidden_reference
-from unmask_kernels.head.triton import TILES, Tile, Tiles, draw_on_gpu
+from unmask_kernels.consistency import class_table
+from unmask_kernels.draws import Draws, checked_classes
+from unmask_kernels.head import draw_from_hidden_reference
+from unmask_kernels.triton.head import TILES, Tile, Tiles, draw_on_gpu
 
 from tests.kernels import plain
 
@@ -37,13 +37,10 @@ class Case:
         return draw_on_gpu(self.hidden, self.weight, self.bias, self.codes, self.draws)
 
     def classes(self) -> Tensor:
-        return checked_outcome(*self.draw())
+        return checked_classes(*self.draw())
 
     def reference(self) -> Tensor:
-        draws = dict(vars(self.draws))
-        return draw_from_hidden_reference(
-            self.hidden, self.weight, self.bias, draws.pop("revealed"), self.codes, **draws
-        )
+        return draw_from_hidden_reference(self.hidden, self.weight, self.bias, self.codes, self.draws)
 
     def take(self, index: Tensor) -> "Case":
         return replace(self, hidden=self.hidden[index], draws=self.draws.take(index))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from unmask_kernels import fixed_tile_linear
-from unmask_kernels.linear.triton import TILES, linear_in_tiles
+from unmask_kernels.triton.linear import TILES, linear_in_tiles
 
 pytestmark = pytest.mark.triton
 
@@ -41,7 +41,7 @@ def test_is_the_product(rows: int, shape: tuple[int, int], dtype: torch.dtype, d
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("shape", [(77, 33), (144, 48), (33, 768)], ids=str)
+@pytest.mark.parametrize("shape", [(77, 33), (144, 48), (33, 193)], ids=str)
 def test_a_row_does_not_know_the_batch(shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
     x, weight, bias = layer(150, shape, dtype, device)
     together = linear_in_tiles(x, weight, bias)

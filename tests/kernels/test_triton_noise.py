@@ -11,8 +11,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 from unmask_kernels import Purpose, random_words
-from unmask_kernels.philox import philox_4x32
-from unmask_kernels.philox.reference import halves
+from unmask_kernels.philox import halves, philox_4x32
 
 from tests.kernels import plain
 from tests.kernels.device_functions import gumbel, races

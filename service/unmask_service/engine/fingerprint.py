@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 import torch
+from unmask_kernels import FUSES_GELU
 from unmask_model_store import Bundle
 
 # Raise it with every change of ours after which some machine may compute other bits.
@@ -12,7 +13,7 @@ ARITHMETIC = 2
 
 
 def fingerprint(bundle: Bundle) -> str:
-    """A short hash of our own arithmetic, processor, device, dtype, torch version and thread count."""
+    """Return a short hash of our arithmetic, processor, device, dtype, torch version, threads and fused operations."""
     facts = [
         str(ARITHMETIC),
         platform.machine(),
@@ -22,6 +23,7 @@ def fingerprint(bundle: Bundle) -> str:
         str(bundle.dtype),
         torch.__version__,
         str(torch.get_num_threads()),
+        str(FUSES_GELU),
     ]
     if bundle.device.type == "cuda":
         facts.append(torch.cuda.get_device_name(bundle.device))

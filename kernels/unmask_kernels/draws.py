@@ -1,6 +1,7 @@
-"""What goes into a draw besides its logits, and its checks; and how its outcome becomes classes or an error."""
+"""The arguments of a draw besides its logits, their checks, and the result of a draw."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,27 +11,21 @@ from unmask_kernels.errors import InvalidLogitsError, NoCandidateError
 
 @dataclass(frozen=True)
 class Draws:
-    """What the draw of each row depends on besides its logits: every field has one entry a row.
+    """What the draw of each row depends on besides its logits; every field has one entry for each row."""
 
-    Attributes:
-        revealed: int64 [N, l]; a digit above the greatest of the codes means masked.
-        seeds, events, top_k: int64 [N].
-        temperature, top_p: float64 [N].
-    """
-
-    revealed: Tensor
-    seeds: Tensor
-    events: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
+    revealed: Tensor  # int64 [N, l]; a digit above the greatest of the codes means masked
+    seeds: Tensor  # int64 [N]
+    events: Tensor  # int64 [N]
+    temperature: Tensor  # float64 [N], finite and not negative; 0 = the most probable class
+    top_k: Tensor  # int64 [N], 0 = off
+    top_p: Tensor  # float64 [N], 1 = off
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     @property
     def filtered(self) -> Tensor:
-        """Which rows top_k or top_p narrow down, bool [N]."""
+        """The rows that have top_k or top_p, as bool [N]."""
         return (self.top_k > 0) | (self.top_p < 1)
 
     def take(self, index: Tensor) -> "Draws":
@@ -40,6 +35,13 @@ class Draws:
     def to(self, device: torch.device) -> "Draws":
         """Return the same rows on a device."""
         return Draws(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+class Drawn(NamedTuple):
+    """The result of a draw, before invalid rows become errors."""
+
+    classes: Tensor  # int64 [N]; -1 where `highest` is not finite
+    highest: Tensor  # floating [N], the highest consistent logit: -inf without a candidate, NaN or +inf if invalid
 
 
 def checked_draws(
@@ -53,10 +55,10 @@ def checked_draws(
     top_k: Tensor | int | None,
     top_p: Tensor | float | None,
 ) -> Draws:
-    """Hold the arguments of `unmask_kernels.draw` to its contract, for `count` rows.
+    """Check the arguments of `unmask_kernels.draw` for `count` rows and give each row its own.
 
     Raises:
-        ValueError: shapes that don't fit, or a temperature that is negative or not finite.
+        ValueError: shapes or dtypes that do not fit, or a temperature that is negative or not finite.
     """
     if revealed.shape != (count, codes.shape[1]):
         msg = f"revealed must be [{count}, {codes.shape[1]}], not {list(revealed.shape)}"
@@ -70,24 +72,31 @@ def checked_draws(
             msg = f"{name} must be [{count}], not {list(value.shape)}"
             raise ValueError(msg)
 
-    def a_row_each(value: Tensor | float, dtype: torch.dtype) -> Tensor:
+    def for_each_row(value: Tensor | float, dtype: torch.dtype) -> Tensor:
         return torch.as_tensor(value, dtype=dtype, device=device).expand(count)
 
-    heat = a_row_each(temperature, torch.float64)
-    if not bool((heat.isfinite() & (heat >= 0)).all()):
-        msg = f"temperatures must be finite and not negative: {heat.tolist()}"
+    temperatures = for_each_row(temperature, torch.float64)
+    if not bool((temperatures.isfinite() & (temperatures >= 0)).all()):
+        msg = f"temperatures must be finite and not negative: {temperatures.tolist()}"
         raise ValueError(msg)
-    most = a_row_each(0 if top_k is None else top_k, torch.int64)
-    share = a_row_each(1 if top_p is None else top_p, torch.float64)
-    return Draws(revealed, seeds, events, heat, most, share)
+    return Draws(
+        revealed,
+        seeds,
+        events,
+        temperatures,
+        for_each_row(0 if top_k is None else top_k, torch.int64),
+        for_each_row(1 if top_p is None else top_p, torch.float64),
+    )
 
 
-def checked_outcome(classes: Tensor, highest: Tensor) -> Tensor:
-    """Return the classes drawn, int64 [N], unless some row's highest consistent logit [N] is not finite.
+def checked_classes(drawn: Drawn) -> Tensor:
+    """Return the classes of a draw, int64 [N].
 
     Raises:
-        NoCandidateError, InvalidLogitsError: see `unmask_kernels.draw`.
+        NoCandidateError: some rows have no candidate.
+        InvalidLogitsError: some rows have NaN or +inf among their consistent logits.
     """
+    classes, highest = drawn
     if not len(classes) or bool(highest.isfinite().all()):
         return classes
     empty = highest == -torch.inf

@@ -1,4 +1,4 @@
-"""The consistent joint distribution as Triton kernels: the candidates are read once to add up, once to write."""
+"""The consistent log-softmax as Triton kernels: consistent logits are read once to add up, once to write."""
 
 import torch
 import triton
@@ -6,14 +6,14 @@ import triton.language as tl
 from torch import Tensor
 
 from unmask_kernels.consistency import code_facts
-from unmask_kernels.consistency_triton import agrees, candidates
+from unmask_kernels.triton.consistency import agrees, consistent_in_slots
 
 _TILE = 1024
 # One binary for all batches: where a row begins must not decide how a sum is laid out among threads.
-_A_ROW = ["logits", "stride", "revealed"]
+_NOT_SPECIALIZED = ["logits", "stride", "revealed"]
 
 
-@triton.jit(do_not_specialize=_A_ROW)
+@triton.jit(do_not_specialize=_NOT_SPECIALIZED)
 def _sums_kernel(
     logits: tl.tensor,  # [N, C]
     stride: tl.tensor,
@@ -27,19 +27,19 @@ def _sums_kernel(
     base: tl.constexpr,
     tile: tl.constexpr,
 ) -> None:
-    """The online softmax's two numbers for each tile of a row's slots."""
+    """Compute the two numbers of the online softmax for a tile of a row's slots."""
     row = tl.program_id(0).to(tl.int64)
     slots = tl.program_id(1) * tile + tl.arange(0, tile)
-    found, consistent = candidates(slots, revealed + row * length, codes, classes, largest, length, base)
+    found, consistent = consistent_in_slots(slots, revealed + row * length, codes, classes, largest, length, base)
     values = tl.load(logits + row * stride + found, mask=consistent, other=-float("inf")).to(tl.float32)
     values = tl.where(values == values, values, float("inf"))
     peak = tl.max(values, 0)
-    place = row * tl.num_programs(1) + tl.program_id(1)
-    tl.store(peaks + place, peak)
-    tl.store(sums + place, tl.sum(tl.exp(values - tl.where(peak == -float("inf"), 0.0, peak)), 0))
+    offset = row * tl.num_programs(1) + tl.program_id(1)
+    tl.store(peaks + offset, peak)
+    tl.store(sums + offset, tl.sum(tl.exp(values - tl.where(peak == -float("inf"), 0.0, peak)), 0))
 
 
-@triton.jit(do_not_specialize=_A_ROW)
+@triton.jit(do_not_specialize=_NOT_SPECIALIZED)
 def _write_kernel(
     logits: tl.tensor,  # [N, C]
     stride: tl.tensor,
@@ -56,11 +56,11 @@ def _write_kernel(
     tiles: tl.constexpr,
     block: tl.constexpr,  # a power of 2, at least `tiles`
 ) -> None:
-    """A tile of the result; every program adds up the row's few sums for itself."""
+    """Write a tile of the result; every program adds up the row's few sums for itself."""
     row = tl.program_id(0).to(tl.int64)
-    each = tl.arange(0, block)
-    tops = tl.load(peaks + row * tiles + each, mask=each < tiles, other=-float("inf"))
-    parts = tl.load(sums + row * tiles + each, mask=each < tiles, other=0.0)
+    number = tl.arange(0, block)
+    tops = tl.load(peaks + row * tiles + number, mask=number < tiles, other=-float("inf"))
+    parts = tl.load(sums + row * tiles + number, mask=number < tiles, other=0.0)
     peak = tl.max(tops, 0)
     empty = peak == -float("inf")
     peak = tl.where(empty, 0.0, peak)
@@ -74,7 +74,7 @@ def _write_kernel(
 
 
 def log_softmax_in_tiles(logits: Tensor, revealed: Tensor, codes: Tensor) -> Tensor:
-    """Return what the reference does, for float32, bfloat16 or float16 logits [N, C] on a GPU: float32 [N, C].
+    """Return `consistent_log_softmax` for float32, bfloat16 or float16 logits [N, C] on a GPU: float32 [N, C].
 
     A row's bits depend on that row alone: tiles are cut by C, not by N.
     """

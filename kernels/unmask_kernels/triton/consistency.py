@@ -1,8 +1,8 @@
-"""Which classes agree with a row's revealed digits: device functions for Triton kernels.
+"""Device functions for Triton kernels: the classes that agree with a row's revealed digits.
 
 Throughout: `revealed` points to the row's digits, `codes` to the table [C, length], `classes` is C, `largest` the
 greatest digit of the table (greater ones are masked), and `base` is not 0 where the codes are the base-b digits of
-the class, most significant first (`consistency.CodeFacts`): the table is not read then.
+the class, most significant first (`CodeFacts`): the table is not read then.
 """
 
 import triton
@@ -19,7 +19,7 @@ def agrees(
     length: tl.constexpr,
     base: tl.constexpr,
 ) -> tl.tensor:
-    """Say which of a block of classes, int32, agree with the row's digits; classes from C on don't."""
+    """Say which of a block of classes, int32, agree with the row's digits; classes from C on do not."""
     consistent = block < classes
     for place in tl.static_range(length):
         digit = tl.load(revealed + place)
@@ -33,7 +33,7 @@ def agrees(
 
 
 @triton.jit
-def candidates(
+def consistent_in_slots(
     slots: tl.tensor,
     revealed: tl.tensor,
     codes: tl.tensor,
@@ -42,10 +42,10 @@ def candidates(
     length: tl.constexpr,
     base: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
-    """Return the class in each of a block of slots, int32, ascending with the slot, and whether it is a candidate.
+    """Return the class in each of a block of slots, int32, ascending with the slot, and whether it is consistent.
 
-    All candidates of a row are in the slots below C. With a base they are the first ones without a gap: the digits of
-    a slot's number fill the masked places. Otherwise slot and class are the same.
+    All consistent classes of a row are in the slots below C. With a base they are the first ones without a gap: the
+    digits of a slot's number fill the masked places. Otherwise slot and class are the same.
     """
     found = slots
     if base:

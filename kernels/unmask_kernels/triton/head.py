@@ -1,4 +1,4 @@
-"""The head's product and the draw in one pass, for a GPU: no logits in memory but those of filtered rows."""
+"""The head's product and the draw in one pass: no logits in memory but those of filtered rows."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from unmask_kernels.categorical.draws import Draws
-from unmask_kernels.categorical.gpu import draw_on_gpu as draw_logits
-from unmask_kernels.categorical.triton import gumbel_from_words
-from unmask_kernels.head.class_table import ClassTable, class_table
-from unmask_kernels.linear.triton import aligned, linear_in_tiles, product_of_tiles
-from unmask_kernels.philox.triton import random_words
+from unmask_kernels.categorical import draw_on_gpu as draw_logits_on_gpu
+from unmask_kernels.consistency import ClassTable, class_table
+from unmask_kernels.draws import Drawn, Draws
+from unmask_kernels.triton.linear import aligned, linear_in_tiles, product_of_tiles
+from unmask_kernels.triton.philox import gumbel_from_words, random_words
 
 _INFINITY = tl.constexpr(float("inf"))
 _NO_CLASS = tl.constexpr(2**31 - 1)  # greater than every class
@@ -20,7 +19,7 @@ _COLDEST, _HOTTEST = tl.constexpr(2.0**-100), tl.constexpr(2.0**100)
 
 
 class Tile(NamedTuple):
-    """One program's share of the logits, and how it is run. Never autotuned: `step` decides the bits."""
+    """The part of the logits that one program computes, and how it runs. Never autotuned: `step` decides the bits."""
 
     classes: int
     rows: int
@@ -30,13 +29,13 @@ class Tile(NamedTuple):
     stages: int
 
     def launch(self) -> dict[str, int]:
-        """The arguments of a kernel that this decides."""
+        """Return the arguments of a kernel that the tile decides."""
         sizes = {"tile_classes": self.classes, "tile_rows": self.rows, "share": self.share, "step": self.step}
         return {**sizes, "num_warps": self.warps, "num_stages": self.stages}
 
 
 class Tiles(NamedTuple):
-    """Chosen by the weight's dtype alone."""
+    """The tiles of the two kernels, chosen by the weight's dtype alone."""
 
     dense: Tile
     sparse: Tile
@@ -56,7 +55,7 @@ TILES = {torch.bfloat16: _HALF, torch.float16: _HALF, torch.float32: _FLOAT32}
 
 
 class Head(NamedTuple):
-    """What logits are made of."""
+    """The arguments of the head's product."""
 
     hidden: Tensor  # [N, H]
     weight: Tensor  # [C, H], of hidden's dtype
@@ -64,17 +63,17 @@ class Head(NamedTuple):
 
 
 class Ordered(NamedTuple):
-    """The rows, and the order that brings those of one pattern together."""
+    """The rows sorted by pattern; the fields from `seeds` on are in the order of the rows themselves."""
 
     patterns: Tensor  # int64 [N], ascending; 0 where no digit is revealed
-    order: Tensor  # int64 [N]: the row that has this place
-    seeds: Tensor  # int64 [N], like all that follow a row each
+    order: Tensor  # int64 [N], the row at each place of the sorted rows
+    seeds: Tensor  # int64 [N]
     events: Tensor  # int64 [N]
     temperatures: Tensor  # float64 [N]
 
 
 class Winners(NamedTuple):
-    """What a tile leaves of a row."""
+    """What each tile stores for each row."""
 
     highest: Tensor  # float32 [N, tiles]: the highest logit, +inf for NaN, -inf where there is no class
     scores: Tensor  # float32 [N, tiles]: (logit - highest) / temperature + noise of the winner
@@ -82,53 +81,41 @@ class Winners(NamedTuple):
 
 
 def draw_on_gpu(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws
-) -> tuple[Tensor, Tensor]:
-    """Draw a class for every row of hidden [N, H].
+    hidden: Tensor,  # [N, H], any floating dtype; cast to the weight's
+    weight: Tensor,  # [C, H], float32, bfloat16 or float16; products are added in float32, without TF32
+    bias: Tensor | None,  # [C]
+    codes: Tensor,  # int64 [C, l]
+    draws: Draws,  # N rows
+) -> Drawn:
+    """Draw a class for every row.
 
-    Rows without a revealed digit meet all classes, tile by tile; rows with some are put together by pattern (the same
-    digits at the same places) and meet their consistent classes alone. Which of the two is the row's own matter, every
-    sum over H has one order, and a maximum doesn't depend on any: so its bits don't depend on the other rows.
+    Rows without a revealed digit are multiplied with all classes, rows with some with their consistent classes alone.
+    A tile subtracts its own highest logit, and the choice among tiles puts all on one scale: the README shows why that
+    is accurate, and why a row's bits do not depend on the other rows. Temperatures outside 2**-100 … 2**100 count as
+    these bounds; 0 is the lower one, without noise. NaN counts as +inf.
 
-    The row's highest logit isn't subtracted first, which would take a second pass. A tile subtracts its own highest
-    logit, and the score of its winner is relative to that. The class with this logit scores at least -4, which is the
-    least noise, and noise ends at 46: whatever wins is within 50 of 0, where float32 moves a score by less than 1e-5
-    (by 1e-6 for noise that is at all usual). The second stage knows the highest of all and puts the tiles on one scale
-    in float64. Temperatures outside 2**-100 … 2**100 count as these bounds; 0 is the lower one, without noise.
-
-    Args:
-        hidden: any floating dtype; cast to the weight's.
-        weight: [C, H], float32, bfloat16 or float16; products are added in float32, without TF32.
-        bias: [C] or None.
-        codes: int64 [C, l]. If classes share a code, or most codes name none, all rows go by their logits.
-        draws: N rows. Those with top_k or top_p go by their logits and `draw`'s own path.
-
-    Returns:
-        classes, int64 [N], and the highest consistent logit of each row, float32 [N]: where this is not finite
-        the class is -1. NaN counts as +inf.
+    If classes share a code or most codes name no class, all rows are drawn from logits in memory, as are rows with
+    top_k or top_p.
     """
     head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), None if bias is None else bias.contiguous())
     table = class_table(codes)
     if table is None:
         return _draw_by_logits(head, codes, draws)
-    drawn, highest = draw_in_tiles(head, table, draws)
-    # This waits for the kernels, as looking at `highest` would: without filters it takes no time of the GPU's.
+    drawn = draw_in_tiles(head, table, draws)
+    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
     rows = draws.filtered.nonzero()[:, 0]
     if len(rows):
         some = head._replace(hidden=head.hidden[rows])
-        drawn[rows], highest[rows] = _draw_by_logits(some, codes, draws.take(rows))
-    return drawn, highest
+        drawn.classes[rows], drawn.highest[rows] = _draw_by_logits(some, codes, draws.take(rows))
+    return drawn
 
 
-def _draw_by_logits(head: Head, codes: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    return draw_logits(linear_in_tiles(*head, dtype=torch.float32), codes, draws)
+def _draw_by_logits(head: Head, codes: Tensor, draws: Draws) -> Drawn:
+    return draw_logits_on_gpu(linear_in_tiles(*head, dtype=torch.float32), codes, draws)
 
 
-def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> tuple[Tensor, Tensor]:
-    """Do what `draw_on_gpu` does for rows without filters, and wait for nothing.
-
-    All shapes and grids follow from N, C, H and the codes, none from what is revealed.
-    """
+def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> Drawn:
+    """Draw rows without filters. Nothing waits for the device: no shape or grid depends on what is revealed."""
     (count, inner), (dense, sparse) = head.hidden.shape, TILES[head.weight.dtype]
     each_row = (aligned(each) for each in (draws.seeds, draws.events, draws.temperature))
     rows = Ordered(*table.patterns(draws.revealed).sort(stable=True), *each_row)
@@ -147,8 +134,8 @@ def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> tuple[Tensor, 
         **sparse.launch(),
     )
     drawn, top = torch.empty_like(rows.order), highest.new_empty(count)
-    _choice_kernel[count,](winners, rows, drawn, top, width, triton.next_power_of_2(width))
-    return drawn, top
+    _row_winner_kernel[count,](winners, rows, drawn, top, width, triton.next_power_of_2(width))
+    return Drawn(drawn, top)
 
 
 @triton.jit(do_not_specialize=["rows", "count"])
@@ -165,14 +152,14 @@ def _dense_kernel(
     share: tl.constexpr,
     step: tl.constexpr,
 ) -> None:
-    """A tile of all classes and of the rows of pattern 0, which have the first places."""
+    """Find the winners of a tile of all classes and of rows of pattern 0, which come first."""
     first, tile = tl.program_id(0) * tile_rows, tl.program_id(1)
     if tl.load(rows.patterns + first) != 0:
         return
     some = tile * tile_classes + tl.arange(0, tile_classes)
     some = tl.where(some < classes, some, -1)
     logits = _logits(head, rows, some, first, 0, count, inner, tile_rows, step)
-    _leave_winners(winners, logits, some, rows, first, 0, count, tile, width, share)
+    _store_winners(winners, logits, some, rows, first, 0, count, tile, width, share)
 
 
 @triton.jit(do_not_specialize=["rows", "count", "revealed"])
@@ -193,18 +180,18 @@ def _sparse_kernel(
     share: tl.constexpr,
     step: tl.constexpr,
 ) -> None:
-    """A tile of the classes that a pattern leaves, and of its rows from a place on."""
+    """Find the winners of a tile of the classes that a pattern leaves, and of its rows from a place on."""
     first, tile = tl.program_id(0), tl.program_id(1)
     pattern = tl.load(rows.patterns + first)
-    # Most programs have nothing to do: they are of a dense row, of a row in the midst of a tile …
+    # Most programs have nothing to do: they belong to a dense row, or to a row in the middle of a tile.
     if (pattern == 0) | ((first - tl.load(begins + first)) % tile_rows != 0):
         return
     some = _consistent(revealed + tl.load(rows.order + first) * places, table, tile, base, places, tile_classes)
-    # … or of a tile that the pattern is too small to have.
+    # Or the pattern has too few classes for this tile.
     if tl.max(some, 0) < 0:
         return
     logits = _logits(head, rows, some, first, pattern, count, inner, tile_rows, step)
-    _leave_winners(winners, logits, some, rows, first, pattern, count, tile, width, share)
+    _store_winners(winners, logits, some, rows, first, pattern, count, tile, width, share)
 
 
 @triton.jit
@@ -218,7 +205,7 @@ def _consistent(
 ) -> tl.tensor:
     """Return a tile of the classes that agree with the digits at `revealed`, int32, -1 for none.
 
-    Candidates are numbered, and the digits of a number are those of the masked places: 0 must be left of it.
+    Candidates are numbered, and the digits of a number fill the masked places: 0 must remain of it.
     """
     rest = tile * tile_classes + tl.arange(0, tile_classes)
     code = tl.zeros_like(rest)
@@ -267,7 +254,7 @@ def _logits(
 
 
 @triton.jit
-def _leave_winners(
+def _store_winners(
     winners: Winners,
     logits: tl.tensor,
     some: tl.tensor,
@@ -279,7 +266,7 @@ def _leave_winners(
     width: tl.constexpr,
     share: tl.constexpr,
 ) -> None:
-    """Run the race of some classes [A] in each row of logits [A, B], a share of the rows at a time."""
+    """Store the winner among some classes [A] for each row of logits [A, B], a share of the rows at a time."""
     shares: tl.constexpr = logits.shape[1] // share
     split = tl.reshape(logits, (logits.shape[0], shares, share))
     for one in range(shares):
@@ -287,7 +274,7 @@ def _leave_winners(
         if tl.load(rows.patterns + place, mask=place < count, other=-1) == pattern:
             row, ours = _rows_of(rows, place, pattern, count, share)
             part = tl.sum(tl.where(tl.arange(0, shares)[None, :, None] == one, split, 0.0), 1)
-            highest, score, winner = _race(part, some, rows, row)
+            highest, score, winner = _winners_of(part, some, rows, row)
             at = row * width + tile
             tl.store(winners.highest + at, highest, mask=ours)
             tl.store(winners.scores + at, score, mask=ours)
@@ -295,36 +282,38 @@ def _leave_winners(
 
 
 @triton.jit
-def _race(logits: tl.tensor, some: tl.tensor, rows: Ordered, row: tl.tensor) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+def _winners_of(
+    logits: tl.tensor, some: tl.tensor, rows: Ordered, row: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Return the highest of logits [A, B] in each column, the winner's score relative to it, and the winner."""
-    heat = tl.load(rows.temperatures + row)
-    inverse = 1.0 / tl.minimum(tl.maximum(heat, _COLDEST), _HOTTEST).to(tl.float32)
+    temperature = tl.load(rows.temperatures + row)
+    inverse = 1.0 / tl.minimum(tl.maximum(temperature, _COLDEST), _HOTTEST).to(tl.float32)
     seed, event = tl.load(rows.seeds + row), tl.load(rows.events + row)
     noise = gumbel_from_words(*random_words(seed[None, :], event[None, :], some[:, None]))
     highest = tl.max(logits, 0)
     origin = tl.where(tl.abs(highest) < _INFINITY, highest, 0.0)
-    scores = (logits - origin[None, :]) * inverse[None, :] + tl.where(heat[None, :] > 0, noise, 0.0)
+    scores = (logits - origin[None, :]) * inverse[None, :] + tl.where(temperature[None, :] > 0, noise, 0.0)
     score = tl.max(scores, 0)
     winner = tl.min(tl.where(scores == score[None, :], some[:, None], _NO_CLASS), 0)
     return highest, score, winner
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _choice_kernel(
+def _row_winner_kernel(
     winners: Winners, rows: Ordered, drawn: tl.tensor, top: tl.tensor, width: tl.constexpr, block: tl.constexpr
 ) -> None:
-    """The winner of a row's tiles, and the highest logit of all: int64 [N] and float32 [N]."""
+    """Find the winner of a row among those of its tiles, and the row's highest logit."""
     row = tl.program_id(0).to(tl.int64)
     tile = tl.arange(0, block)
     highest = tl.load(winners.highest + row * width + tile, mask=tile < width, other=-_INFINITY)
-    ran = highest > -_INFINITY
-    score = tl.load(winners.scores + row * width + tile, mask=ran, other=0)
-    winner = tl.load(winners.classes + row * width + tile, mask=ran, other=_NO_CLASS)
+    exists = highest > -_INFINITY
+    score = tl.load(winners.scores + row * width + tile, mask=exists, other=0)
+    winner = tl.load(winners.classes + row * width + tile, mask=exists, other=_NO_CLASS)
     best = tl.max(highest, 0)
     finite = tl.abs(best) < _INFINITY
     origin = tl.where(finite, best, 0.0).to(tl.float64)
-    heat = tl.minimum(tl.maximum(tl.load(rows.temperatures + row), _COLDEST), _HOTTEST)
-    scores = (highest.to(tl.float64) - origin) / heat + score
-    chosen = tl.min(tl.where(ran & (scores == tl.max(scores, 0)), winner, _NO_CLASS), 0)
+    temperature = tl.minimum(tl.maximum(tl.load(rows.temperatures + row), _COLDEST), _HOTTEST)
+    scores = (highest.to(tl.float64) - origin) / temperature + score
+    chosen = tl.min(tl.where(exists & (scores == tl.max(scores, 0)), winner, _NO_CLASS), 0)
     tl.store(drawn + row, tl.where(finite, chosen, -1).to(tl.int64))
     tl.store(top + row, best)

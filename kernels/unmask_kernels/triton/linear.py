@@ -1,4 +1,4 @@
-"""The product in tiles that are the same for one row as for ten thousand, for a GPU."""
+"""The matrix product in tiles that are the same for one row as for ten thousand."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# Triton compiles anew for addresses that aren't multiples of this
+# Triton compiles another binary for addresses that are not multiples of so many bytes.
 _ALIGNMENT = 16
 # The interpreter multiplies bfloat16 words as integers; float32 ones have the same exact products.
 _INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 
 class Tile(NamedTuple):
-    """One program's share of the product, and how it is run. Never autotuned: `step` decides the bits."""
+    """The part of the product that one program computes, and how it runs. Never autotuned: `step` decides the bits."""
 
     rows: int
     columns: int
@@ -32,22 +32,16 @@ TILES = {
 }
 
 
-def linear_in_tiles(x: Tensor, weight: Tensor, bias: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-    """Return `x @ weight.T + bias`; a row's bits don't depend on the other rows, nor on how many there are.
+def linear_in_tiles(
+    x: Tensor,  # [M, K], float32, bfloat16 or float16
+    weight: Tensor,  # [N, K], of x's dtype
+    bias: Tensor | None = None,  # [N], any of these dtypes; added in float32
+    dtype: torch.dtype | None = None,  # of the result; x's if None
+) -> Tensor:
+    """Return `x @ weight.T + bias`, [M, N]; a row's bits do not depend on the other rows, nor on how many there are.
 
     Every output element is one program's sum over K in steps of `TILES[x.dtype].step`, first to last, in one float32
-    accumulator: no split of K, no atomics, no choice by M. M only says how many programs there are and which rows of
-    the last one are stored; rows beyond it enter as zeros and touch no other row's sum. The kernel isn't even compiled
-    anew for a special M, as Triton would do for 1 and for multiples of 16.
-
-    Args:
-        x: [M, K], float32, bfloat16 or float16.
-        weight: [N, K], of x's dtype.
-        bias: [N] or None, any of these dtypes; added in float32.
-        dtype: of the result; x's if None.
-
-    Returns:
-        [M, N].
+    accumulator: no split of K, no atomics, and no choice or compilation by M.
     """
     tile = TILES[x.dtype]
     (rows, inner), columns = x.shape, len(weight)
@@ -68,21 +62,19 @@ def linear_in_tiles(x: Tensor, weight: Tensor, bias: Tensor | None = None, dtype
 
 
 def aligned(x: Tensor) -> Tensor:
-    """Return x contiguous and at an address like all others, so that one binary serves every batch."""
+    """Return x contiguous and at an aligned address, so that one binary serves every batch."""
     x = x.contiguous()
     return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
 
 
 @triton.jit
-def product_of_tiles(a_rows: tl.tensor, b_rows: tl.tensor, inner: tl.constexpr, step: tl.constexpr) -> tl.tensor:
-    """Return the float32 sums over k of a[i, k] * b[j, k], [A, B], in steps of step, first to last.
-
-    Args:
-        a_rows: pointers to the first elements of A rows, [A, 1].
-        b_rows: the same of B rows, [1, B]. Rows that are not asked for may point to any row that exists.
-        inner: elements of a row.
-        step: a power of two; the only thing that decides the order of the sum.
-    """
+def product_of_tiles(
+    a_rows: tl.tensor,  # pointers to the first elements of A rows, [A, 1]
+    b_rows: tl.tensor,  # the same of B rows, [1, B]; unused rows may point to any row that exists
+    inner: tl.constexpr,  # number of elements of a row
+    step: tl.constexpr,  # a power of two; the only thing that decides the order of the sum
+) -> tl.tensor:
+    """Return the float32 sums over k of a[i, k] * b[j, k], [A, B], in steps of step, first to last."""
     total = tl.zeros((a_rows.shape[0], b_rows.shape[1]), tl.float32)
     for start in range(0, inner, step):
         k = start + tl.arange(0, step)

@@ -1,0 +1,233 @@
+"""The draw of one class for each row from logits: Gumbel-max over the consistent classes."""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from unmask_kernels import dispatch
+from unmask_kernels.consistency import Classes, agrees, consistent_classes
+from unmask_kernels.draws import Drawn, Draws, checked_classes, checked_draws
+from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32, random_words
+
+Scores = npt.NDArray[np.float64]
+
+# Number of classes for which the CPU makes noise together. Greater buffers are mapped anew each time and do not fit the
+# cache (twice as slow), and torch splits 32,768 numbers and more among threads. No result depends on it.
+NOISE_BLOCK = 16_000
+
+# Number of logits that a GPU takes through the reference together, which has a dozen numbers of 8 bytes for each.
+_REFERENCE_PIECE = 1 << 22
+
+_WEIGHT_ONE = 2.0**40
+
+
+@torch.no_grad()
+def draw(
+    logits: Tensor,  # [N, C], any floating dtype
+    revealed: Tensor,  # int64 [N, l]; a digit above `codes.max()`, as the mask id is, means masked
+    codes: Tensor,  # int64 [C, l], the digits of every class
+    seeds: Tensor,  # int64 [N], one for each request
+    events: Tensor,  # int64 [N], the number of this draw in its request
+    temperature: Tensor | float,  # [N] or one number; 0 = the most probable class (the first of equals), without noise
+    *,
+    top_k: Tensor | int | None = None,  # int64 [N] or one number, 0 = off: keep exactly k classes
+    top_p: Tensor | float | None = None,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
+) -> Tensor:
+    """Draw a class for each row from the softmax of logits / temperature over the consistent classes: int64 [N].
+
+    A row's class is a function of that row's arguments alone: not of its neighbours, nor of N. The noise is
+    counter-based (Philox 4x32-10, tail to 2**-64); the maths is in this folder's README.
+
+    Raises:
+        NoCandidateError: some rows have no class of positive probability that agrees with their digits.
+        InvalidLogitsError: some rows have NaN or +inf among the logits of their consistent classes. Both are
+            DrawErrors, raised after the other rows were drawn, and carry their classes.
+        ValueError: shapes that do not fit, or a temperature that is negative or not finite.
+    """
+    if logits.ndim != 2 or codes.ndim != 2 or logits.shape[1] != len(codes) or len(codes) == 0:
+        msg = f"logits [N, C] and codes [C, l] don't fit: {list(logits.shape)} and {list(codes.shape)}"
+        raise ValueError(msg)
+    draws = checked_draws(len(logits), logits.device, revealed, codes, seeds, events, temperature, top_k, top_p)
+    if dispatch.on_cpu(logits):
+        return checked_classes(draw_rows(_rows_of(logits, codes, draws), draws))
+    return checked_classes(draw_on_gpu(logits, codes, draws))
+
+
+def draw_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
+    """Return the class of every row, int64 [N], with all noise in memory: the oracle of every other form.
+
+    Every row must have a candidate and no NaN or +inf.
+    """
+    scores = logits.double().masked_fill(~agrees(draws.revealed, codes), -torch.inf)
+    greedy = draws.temperature == 0
+    # Subtracting the maximum first keeps the sum with the noise free of rounding where it matters.
+    scaled = (scores - scores.amax(1, keepdim=True)) / draws.temperature.double().where(~greedy, 1)[:, None]
+    scaled = scaled.masked_fill(~keep_likely(scaled, draws.top_k, draws.top_p), -torch.inf)
+    (event_low, event_high), key = halves(draws.events[:, None]), halves(draws.seeds[:, None])
+    classes = torch.arange(logits.shape[1], device=logits.device)[None]
+    words = philox_4x32((classes, event_low, event_high, torch.zeros_like(classes)), key)
+    noisy = scaled + gumbel_from_words(words[0], words[1])
+    return torch.where(greedy, scores.argmax(1), noisy.argmax(1))
+
+
+def keep_likely(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Say which classes top_k and then top_p leave: bool [N, K], at least one in a row.
+
+    top_k keeps exactly k classes (of equals the lower index first). top_p keeps the likeliest of these until
+    their share of the softmax over them reaches top_p, the class that crosses it included.
+
+    The shares are summed as integers, in units of 2**-40 of the likeliest class: integer sums are the same in
+    every order, so no number of rows, padding or device can move a class across the border.
+
+    Args:
+        scores: float64 [N, K], unnormalised log-probabilities after temperature, at most 0, a 0 in every row;
+            -inf for classes that are out already.
+        top_k: int64 [N], 0 = off.
+        top_p: [N], 1 = off.
+    """
+    ordered, order = scores.sort(dim=1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    in_k = rank < torch.where(top_k > 0, top_k, scores.shape[1])[:, None]
+    weight = (ordered.exp() * _WEIGHT_ONE).round().to(torch.int64) * in_k
+    before = weight.cumsum(1) - weight
+    share = top_p.to(torch.float64)[:, None]
+    in_p = (before < share * weight.sum(1, keepdim=True)) | (share >= 1) | (rank == 0)
+    return torch.zeros_like(in_k).scatter_(1, order, in_k & in_p)
+
+
+# The form for a CPU makes noise only for the classes of a row that can still win. It uses NumPy, which stays on the
+# calling thread and whose calls cost a microsecond: a row has a few candidates or a few thousand, too little to wait
+# for another core.
+
+
+class RowLogits(NamedTuple):
+    """The consistent classes of a row, ascending, and their logits."""
+
+    row: int
+    classes: Classes  # [K]
+    logits: npt.NDArray[np.floating]  # [K]
+
+
+class RowScores(NamedTuple):
+    """The classes of a row, or some of them, that need noise, and their scores."""
+
+    row: int
+    classes: Classes  # [K]
+    scores: Scores  # [K], (logit - highest) / temperature
+
+
+def _rows_of(logits: Tensor, codes: Tensor, draws: Draws) -> Iterator[RowLogits]:
+    consistent = consistent_classes(codes)
+    # NumPy has no bfloat16
+    values = logits.numpy() if logits.dtype in (torch.float32, torch.float64) else logits.float().numpy()
+    for row, digits in enumerate(draws.revealed.tolist()):
+        classes = consistent.of(digits)
+        yield RowLogits(row, classes, values[row] if classes is consistent.every else values[row, classes])
+
+
+def draw_rows(rows: Iterable[RowLogits], draws: Draws) -> Drawn:
+    """Draw a class for every row on a CPU; the rows come in any order, each once."""
+    running = _RunningMaximum(draws)
+    # `highest` shows NaN and infinities; a score may overflow to -inf where the temperature is tiny
+    with np.errstate(invalid="ignore", over="ignore"):
+        for block in _blocks(running.scored(rows)):
+            running.take_in(block)
+    return Drawn(torch.from_numpy(running.drawn), torch.from_numpy(running.highest))
+
+
+class _RunningMaximum:
+    """The class of each row that has the highest noisy score so far."""
+
+    def __init__(self, draws: Draws) -> None:
+        self.draws = draws
+        self.drawn: Classes = np.full(len(draws), -1)
+        self.highest: Scores = np.full(len(draws), -np.inf)
+        self._best: Scores = np.full(len(draws), -np.inf)
+
+    def scored(self, rows: Iterable[RowLogits]) -> Iterator[RowScores]:
+        """Decide the rows that need no noise; yield the scores of the others.
+
+        The likeliest class then has score 0, where a sum with noise is exact.
+        """
+        temperatures = self.draws.temperature.tolist()
+        filtered = self.draws.filtered.tolist()
+        for row, classes, logits in rows:
+            if not len(classes):
+                continue
+            highest = self.highest[row] = logits.max()
+            if not np.isfinite(highest):
+                continue
+            if temperatures[row] == 0:
+                self.drawn[row] = classes[logits.argmax()]
+                continue
+            scores = RowScores(row, classes, np.subtract(logits, highest, dtype=np.float64) / temperatures[row])
+            yield self._filtered(scores) if filtered[row] else scores
+
+    def take_in(self, block: list[RowScores]) -> None:
+        """Add noise to the scores of a block and keep each row's maximum."""
+        sizes = [len(part.classes) for part in block]
+        rows = torch.tensor([part.row for part in block])
+        if len(block) > 1:
+            rows = rows.repeat_interleave(torch.tensor(sizes))
+        classes = torch.from_numpy(np.concatenate([part.classes for part in block]))
+        noise = gumbel_from_words(*random_words(self.draws.seeds[rows], self.draws.events[rows], classes)).numpy()
+        start = 0
+        for part, size in zip(block, sizes, strict=True):
+            noisy = part.scores + noise[start : start + size]
+            winner = noisy.argmax()
+            if noisy[winner] > self._best[part.row]:
+                self._best[part.row] = noisy[winner]
+                self.drawn[part.row] = part.classes[winner]
+            start += size
+
+    def _filtered(self, part: RowScores) -> RowScores:
+        one = slice(part.row, part.row + 1)
+        scores = torch.from_numpy(part.scores)[None]
+        kept = keep_likely(scores, self.draws.top_k[one], self.draws.top_p[one])[0].numpy()
+        return RowScores(part.row, part.classes[kept], part.scores[kept])
+
+
+def _blocks(rows: Iterable[RowScores]) -> Iterator[list[RowScores]]:
+    """Put rows together, and cut long ones up, into blocks of at most NOISE_BLOCK classes."""
+    block: list[RowScores] = []
+    room = NOISE_BLOCK
+    for row, classes, scores in rows:
+        for start in range(0, len(classes), NOISE_BLOCK):
+            part = RowScores(row, classes[start : start + NOISE_BLOCK], scores[start : start + NOISE_BLOCK])
+            if len(part.classes) > room:
+                yield block
+                block, room = [], NOISE_BLOCK
+            block.append(part)
+            room -= len(part.classes)
+    if block:
+        yield block
+
+
+def draw_on_gpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
+    """Draw a class for every row of logits [N, C].
+
+    Rows with top_k or top_p, and all rows of float64 logits, go through the reference in float64: which form computes
+    a row depends on that row alone.
+    """
+    if not dispatch.by_triton(logits):
+        return _draw_by_reference(logits, codes, draws)
+    from unmask_kernels.triton.categorical import draw_in_tiles  # only CUDA builds of torch bring Triton
+
+    drawn = draw_in_tiles(logits, codes, draws)
+    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
+    filtered = draws.filtered.nonzero()[:, 0]
+    if len(filtered):
+        drawn.classes[filtered] = _draw_by_reference(logits[filtered], codes, draws.take(filtered)).classes
+    return drawn
+
+
+def _draw_by_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
+    pieces = torch.arange(len(draws), device=logits.device).split(max(1, _REFERENCE_PIECE // len(codes)))
+    classes = torch.cat([draw_reference(logits[rows], codes, draws.take(rows)) for rows in pieces])
+    consistent = (logits[rows].masked_fill(~agrees(draws.revealed[rows], codes), -torch.inf) for rows in pieces)
+    highest = torch.cat([some.amax(1) for some in consistent])
+    return Drawn(classes.masked_fill(~highest.isfinite(), -1), highest)

@@ -1,0 +1,121 @@
+"""The draw of one class for each hidden row: the product of the head and the draw in one, a few logits at a time."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from unmask_kernels import dispatch
+from unmask_kernels.categorical import RowLogits, draw_reference, draw_rows
+from unmask_kernels.consistency import Classes, consistent_classes
+from unmask_kernels.draws import Drawn, Draws, checked_classes, checked_draws
+
+# A row with more than this share of the classes left joins a dense pass over the weight; with fewer, its own rows of
+# the weight are gathered.
+DENSE_SHARE = 1 / 32
+# number of rows of a dense pass, whose logits are in memory together
+DENSE_ROWS = 64
+# number of elements of the weight that stay in cache while one row after the other is multiplied with them
+WEIGHT_BLOCK = 400_000
+
+
+@torch.no_grad()
+def draw_from_hidden(
+    hidden: Tensor,  # [N, H], cast to the weight's dtype first
+    weight: Tensor,  # [C, H]; products are summed in float32
+    bias: Tensor | None,  # [C]
+    revealed: Tensor,  # int64 [N, l]; this and what follows as for `draw`
+    codes: Tensor,  # int64 [C, l]
+    seeds: Tensor,  # int64 [N]
+    events: Tensor,  # int64 [N]
+    temperature: Tensor | float,  # [N] or one number
+    *,
+    top_k: Tensor | int | None = None,  # int64 [N] or one number
+    top_p: Tensor | float | None = None,  # [N] or one number
+) -> Tensor:
+    """Draw a class for each row from the softmax of the head's logits, `draw(hidden @ weight.T + bias, …)`: int64 [N].
+
+    Rows with revealed digits read only the rows of the weight that belong to consistent classes, others all of it;
+    the maths is in this folder's README. A row's class is a function of that row's arguments alone, bit for bit.
+    The errors are those of `draw`.
+    """
+    if hidden.ndim != 2 or weight.shape != (len(codes), hidden.shape[1]) or len(codes) == 0:
+        shapes = f"{list(hidden.shape)}, {list(weight.shape)}"
+        msg = f"hidden [N, H] and weight [C, H] don't fit {len(codes)} codes: {shapes}"
+        raise ValueError(msg)
+    draws = checked_draws(len(hidden), hidden.device, revealed, codes, seeds, events, temperature, top_k, top_p)
+    if dispatch.on_cpu(hidden):
+        return checked_classes(draw_on_cpu(hidden, weight, bias, codes, draws))
+    from unmask_kernels.triton.head import draw_on_gpu  # only CUDA builds of torch bring Triton
+
+    return checked_classes(draw_on_gpu(hidden, weight, bias, codes, draws))
+
+
+def draw_from_hidden_reference(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws
+) -> Tensor:
+    """Return the class of every row, int64 [N], with all logits in memory: the oracle of every other form.
+
+    Every row must have a candidate and no NaN or +inf.
+    """
+    logits = hidden.to(weight.dtype).float() @ weight.float().T
+    if bias is not None:
+        logits = logits + bias.float()
+    return draw_reference(logits, codes, draws)
+
+
+def draw_on_cpu(hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws) -> Drawn:
+    """Draw a class for every row of hidden [N, H]; logits of at most DENSE_ROWS rows are in memory.
+
+    Every product is of a matrix and one row, and which matrix depends on the row's own revealed digits alone: so its
+    bits do not depend on the other rows.
+    """
+    return draw_rows(_rows_of(hidden, weight, bias, codes, draws.revealed), draws)
+
+
+def _rows_of(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, revealed: Tensor
+) -> Iterator[RowLogits]:
+    consistent = consistent_classes(codes)
+    dense: list[tuple[int, Classes]] = []
+    for row, digits in enumerate(revealed.tolist()):
+        classes = consistent.of(digits)
+        if len(classes) > DENSE_SHARE * len(codes):
+            dense.append((row, classes))
+        else:
+            yield RowLogits(row, classes, _sparse_logits(_row(hidden, row, weight), weight, bias, classes).numpy())
+        if len(dense) == DENSE_ROWS:
+            yield from _dense_rows(dense, hidden, weight, bias)
+            dense = []
+    if dense:
+        yield from _dense_rows(dense, hidden, weight, bias)
+
+
+def _dense_rows(
+    some: Sequence[tuple[int, Classes]], hidden: Tensor, weight: Tensor, bias: Tensor | None
+) -> Iterator[RowLogits]:
+    logits = _dense_logits([_row(hidden, row, weight) for row, _ in some], weight, bias).numpy()
+    for (row, classes), values in zip(some, logits, strict=True):
+        yield RowLogits(row, classes, values if len(classes) == len(weight) else values[classes])
+
+
+def _row(hidden: Tensor, row: int, weight: Tensor) -> Tensor:
+    """A row [H] rounded to the weight's dtype, float32, at an address of its own: bits may depend on that."""
+    return hidden[row].to(weight.dtype).float().clone()
+
+
+def _sparse_logits(row: Tensor, weight: Tensor, bias: Tensor | None, classes: Classes) -> Tensor:
+    index = torch.from_numpy(classes)
+    logits = torch.mv(weight[index].float(), row)
+    return logits if bias is None else logits.add_(bias[index])
+
+
+def _dense_logits(rows: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the logits of all classes, float32 [rows, C]."""
+    logits = torch.empty(len(rows), len(weight))
+    size = max(1, WEIGHT_BLOCK // weight.shape[1])
+    for start in range(0, len(weight), size):
+        block = weight[start : start + size].float()
+        for row, values in zip(rows, logits, strict=True):
+            torch.mv(block, row, out=values[start : start + size])
+    return logits if bias is None else logits.add_(bias)
