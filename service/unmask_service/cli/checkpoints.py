@@ -1,4 +1,4 @@
-"""`unmask import`, `unmask pull`, `unmask models`: official checkpoints become bundles, and which bundles there are."""
+"""`unmask import`, `unmask pull`: official checkpoints become bundles. `unmask models`: the bundles that are known."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,11 +119,14 @@ def pull(
         unmask serve --model mdm-prime-owt-l4
     """
     settings = read_settings(model_dir=model_dir)
+    from unmask_model_store import BundleError, default_model_dir
     from unmask_model_store.importers import Request, check_place, hub
-    from unmask_model_store.store import default_model_dir
 
     wanted = hub.parse(target, sub_tokens, carry_over, revision)
-    place = out or (settings.model_dir or default_model_dir()) / (name or wanted.name)
+    models_folder = settings.model_dir or default_model_dir()
+    if out is None and models_folder is None:
+        raise BundleError(f"{target}: there is no home directory for the models' folder: give --out or --model-dir")
+    place = out or models_folder / (name or wanted.name)
     check_place(place, force)  # before gigabytes are fetched
     file = hub.fetch(wanted)
     _run(
@@ -149,29 +152,26 @@ def models(model_dir: ModelDir = None) -> None:
         unmask models
     """
     settings = read_settings(model_dir=model_dir)
-    from unmask_model_store import list_bundles
-    from unmask_model_store.store import default_model_dir
+    from unmask_model_store import default_model_dir, list_bundles
 
-    found = list_bundles(settings.model_dir or default_model_dir())
+    models_folder = settings.model_dir or default_model_dir()
+    found = list_bundles(models_folder)
     if not found:
-        typer.echo(f"no models in {settings.model_dir or default_model_dir()}", err=True)
-    rows = [(name, _in_words(folder), str(folder)) for name, folder in found.items()]
+        typer.echo(f"no models in {models_folder}" if models_folder else "no models", err=True)
+    rows = [(name, _describe(folder), str(folder)) for name, folder in found.items()]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     for name, words, folder in rows:
         typer.echo(f"{name:{widths[0]}}  {words:{widths[1]}}  {folder}")
 
 
-def _in_words(folder: Path) -> str:
+def _describe(folder: Path) -> str:
     from unmask_model_store import BundleError, read_config
 
     try:
         config = read_config(folder)
     except BundleError:
         return "cannot be opened"
-    return (
-        f"{config.architecture}, {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, "
-        f"b = {config.base}, {config.length:,} tokens"
-    )
+    return f"{config.architecture}, {config.sizes}"
 
 
 def _run(request: "Request") -> None:
@@ -189,10 +189,7 @@ def _report(request: "Request", imported: "Imported") -> None:
         typer.echo(f"named by the file's pickle, recorded and not executed: {names}", err=True)
     if not imported.has_tokenizer:
         typer.echo("no tokenizer: the model takes and gives token ids (--tokenizer gives it one)", err=True)
-    typer.echo(
-        f"{request.out}: {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, b = {config.base}, "
-        f"{config.length:,} tokens, {config.blocks} blocks of {config.hidden_size}"
-    )
+    typer.echo(f"{request.out}: {config.sizes}, {config.blocks} blocks of {config.hidden_size}")
 
 
 @contextmanager
