@@ -74,11 +74,7 @@ class Bundle(BundleOutline):
 
 
 def open_outline(path: str | Path) -> BundleOutline:
-    """Open everything in a bundle's folder but the weights.
-
-    Raises:
-        BundleError: a file is missing or broken, a key unknown, a version not known here.
-    """
+    """Open everything in a bundle's folder but the weights; raise `BundleError` if something is wrong."""
     folder = Path(path)
     config = read_config(folder)
     try:
@@ -107,16 +103,7 @@ def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: 
     resolved_device = resolve_device(device)
     resolved_dtype = resolve_dtype(dtype, resolved_device)
     denoiser = _build_denoiser(outline.path, outline.config, outline.sub_tokenizer, resolved_dtype, resolved_device)
-    return Bundle(
-        outline.path,
-        outline.name,
-        outline.config,
-        denoiser,
-        outline.sub_tokenizer,
-        outline.tokenizer,
-        resolved_dtype,
-        resolved_device,
-    )
+    return Bundle(**vars(outline) | {"denoiser": denoiser}, dtype=resolved_dtype, device=resolved_device)
 
 
 def name_of(folder: Path, config: BundleConfig) -> str:
@@ -125,11 +112,7 @@ def name_of(folder: Path, config: BundleConfig) -> str:
 
 
 def resolve_device(device: str) -> torch.device:
-    """Name → device.
-
-    Raises:
-        BundleError: the name is unknown, or this machine has no such device.
-    """
+    """Name → device; raise `BundleError` if the name is unknown or this machine has no such device."""
     if device not in ("auto", "cpu", "cuda"):
         raise BundleError(f"device {device!r} is not one of auto, cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -138,11 +121,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Name → dtype. "auto" looks at the processor's flags for bfloat16 products; nothing is measured.
-
-    Raises:
-        BundleError: the name is unknown.
-    """
+    """Name → dtype, or `BundleError`. "auto" looks for bfloat16 products among the processor's flags."""
     if dtype == "auto":
         on_gpu = device.type == "cuda"
         has_bfloat16 = on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -154,11 +133,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def read_config(folder: Path) -> BundleConfig:
-    """Read and check `config.json`.
-
-    Raises:
-        BundleError: the folder is not a bundle, or a key is unknown, missing or wrong.
-    """
+    """Read `config.json`; raise `BundleError` if the folder is not a bundle, or a key is unknown, missing or wrong."""
     file = folder / CONFIG_FILE
     if not os.path.isdir(folder):
         raise BundleError(f"{folder}: is not a folder; {A_BUNDLE}")
@@ -197,8 +172,7 @@ def write_bundle(
 ) -> None:
     """Write a bundle to a temporary folder and rename it, so that nobody sees a half-written one.
 
-    Raises:
-        BundleError: the folder exists already and `replace` is false, or it cannot be written.
+    Raises `BundleError` if the folder exists already and `replace` is false, or it cannot be written.
     """
     target = Path(folder)
     if target.exists() and not replace:

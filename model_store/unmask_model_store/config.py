@@ -15,6 +15,12 @@ class BundleError(ValueError):
     """A bundle cannot be opened or written; the message names the file and what is wrong with it."""
 
 
+def printable(text: object, limit: int = 100) -> str:
+    """Text that is safe to print: no control characters, no line breaks, at most `limit` characters."""
+    kept = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    return kept if len(kept) <= limit else kept[:limit] + "…"
+
+
 class CommonConfig(BaseModel):
     """The keys that every architecture has."""
 

@@ -64,11 +64,7 @@ class OpenModelFacts(ModelFacts):
 
 
 def read_facts(folder: Path) -> ModelFacts:
-    """Read what a bundle says about itself, without opening it.
-
-    Raises:
-        BundleError: the configuration is broken.
-    """
+    """Read the facts of a bundle's folder without opening the model; raise `BundleError` if it is broken."""
     return ModelFacts.of(folder, read_config(folder), (folder / TOKENIZER_FILE).exists())
 
 

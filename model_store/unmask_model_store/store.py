@@ -25,8 +25,7 @@ def default_model_dir() -> Path | None:
 def find_bundle(name_or_path: str, model_dir: Path | None) -> Path:
     """The folder of a bundle: an existing path first, then a name in `model_dir`, then one that ships.
 
-    Raises:
-        BundleError: nothing of that name; the message lists what there is.
+    Raises `BundleError` with the names that are known.
     """
     path = Path(name_or_path)
     names = list_bundles(model_dir)
@@ -41,10 +40,7 @@ def find_bundle(name_or_path: str, model_dir: Path | None) -> Path:
 
 
 def list_bundles(model_dir: Path | None) -> dict[str, Path]:
-    """Folder names and paths of the bundles that ship and of those in `model_dir`, which win.
-
-    Folders that cannot be read are left out.
-    """
+    """The readable bundles by folder name: those that ship, and those in `model_dir`, which win."""
     found: dict[str, Path] = {}
     for root in (SHIPPED_BUNDLES, model_dir):
         try:

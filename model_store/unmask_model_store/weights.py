@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from unmask_model_store.config import BundleError
+from unmask_model_store.config import BundleError, printable
 
 _NAMES = {
     torch.float64: "F64",
@@ -35,11 +35,7 @@ class LazyTensor:
 
 
 def save_file(tensors: Mapping[str, Tensor | LazyTensor], file: Path) -> None:
-    """Write tensors in the safetensors format; at most one lazy tensor is in memory at a time.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
+    """Write tensors in the safetensors format; at most one lazy tensor is in memory at a time."""
     # wide elements first: then every tensor is aligned to its own element size, as readers expect
     names = sorted(tensors, key=lambda name: -tensors[name].dtype.itemsize)
     header: dict[str, object] = {}
@@ -65,11 +61,7 @@ def _bytes_of(name: str, promised: Tensor | LazyTensor) -> memoryview:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file.
-
-    Raises:
-        BundleError: the file cannot be read or is not in the safetensors format.
-    """
+    """Read all tensors of a file, or raise `BundleError`."""
     try:
         return load_file(file)
     except OSError as error:
@@ -78,43 +70,39 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise BundleError(f"{file}: is not a safetensors file: {error}") from error
 
 
-def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare the tensors of a file with the names and shapes that its configuration asks for.
-
-    Raises:
-        BundleError: a tensor is missing, unknown, of another shape, not floating point, or holds NaN.
-    """
-    if missing := sorted(shapes.keys() - tensors.keys()):
-        raise BundleError(f"{file}: tensor {missing[0]} is missing")
-    if unknown := sorted(tensors.keys() - shapes.keys()):
-        raise BundleError(f"{file}: tensor {unknown[0]} does not belong to this architecture")
+def find_fault(tensors: Mapping[str, Tensor | LazyTensor], shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Say which tensor is missing, unknown, of another shape than expected, or not floating point, if one is."""
+    if missing := [name for name in shapes if name not in tensors]:
+        return f"tensor {missing[0]} is missing"
+    if unknown := [name for name in tensors if name not in shapes]:
+        return f"tensor {printable(unknown[0])} does not belong to this network"
     for name, shape in shapes.items():
         if tuple(tensors[name].shape) != shape:
-            found = list(tensors[name].shape)
-            raise BundleError(f"{file}: tensor {name} has the shape {found}; the configuration asks for {list(shape)}")
-        if not tensors[name].is_floating_point():
-            raise BundleError(f"{file}: tensor {name} is {tensors[name].dtype}; it must be floating point")
-        if bool(tensors[name].isnan().any()):
+            found = printable(list(tensors[name].shape), 60)
+            return f"tensor {name} has the shape {found}; the configuration asks for {list(shape)}"
+        if not tensors[name].dtype.is_floating_point:
+            return f"tensor {name} is {tensors[name].dtype}; it must be floating point"
+    return None
+
+
+def check_tensors(file: Path, tensors: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `BundleError` for a tensor that is not as expected or holds NaN."""
+    if fault := find_fault(tensors, shapes):
+        raise BundleError(f"{file}: {fault}")
+    for name, tensor in tensors.items():
+        if bool(tensor.isnan().any()):
             raise BundleError(f"{file}: tensor {name} holds NaN")
 
 
 def check_finite(file: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse infinite weights.
-
-    Raises:
-        BundleError: a tensor holds an infinity.
-    """
+    """Raise `BundleError` for a tensor that holds an infinity."""
     for name, tensor in tensors.items():
         if bool(tensor.isinf().any()):
             raise BundleError(f"{file}: tensor {name} holds inf")
 
 
 def check_log_weights(file: Path, name: str, weights: Tensor) -> None:
-    """Refuse log-probabilities [..., C] with a row that cannot be normalised; -inf is a probability of zero.
-
-    Raises:
-        BundleError: a row holds +inf, or -inf only.
-    """
+    """Raise `BundleError` for log-probabilities [..., C] with a row that holds +inf, or only -inf (zero)."""
     highest = weights.amax(-1)
     if bool((highest == torch.inf).any()):
         raise BundleError(f"{file}: tensor {name} holds inf")

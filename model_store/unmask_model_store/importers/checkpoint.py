@@ -14,12 +14,12 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from unmask_model_store.bundle import CONFIG_FILE, DTYPES, write_bundle
-from unmask_model_store.config import PrimeConfig
+from unmask_model_store.config import PrimeConfig, printable
 from unmask_model_store.facts import ModelFacts, import_card
 from unmask_model_store.importers.fold import fold
 from unmask_model_store.importers.prime import Source, Weights, open_source
 from unmask_model_store.importers.tokenizers import GPT2_CLASSES, cached_gpt2, read_tokenizer
-from unmask_model_store.importers.untrusted import ImportFailure, naming, printable
+from unmask_model_store.importers.untrusted import ImportFailure, naming
 from unmask_model_store.weights import LazyTensor
 
 Canvas = Literal["full", "as_requested"]
@@ -57,9 +57,7 @@ class Imported:
 def import_checkpoint(request: Request, progress: Progress = lambda *_: None) -> Imported:
     """Turn an official checkpoint into a bundle. Nothing in the file is executed.
 
-    Raises:
-        ImportFailure: the checkpoint or the tokenizer is not what it should be.
-        BundleError: the bundle cannot be written.
+    Raises `ImportFailure` if the checkpoint or the tokenizer is wrong, `BundleError` if the bundle cannot be written.
     """
     check_place(request.out, request.force)
     with naming(request.file), open_source(request.file, request.weights) as source:
@@ -80,11 +78,7 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
 
 
 def check_place(out: Path, force: bool) -> None:
-    """Refuse a target that exists; `force` allows a bundle or an empty folder, nothing else.
-
-    Raises:
-        ImportFailure: it exists.
-    """
+    """Raise `ImportFailure` for a target that exists; `force` allows a bundle or an empty folder, nothing else."""
     if not out.exists() and not out.is_symlink():
         return
     if not force:

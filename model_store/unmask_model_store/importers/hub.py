@@ -23,7 +23,8 @@ from huggingface_hub.errors import (
 )
 
 from unmask_model_store.bundle import CONFIG_FILE, WEIGHTS_FILE
-from unmask_model_store.importers.untrusted import ImportFailure, printable
+from unmask_model_store.config import printable
+from unmask_model_store.importers.untrusted import ImportFailure
 
 PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
 MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
@@ -56,11 +57,7 @@ class Wanted:
 
 
 def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str | None) -> Wanted:
-    """Parse `REPO[/PATH]` or one of the known names.
-
-    Raises:
-        ImportFailure: it is neither, or it is MDM-Prime without the number of sub-tokens.
-    """
+    """Parse `REPO[/PATH]` or a known name; raise `ImportFailure` if it is neither, or MDM-Prime without sub-tokens."""
     repository, file = _split(target)
     if repository == PRIME_REPOSITORY and file is None:
         if sub_tokens not in PRIME_SUB_TOKENS:
@@ -95,8 +92,7 @@ def _name(repository: str, file: str | None) -> str:
 def fetch(wanted: Wanted) -> Path:
     """Download what is not in the cache; return the path of the checkpoint or of the folder in Hugging Face's layout.
 
-    Raises:
-        ImportFailure: it does not exist, it may not be read, or the hub cannot be reached.
+    Raises `ImportFailure` if it does not exist, may not be read, or the hub cannot be reached.
     """
     if wanted.file is not None:
         return _download(wanted, wanted.file)

@@ -20,9 +20,10 @@ from unmask_diffusion import NetworkShape
 from unmask_diffusion.network import ROTARY_BASE
 
 from unmask_model_store.bundle import CONFIG_FILE, SHARDS_FILE, WEIGHTS_FILE, is_sharded
+from unmask_model_store.config import printable
 from unmask_model_store.importers.torch_file import TensorRecord, open_torch_file
-from unmask_model_store.importers.untrusted import ImportFailure, Literals, entries, naming, printable
-from unmask_model_store.weights import LazyTensor
+from unmask_model_store.importers.untrusted import ImportFailure, Literals, entries, naming
+from unmask_model_store.weights import LazyTensor, find_fault
 
 Weights = Literal["ema", "raw"]
 
@@ -52,11 +53,7 @@ class Source:
         _check_shapes(self)
 
     def read(self, name: str) -> Tensor:
-        """Read a tensor.
-
-        Raises:
-            ImportFailure: it holds NaN or an infinity.
-        """
+        """Read a tensor; raise `ImportFailure` if it holds NaN or an infinity."""
         tensor = self.weights[name].read()
         if not bool(tensor.isfinite().all()):
             kind = "NaN" if bool(tensor.isnan().any()) else "an infinity"
@@ -68,10 +65,7 @@ class Source:
 def open_source(path: Path, weights: Weights) -> Iterator[Source]:
     """Open a checkpoint: a Lightning file, or a folder in Hugging Face's layout (or a file or cache folder of it).
 
-    The weights can be read as long as it is open.
-
-    Raises:
-        ImportFailure: it is not a checkpoint, or one of another kind of model.
+    The weights can be read as long as it is open. Raises `ImportFailure` if it is not a checkpoint of these models.
     """
     reference = path / "refs" / "main"  # of a repository's folder in the hub's cache
     if reference.is_file():
@@ -91,11 +85,7 @@ def open_source(path: Path, weights: Weights) -> Iterator[Source]:
 
 @contextmanager
 def open_lightning(file: Path, weights: Weights) -> Iterator[Source]:
-    """Open a Lightning checkpoint.
-
-    Raises:
-        ImportFailure: it is not a checkpoint, or one of another kind of model.
-    """
+    """Open a Lightning checkpoint."""
     with open_torch_file(file) as opened:
         checkpoint = _checkpoint(opened.content)
         state = _state(checkpoint)
@@ -223,11 +213,7 @@ def _lightning_provenance(checkpoint: Mapping[Any, Any], weights: Weights) -> di
 
 @contextmanager
 def open_hugging_face(folder: Path) -> Iterator[Source]:
-    """Open an MDLM's folder in Hugging Face's layout.
-
-    Raises:
-        ImportFailure: it is not one, is sharded, or holds another kind of model.
-    """
+    """Open an MDLM's folder in Hugging Face's layout."""
     if is_sharded(folder):
         raise ImportFailure(f"is sharded: {SHARDS_FILE} names several files; only a single {WEIGHTS_FILE} is read")
     file = folder / WEIGHTS_FILE
@@ -301,19 +287,9 @@ def _check_shapes(source: Source) -> None:
         raise ImportFailure(
             f"its configuration asks for {source.shape.blocks} blocks; it has only {len(source.weights)} tensors"
         )
-    expected, weights = _expected_shapes(source), source.weights
-    if missing := [name for name in expected if name not in weights]:
-        raise ImportFailure(f"tensor {PREFIX}{missing[0]} is missing")
-    if unknown := [name for name in weights if name not in expected]:
-        raise ImportFailure(f"tensor {printable(PREFIX + unknown[0])} does not belong to this network")
-    for name, shape in expected.items():
-        if weights[name].shape != shape:
-            found = printable(list(weights[name].shape), 60)
-            raise ImportFailure(
-                f"tensor {PREFIX}{name} has the shape {found}; the configuration asks for {list(shape)}"
-            )
-        if not weights[name].dtype.is_floating_point:
-            raise ImportFailure(f"tensor {PREFIX}{name} is {weights[name].dtype}; it must be floating point")
+    expected = {PREFIX + name: shape for name, shape in _expected_shapes(source).items()}
+    if fault := find_fault({PREFIX + name: tensor for name, tensor in source.weights.items()}, expected):
+        raise ImportFailure(fault)
 
 
 def _expected_shapes(source: Source) -> dict[str, tuple[int, ...]]:

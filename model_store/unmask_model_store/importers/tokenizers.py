@@ -6,7 +6,8 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from unmask_model_store.bundle import TOKENIZER_FILE
-from unmask_model_store.importers.untrusted import ImportFailure, naming, printable
+from unmask_model_store.config import printable
+from unmask_model_store.importers.untrusted import ImportFailure, naming
 
 # vocabulary and merges: in the names of transformers, and of OpenAI
 PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
@@ -17,14 +18,9 @@ GPT2_END = "<|endoftext|>"
 
 
 def read_tokenizer(path: Path, classes: int) -> Tokenizer:
-    """Read a tokenizer and compare it with the number of classes.
+    """Read a tokenizer: `tokenizer.json`, one file of GPT-2's pair beside the other, or a folder that holds either.
 
-    Args:
-        path: `tokenizer.json`, one file of GPT-2's pair beside the other, or a folder that holds either.
-        classes: of the checkpoint.
-
-    Raises:
-        ImportFailure: there is none, it is broken, or its number of tokens is not `classes`.
+    Raises `ImportFailure` if there is none, it is broken, or its number of tokens is not `classes`.
     """
     vocabulary, merges = _files(path)
     with naming(vocabulary):

@@ -23,7 +23,8 @@ from typing import Any, ClassVar, TypeGuard
 import torch
 from torch import Tensor
 
-from unmask_model_store.importers.untrusted import Global, ImportFailure, Recorded, printable
+from unmask_model_store.config import printable
+from unmask_model_store.importers.untrusted import Global, ImportFailure, Recorded
 
 LARGEST_PICKLE = 64 * 2**20
 # an official checkpoint's pickle has about 40,000 opcodes; one with GPT-2's slow tokenizer inside about 700,000
@@ -31,6 +32,7 @@ MOST_OPCODES = 5_000_000
 MOST_RECORDS = 100_000
 MOST_DIMENSIONS = 8
 LOCAL_HEADER_BYTES = 30
+CHUNK = 2**20
 
 # --- the pickle ------------------------------------------------------------------------------------------------------
 
@@ -50,39 +52,12 @@ STORAGES = {
 DICTS = {"collections.OrderedDict", "collections.defaultdict"}
 REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-
 _TYPES = "bool bytearray bytes complex dict float frozenset int list long object set str tuple unicode"
-_NODES = "AnyNode BooleanNode BytesNode EnumNode FloatNode IntegerNode InterpolationResultNode PathNode StringNode"
-# what a checkpoint is expected to name; other names are reported
-EXPECTED = {
-    *STORAGES,
-    *DICTS,
-    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES.split()),
-    *(f"omegaconf.nodes.{node}" for node in (*_NODES.split(), "UnionNode")),
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    REBUILD_TENSOR,
-    REBUILD_PARAMETER,
-    "typing.Any",
-}
-
-# an extension registry of the process, and data outside the pickle: no file needs them
+# what a checkpoint is expected to name, besides OmegaConf's nodes; other names are reported
+EXPECTED = {*STORAGES, *DICTS, REBUILD_TENSOR, REBUILD_PARAMETER, "typing.Any"}
+EXPECTED |= {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES.split()}
+# opcodes for a registry of the process, and for data outside the pickle: no file needs them
 _REFUSED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}
-
-# what unpickling raises about a pickle that is not in order
-_PICKLE_ERRORS = (
-    pickle.UnpicklingError,
-    struct.error,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,14 +80,10 @@ class TensorRecord:
 
 
 def read_pickle(data: bytes) -> tuple[Any, tuple[str, ...]]:
-    """Read a pickle as torch writes it.
+    """Read a pickle as torch writes it, or raise `ImportFailure`.
 
-    Returns:
-        The value — None, numbers, strings, bytes, lists, tuples, dicts, `TensorRecord`, `Global`, `Recorded` — and the
-        sorted, printable names of the unexpected globals that it mentions.
-
-    Raises:
-        ImportFailure: it is not a pickle, or one that needs what is not admitted.
+    Returns the value — None, numbers, strings, bytes, lists, tuples, dicts, `TensorRecord`, `Global`, `Recorded` — and
+    the sorted, printable names of the unexpected globals that it mentions.
     """
     unpickler = _Unpickler(data)
     try:
@@ -121,9 +92,10 @@ def read_pickle(data: bytes) -> tuple[Any, tuple[str, ...]]:
             value = unpickler.load()
     except ImportFailure:
         raise
-    except _PICKLE_ERRORS as error:
+    except Exception as error:  # a broken pickle ends in many types of error
         raise ImportFailure(f"its pickle cannot be read: {printable(error) or type(error).__name__}") from error
-    return value, tuple(sorted(printable(name) for name in unpickler.globals if name not in EXPECTED))
+    unexpected = (name for name in unpickler.globals if name not in EXPECTED and not name.startswith("omegaconf."))
+    return value, tuple(sorted(map(printable, unexpected)))
 
 
 def _check_opcodes(data: bytes) -> None:
@@ -252,11 +224,6 @@ class TorchFile:
     """An open file: its content, and the tensors in it to read."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
-        """Check the archive and read the pickle.
-
-        Raises:
-            ImportFailure: the archive is not one of torch's, is damaged, or its pickle cannot be read.
-        """
         self._archive = archive
         self._records = _check_records(archive)
         tops = [name.removesuffix("/data.pkl") for name in self._records if name.endswith("/data.pkl")]
@@ -274,11 +241,7 @@ class TorchFile:
         self.content, self.ignored = read_pickle(bytes(self._read("data.pkl")))
 
     def read_tensor(self, tensor: TensorRecord) -> Tensor:
-        """Read one tensor, which must lie in its storage, and the storage in its record.
-
-        Raises:
-            ImportFailure: it does not, or the checksum of the bytes is wrong.
-        """
+        """Read one tensor; raise `ImportFailure` if it is not inside its storage or the checksum is wrong."""
         storage, size = tensor.storage, tensor.storage.dtype.itemsize
         name = f"data/{storage.key}"
         record = self._record(name)
@@ -304,27 +267,23 @@ class TorchFile:
     def _read(self, name: str, start: int = 0, size: int | None = None) -> bytearray:
         """Read bytes of a record. zipfile checks the checksum where a record is read as a whole."""
         entry = self._record(name)
-        size = entry.file_size if size is None else size
+        data, size = bytearray(), entry.file_size if size is None else size
         try:
             with self._archive.open(entry) as record:
                 record.seek(start)
-                data = bytearray(record.read(size))
+                while len(data) < size and (chunk := record.read(min(CHUNK, size - len(data)))):
+                    data += chunk
         except _ZIP_ERRORS as error:
             what = "its checksum is wrong" if "CRC" in str(error) else printable(error)
             raise ImportFailure(f"record {printable(name)} is damaged: {what}") from error
-        if len(data) != size:
+        if len(data) < size:
             raise ImportFailure(f"the file ends in the middle of record {printable(name)}")
         return data
 
 
 @contextmanager
 def open_torch_file(file: Path) -> Iterator[TorchFile]:
-    """Open a file; its tensors can be read as long as it is open.
-
-    Raises:
-        ImportFailure: `torch.save` did not write it, or it is damaged.
-        OSError: it cannot be read.
-    """
+    """Open a file; its tensors can be read as long as it is open. Raises `ImportFailure`, or `OSError`."""
     with file.open("rb") as stream:
         head = stream.read(64)
         if not head.startswith(b"PK\x03\x04"):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unmask_model_store.config import BundleError
+from unmask_model_store.config import BundleError, printable
 
 _ABSENT = object()
 
@@ -30,12 +30,6 @@ def naming(file: Path) -> Iterator[None]:
         raise ImportFailure(f"{file}: {error}", named=True) from error
     except OSError as error:
         raise ImportFailure(f"{file}: cannot be read: {error.strerror or printable(error)}", named=True) from error
-
-
-def printable(text: object, limit: int = 100) -> str:
-    """Text that is safe to print: no control characters, no line breaks, at most `limit` characters."""
-    kept = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
-    return kept if len(kept) <= limit else kept[:limit] + "…"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

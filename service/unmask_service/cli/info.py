@@ -17,7 +17,7 @@ def info(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]", help="a bundle's folder, or the name of a known model; left out: the default"
+            metavar="[MODEL]", help="a bundle's folder, or the name of a known model; default: the server's"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object, for scripts")] = False,
