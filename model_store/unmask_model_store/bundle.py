@@ -1,6 +1,7 @@
 """A bundle: one folder that holds a model — `config.json`, `model.safetensors`, `tokenizer.json`, `README.md`."""
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -10,59 +11,48 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from unmask_diffusion import (
-    Denoiser,
-    Extent,
-    MarkovDenoiser,
-    NetworkShape,
-    PrimeDenoiser,
-    SubTokenizer,
-    TableDenoiser,
-)
+from unmask_diffusion import Denoiser, Extent, MarkovDenoiser, PrimeDenoiser, SubTokenizer, TableDenoiser
 
-from unmask_model_store.checks import check_finite, check_log_weights, check_tensors
-from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, MarkovConfig, PrimeConfig, TableConfig
-from unmask_model_store.errors import BundleError
-from unmask_model_store.weights import LazyTensor, save_file
+from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.weights import (
+    LazyTensor,
+    check_finite,
+    check_log_weights,
+    check_tensors,
+    read_tensors,
+    save_file,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+SHARDS_FILE = "model.safetensors.index.json"  # in Hugging Face's layout: which shard holds which tensor
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
 
-# parameters for which room is made before the file's sizes are compared with the configuration's
-ROOM_WITHOUT_ASKING = 10**8
+A_BUNDLE = f"a bundle is a folder with {CONFIG_FILE}, {WEIGHTS_FILE} and, for text, {TOKENIZER_FILE}"
+
+# number of parameters that may be allocated although the file holds fewer
+FREE_PARAMETERS = 10**8
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BundleOutline:
-    """A model without its weights: enough to plan requests and to read logs. Satisfies `unmask_diffusion.Outline`.
-
-    Attributes:
-        path: its folder.
-        name: what the server calls it.
-        config: its checked configuration.
-        denoiser: how far the network reaches.
-        sub_tokenizer: the table of codes.
-        tokenizer: text ↔ ids, or None: then ids only.
-    """
+    """A model without its weights: enough to plan requests and to read logs. Satisfies `unmask_diffusion.Outline`."""
 
     path: Path
-    name: str
+    name: str  # the model's name for the server
     config: BundleConfig
-    denoiser: Extent
-    sub_tokenizer: SubTokenizer
-    tokenizer: Tokenizer | None
+    denoiser: Extent  # the network's sizes
+    sub_tokenizer: SubTokenizer  # the table of codes
+    tokenizer: Tokenizer | None  # text ↔ ids; None: ids only
 
     @property
     def end_token_id(self) -> int | None:
-        """The token that ends a text, if there is one."""
         return self.config.end_token_id
 
     @property
@@ -70,31 +60,22 @@ class BundleOutline:
         """Whether the network always sees its whole length."""
         return self.config.canvas == "full"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r}: {self.config.architecture}, {self.config.sizes}>"
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Bundle(BundleOutline):
-    """An open model. Satisfies `unmask_diffusion.Model`.
+    """An open model. Satisfies `unmask_diffusion.Model`."""
 
-    Attributes:
-        denoiser: the network, or a distribution that is known exactly.
-        dtype: of the blocks' projections.
-        device: where the network runs; exact models stay on the CPU.
-    """
-
-    denoiser: Denoiser
-    dtype: torch.dtype
-    device: torch.device
+    denoiser: Denoiser  # the network, or an exact distribution
+    dtype: torch.dtype  # of the blocks' projections
+    device: torch.device  # where the network runs; exact models stay on the CPU
 
 
 def open_outline(path: str | Path) -> BundleOutline:
-    """Open what a bundle's folder holds beside the weights.
-
-    Raises:
-        BundleError: a file is missing or broken, a key unknown, a version not known here.
-    """
+    """Open everything in a bundle's folder but the weights; raise `BundleError` if something is wrong."""
     folder = Path(path)
-    if not folder.is_dir():
-        raise BundleError(f"{folder} is not a folder: a bundle is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}")
     config = read_config(folder)
     try:
         sub_tokenizer = SubTokenizer.from_base(
@@ -102,8 +83,9 @@ def open_outline(path: str | Path) -> BundleOutline:
         )
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    name = config.name or folder.resolve().name
-    return BundleOutline(folder, name, config, config, sub_tokenizer, _read_tokenizer(folder, config))
+    return BundleOutline(
+        folder, name_of(folder, config), config, config, sub_tokenizer, _read_tokenizer(folder, config)
+    )
 
 
 def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu") -> Bundle:
@@ -111,26 +93,26 @@ def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: 
 
     Args:
         path: the folder.
-        dtype: of the blocks' projections: "float32", "bfloat16", or "auto": bfloat16 where the processor multiplies it.
-        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        dtype: of the blocks' projections: "float32", "bfloat16", or "auto": bfloat16 if the processor multiplies it.
+        device: "cpu", "cuda", or "auto": a GPU if there is one.
 
     Raises:
         BundleError: a file is missing or broken, a key unknown, a tensor of another shape, a version not known here.
     """
     outline = open_outline(path)
-    folder, config, sub_tokenizer = outline.path, outline.config, outline.sub_tokenizer
-    place = resolve_device(device)
-    served_in = resolve_dtype(dtype, place)
-    denoiser = _build_denoiser(folder, config, sub_tokenizer, served_in, place)
-    return Bundle(folder, outline.name, config, denoiser, sub_tokenizer, outline.tokenizer, served_in, place)
+    resolved_device = resolve_device(device)
+    resolved_dtype = resolve_dtype(dtype, resolved_device)
+    denoiser = _build_denoiser(outline.path, outline.config, outline.sub_tokenizer, resolved_dtype, resolved_device)
+    return Bundle(**vars(outline) | {"denoiser": denoiser}, dtype=resolved_dtype, device=resolved_device)
+
+
+def name_of(folder: Path, config: BundleConfig) -> str:
+    """The model's name: the configuration's, else the folder's."""
+    return config.name or folder.resolve().name
 
 
 def resolve_device(device: str) -> torch.device:
-    """Name → device.
-
-    Raises:
-        BundleError: the name is not known, or there is no such device here.
-    """
+    """Name → device; raise `BundleError` if the name is unknown or this machine has no such device."""
     if device not in ("auto", "cpu", "cuda"):
         raise BundleError(f"device {device!r} is not one of auto, cpu, cuda")
     if device == "cuda" and not torch.cuda.is_available():
@@ -139,11 +121,7 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Name → dtype. "auto" asks the processor's flags whether it multiplies bfloat16; nothing is measured.
-
-    Raises:
-        BundleError: the name is not known.
-    """
+    """Name → dtype, or `BundleError`. "auto" looks for bfloat16 products among the processor's flags."""
     if dtype == "auto":
         on_gpu = device.type == "cuda"
         has_bfloat16 = on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -155,20 +133,33 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def read_config(folder: Path) -> BundleConfig:
-    """Read and check `config.json`.
-
-    Raises:
-        BundleError: it is missing, not JSON, or a key is unknown, missing or wrong.
-    """
+    """Read `config.json`; raise `BundleError` if the folder is not a bundle, or a key is unknown, missing or wrong."""
     file = folder / CONFIG_FILE
+    if not os.path.isdir(folder):
+        raise BundleError(f"{folder}: is not a folder; {A_BUNDLE}")
+    if is_sharded(folder):
+        raise BundleError(f"{folder}: is not a bundle but a sharded model ({SHARDS_FILE}); {A_BUNDLE}")
     try:
-        return BUNDLE_CONFIG.validate_json(file.read_bytes())
+        content = file.read_bytes()
+        return BUNDLE_CONFIG.validate_json(content)
+    except FileNotFoundError as error:
+        raise BundleError(f"{folder}: is not a bundle: {CONFIG_FILE}: {error.strerror}; {A_BUNDLE}") from error
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
+        if b'"model_type"' in content:
+            raise BundleError(
+                f"{folder}: is not a bundle: its {CONFIG_FILE} is that of a Hugging Face model, with a model_type; "
+                "`unmask import` makes a bundle of an MDLM"
+            ) from error
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "table", "markov"))
         raise BundleError(f"{file}: {key + ': ' if key else ''}{first['msg']}") from error
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether the weights in a folder are in several files, with an index."""
+    return os.path.exists(folder / SHARDS_FILE) and not os.path.exists(folder / WEIGHTS_FILE)
 
 
 def write_bundle(
@@ -179,67 +170,52 @@ def write_bundle(
     card: str = "",
     replace: bool = False,
 ) -> None:
-    """Write a bundle beside its place and rename it there, so that nothing half-written is ever seen.
+    """Write a bundle to a temporary folder and rename it, so that nobody sees a half-written one.
 
-    Raises:
-        BundleError: the folder exists already and `replace` is false, or the disk refuses.
+    Raises `BundleError` if the folder exists already and `replace` is false, or it cannot be written.
     """
     target = Path(folder)
     if target.exists() and not replace:
         raise BundleError(f"{target} exists already")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise BundleError(f"{target}: cannot be written: {error.strerror}") from error
     try:
-        (beside / CONFIG_FILE).write_text(_config_json(config))
-        save_file(tensors, beside / WEIGHTS_FILE)
+        (temporary / CONFIG_FILE).write_text(json.dumps(config.model_dump(exclude_none=True), indent=2) + "\n")
+        save_file(tensors, temporary / WEIGHTS_FILE)
         if tokenizer is not None:
-            (beside / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-        (beside / CARD_FILE).write_text(card, encoding="utf-8")
-        beside.chmod(0o755)
-        _put_in_place(beside, target)
+            (temporary / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        temporary.chmod(0o755)
+        _rename_over(temporary, target)
     except (OSError, SafetensorError) as error:
         raise BundleError(f"{target}: cannot be written: {error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _put_in_place(new: Path, target: Path) -> None:
-    """Rename a finished folder to its place; what stood there is deleted only after that."""
+def _rename_over(new: Path, target: Path) -> None:
+    """Rename a finished folder to its target; delete the previous one only after that."""
     if not target.exists():
         new.rename(target)
         return
-    aside = new.with_name(new.name + "-old")
-    target.rename(aside)
+    previous = new.with_name(new.name + "-old")
+    target.rename(previous)
     try:
         new.rename(target)
     except OSError:
-        aside.rename(target)
+        previous.rename(target)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _config_json(config: BundleConfig) -> str:
-    return json.dumps(config.model_dump(exclude_none=True), indent=2) + "\n"
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    file = folder / WEIGHTS_FILE
-    try:
-        return load_file(file)
-    except OSError as error:
-        raise BundleError(f"{file}: cannot be read: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise BundleError(f"{file}: is not a safetensors file: {error}") from error
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _build_denoiser(
     folder: Path, config: BundleConfig, sub_tokenizer: SubTokenizer, dtype: torch.dtype, device: torch.device
 ) -> Denoiser:
     file = folder / WEIGHTS_FILE
-    tensors = _read_tensors(folder)
+    tensors = read_tensors(file)
     classes = config.vocabulary_size
     if isinstance(config, TableConfig):
         check_tensors(file, tensors, {"log_probabilities": (classes,) * config.length})
@@ -257,21 +233,11 @@ def _build_network(
     folder: Path, config: PrimeConfig, sub_tokenizer: SubTokenizer, tensors: Mapping[str, Tensor], dtype: torch.dtype
 ) -> PrimeDenoiser:
     try:
-        shape = NetworkShape(
-            config.length,
-            config.vocabulary_size,
-            config.sub_tokens_per_token,
-            config.base,
-            config.hidden_size,
-            config.blocks,
-            config.heads,
-            config.absolute_positions,
-            config.parameterization,
-        )
+        shape = config.shape
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
     held = sum(tensor.numel() for tensor in tensors.values())
-    if shape.parameters > max(2 * held, ROOM_WITHOUT_ASKING):  # far off, and too many to make room for
+    if shape.parameters > max(2 * held, FREE_PARAMETERS):  # far too many to allocate them before the shapes are checked
         raise BundleError(
             f"{folder / CONFIG_FILE}: hidden_size, blocks, vocabulary_size and base ask for {shape.parameters} "
             f"parameters; {WEIGHTS_FILE} holds {held}"
@@ -286,7 +252,7 @@ def _build_network(
 
 
 class SkipInitialisation(TorchFunctionMode):
-    """Leave new weights as they are: they are about to be read, and drawing 10^8 random numbers takes seconds.
+    """Leave new weights uninitialised: they are about to be read, and drawing 10^8 random numbers takes seconds.
 
     (torch's meta device does the same, but its first use imports the compiler, which takes seconds too.)
     """
@@ -298,7 +264,6 @@ class SkipInitialisation(TorchFunctionMode):
         args: tuple[object, ...] = (),
         kwargs: dict[str, object] | None = None,
     ) -> object:
-        """Called for every operation."""
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
             return args[0] if args else kwargs["tensor"]

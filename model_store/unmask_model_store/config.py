@@ -1,44 +1,52 @@
 """`config.json` of a bundle: what the model is, in keys that are all checked."""
 
+from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from unmask_diffusion import NetworkShape
 from unmask_diffusion.heads import Parameterization
 
 MAX_CODES = 2**62
 Size = Annotated[int, Field(ge=1, le=2**20)]
 
 
-class CommonConfig(BaseModel):
-    """The keys that every architecture has.
+class BundleError(ValueError):
+    """A bundle cannot be opened or written; the message names the file and what is wrong with it."""
 
-    Attributes:
-        format_version: of the bundle format.
-        name: what /v1/models lists; the folder's name when left out.
-        length: the longest canvas L, in tokens.
-        vocabulary_size: classes C (an MDLM's mask is not counted).
-        sub_tokens_per_token: digits a token, l.
-        base: b, with b ** l ≥ C. The mask id is b.
-        codes: a permutation: the code of every token id, whose base-b digits are its sub-tokens; left out: the id.
-        carry_over: whether the model was trained with the carry-over filter. Our sampler always filters.
-        canvas: whether the network sees canvases as long as the request, or always its whole length.
-        end_token_id: the token that ends a text.
-        provenance: where the weights came from, free form.
-    """
+
+def printable(text: object, limit: int = 100) -> str:
+    """Text that is safe to print: no control characters, no line breaks, at most `limit` characters."""
+    kept = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
+    return kept if len(kept) <= limit else kept[:limit] + "…"
+
+
+class CommonConfig(BaseModel):
+    """The keys that every architecture has."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
     format_version: Literal[1] = 1
+    # the name in /v1/models; the folder's name when left out
     name: Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[A-Za-z0-9._-]+$")] | None = None
-    length: Size
-    vocabulary_size: Annotated[int, Field(ge=2, le=2**24)]
-    sub_tokens_per_token: Annotated[int, Field(ge=1, le=64)]
-    base: Annotated[int, Field(ge=2, le=2**24)]
+    length: Size  # the longest canvas L, in tokens
+    vocabulary_size: Annotated[int, Field(ge=2, le=2**24)]  # classes C; the mask of an MDLM is not counted
+    sub_tokens_per_token: Annotated[int, Field(ge=1, le=64)]  # digits per token, l
+    base: Annotated[int, Field(ge=2, le=2**24)]  # b, with b ** l ≥ C; the mask id is b
+    # the code of every token id, distinct; its base-b digits are the token's sub-tokens; left out: the id itself
     codes: list[Annotated[int, Field(ge=0, le=MAX_CODES)]] | None = None
-    carry_over: bool = True
-    canvas: Literal["as_requested", "full"] = "full"
-    end_token_id: Annotated[int, Field(ge=0)] | None = None
-    provenance: dict[str, Any] = {}
+    carry_over: bool = True  # whether the model was trained with the carry-over filter; the sampler always filters
+    canvas: Literal["as_requested", "full"] = "full"  # full: the network always sees its whole length
+    end_token_id: Annotated[int, Field(ge=0)] | None = None  # the token that ends a text
+    provenance: dict[str, Any] = {}  # where the weights came from, free form
+
+    @property
+    def sizes(self) -> str:
+        """The sizes in words."""
+        return (
+            f"{self.vocabulary_size:,} classes, l = {self.sub_tokens_per_token}, b = {self.base}, "
+            f"{self.length:,} tokens"
+        )
 
     @model_validator(mode="after")
     def _codes_name_every_token(self) -> Self:
@@ -60,19 +68,24 @@ class CommonConfig(BaseModel):
 
 
 class PrimeConfig(CommonConfig):
-    """The MDLM-Prime network (l = 1: MDLM).
-
-    Attributes:
-        hidden_size, blocks, heads, absolute_positions: see `NetworkShape`.
-        parameterization: "joint", a logit a class; "independent", a logit a digit, of which a class's is the sum.
-    """
+    """The MDLM-Prime network (l = 1: MDLM). Its sizes are those of `NetworkShape`."""
 
     architecture: Literal["prime"]
     hidden_size: Size
     blocks: Size
     heads: Size
     absolute_positions: bool = False
+    # joint: one logit per class; independent: one logit per digit, and a class's logit is the sum over its digits
     parameterization: Parameterization = "joint"
+
+    @property
+    def shape(self) -> NetworkShape:
+        """The sizes of the network.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        return NetworkShape(**{field.name: getattr(self, field.name) for field in fields(NetworkShape)})
 
 
 class TableConfig(CommonConfig):

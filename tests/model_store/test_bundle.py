@@ -18,9 +18,13 @@ from unmask_model_store import (
     MarkovConfig,
     PrimeConfig,
     TableConfig,
+    default_model_dir,
     find_bundle,
     list_bundles,
     open_bundle,
+    open_facts,
+    open_outline,
+    read_facts,
     write_bundle,
 )
 
@@ -195,7 +199,34 @@ def test_files_that_cannot_be_read(folder: Path, name: str) -> None:
 
 
 def test_an_empty_folder(tmp_path: Path) -> None:
-    refused(tmp_path, "config.json")
+    refused(tmp_path, "config.json", "is not a bundle", "a bundle is a folder with config.json, model.safetensors")
+
+
+def test_a_sharded_model(tmp_path: Path) -> None:
+    """In Hugging Face's layout; its config.json says a model_type."""
+    (tmp_path / "config.json").write_text('{"model_type": "llada", "architectures": ["LLaDAModelLM"]}')
+    refused(tmp_path, "is not a bundle", "model_type", "unmask import")
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+    refused(tmp_path, "is not a bundle", "sharded", "model.safetensors.index.json")
+
+
+def test_printing_a_bundle_takes_one_short_line(folder: Path, table_folder: Path) -> None:
+    edit_config(table_folder, codes=[8, 3, 0, 1, 6])
+    for each, words in ((folder, "toy-prime"), (table_folder, "table")):
+        for opened in (open_bundle(each), open_outline(each)):
+            assert words in repr(opened)
+            assert str(opened.config.vocabulary_size) in repr(opened)
+            assert len(repr(opened)) < 120
+            assert repr(opened).isprintable()
+
+
+def test_facts_say_the_same_before_and_after_opening(folder: Path, table_folder: Path) -> None:
+    for each in (folder, table_folder):
+        facts, bundle = read_facts(each), open_bundle(each)
+        opened = open_facts(bundle)
+        assert vars(facts).items() <= vars(opened).items()
+        assert (facts.name, facts.path, facts.tokenizer) == (bundle.name, str(each), bundle.tokenizer is not None)
+    assert (facts.parameterization, opened.parameters, opened.bytes_in_memory % 125) == (None, 125, 0)
 
 
 @pytest.mark.parametrize(
@@ -490,6 +521,59 @@ def test_a_folder_without_a_bundle_does_not_hide_a_model(folder: Path, monkeypat
     (elsewhere / folder.name).mkdir(parents=True)
     monkeypatch.chdir(elsewhere)
     assert find_bundle(folder.name, folder.parent) == folder
+
+
+@pytest.mark.usefixtures("table_folder")
+@pytest.mark.parametrize("what", ["folder of a bundle", "model folder"])
+def test_a_folder_that_cannot_be_read_hides_no_model(folder: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    locked = folder if what == "folder of a bundle" else folder.parent
+    look, list_folder = os.stat, os.listdir
+
+    def refuse(path: object) -> None:
+        if isinstance(path, str | Path) and locked in Path(path).parents:
+            raise PermissionError(13, "Permission denied", str(path))
+
+    def guarded_stat(path: Any, **options: Any) -> os.stat_result:  # noqa: ANN401
+        refuse(path)
+        return look(path, **options)
+
+    def guarded_listdir(path: Any = ".") -> Any:  # noqa: ANN401
+        refuse(Path(path) / "entry")
+        return list_folder(path)
+
+    monkeypatch.setattr(os, "stat", guarded_stat)
+    monkeypatch.setattr(os, "listdir", guarded_listdir)
+    with pytest.raises(PermissionError):
+        (folder / "config.json").stat()
+    assert find_bundle("tales", folder.parent).name == "tales"
+    names = list_bundles(folder.parent)
+    assert ("table" in names) == (what == "folder of a bundle")
+    assert folder.name not in names
+
+
+@pytest.fixture
+def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME, and a user id without an entry in passwd."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+
+    def unknown(_: int) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    with pytest.raises(RuntimeError):
+        Path.home()
+
+
+@pytest.mark.usefixtures("no_home")
+def test_models_are_found_without_a_home_directory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert default_model_dir() is None
+    assert find_bundle(str(folder), default_model_dir()) == folder
+    assert find_bundle("tales", default_model_dir()).name == "tales"
+    with pytest.raises(BundleError, match="tales"):
+        find_bundle("nonesuch", default_model_dir())
+    monkeypatch.setenv("XDG_DATA_HOME", "/data")
+    assert default_model_dir() == Path("/data/unmask/models")
 
 
 def test_a_bundle_that_is_being_written_is_not_listed(folder: Path) -> None:

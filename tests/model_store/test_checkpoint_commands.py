@@ -105,6 +105,20 @@ def test_pull_without_a_hub(run: Run, tmp_path: Path, snapshot: Callable[[str], 
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_commands_without_a_home_directory(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)
+    assert run("import", A, "--out", tmp_path / "prime-a").code == 0
+    for arguments in (("models",), ("info",), ("info", tmp_path / "prime-a"), ("models", "--model-dir", tmp_path)):
+        ran = run(*arguments)
+        assert ran.code == 0, ran.stderr
+    assert "tales" in run("models").stdout
+    ran = run("pull", "mdlm-owt")
+    assert (ran.code, len(ran.stderr.splitlines())) == (2, 1)
+    assert "--model-dir" in ran.stderr
+
+
 def test_progress_is_shown_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
     from unmask_model_store.importers import Request

@@ -122,12 +122,12 @@ def test_zip_bombs(tmp_path: Path) -> None:
 
 
 def test_a_pickle_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmask_model_store.importers.archive.LARGEST_PICKLE", 1000)
+    monkeypatch.setattr("unmask_model_store.importers.torch_file.LARGEST_PICKLE", 1000)
     refused(written(tmp_path), "1,000")
 
 
 def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unmask_model_store.importers.archive.MOST_RECORDS", 10)
+    monkeypatch.setattr("unmask_model_store.importers.torch_file.MOST_RECORDS", 10)
     refused(written(tmp_path), "records")
 
 

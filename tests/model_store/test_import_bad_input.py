@@ -223,6 +223,14 @@ def test_folders_whose_configuration_is_wrong(tmp_path: Path, changes: Content, 
     refused(folder, *needles)
 
 
+def test_folders_whose_weights_are_sharded(tmp_path: Path) -> None:
+    folder = to_hugging_face("D", tmp_path / "hf")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    import_checkpoint(Request(folder, tmp_path / "bundle"))  # the index says nothing where the whole file is
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    refused(folder, "sharded", "model.safetensors.index.json")
+
+
 def test_folders_whose_files_are_wrong(tmp_path: Path) -> None:
     folder = to_hugging_face("D", tmp_path / "hf")
     refused(folder, "--weights raw", weights="raw")

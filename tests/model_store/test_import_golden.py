@@ -180,7 +180,7 @@ def test_every_shape_gives_the_unfolded_networks_logits(
 def to_hugging_face(name: str, folder: Path) -> Path:
     """Golden D's EMA weights as `kuleshov-group/mdlm-owt` lays them out."""
     from safetensors.torch import save_file
-    from unmask_model_store.importers.lightning import open_lightning
+    from unmask_model_store.importers.prime import open_lightning
 
     folder.mkdir(parents=True, exist_ok=True)
     with open_lightning(GOLDEN / f"tiny_{name}.ckpt", "ema") as source:

@@ -142,7 +142,7 @@ def test_settings_of_the_environment(run: Run, bundles: Path, monkeypatch: pytes
     refused_in_one_line(run("serve", "--model", bundles / "table"), "UNMASK_PROT")
 
 
-@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--speed", "9"], ["serve", "--port", "many"], ["info"]])
+@pytest.mark.parametrize("arguments", [["fly"], ["serve", "--speed", "9"], ["serve", "--port", "many"]])
 def test_commands_and_options_that_do_not_exist(run: Run, arguments: list[str]) -> None:
     ended = run(*arguments)
     assert ended.code == 2
@@ -193,6 +193,14 @@ def test_info_says_what_a_model_is(run: Run, bundles: Path) -> None:
         assert fact in as_text.stdout
     facts = json.loads(run("info", bundles / "table", "--json").stdout)
     assert (facts["architecture"], facts["length"], facts["vocabulary_size"]) == ("table", 2, 4)
+
+
+def test_info_without_an_argument_is_about_the_default_model(
+    run: Run, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(run("info", "--json").stdout)["name"] == "tales"
+    monkeypatch.setenv("UNMASK_MODEL", str(bundles / "table"))
+    assert json.loads(run("info", "--json").stdout)["architecture"] == "table"
 
 
 def test_help_names_the_commands(run: Run) -> None:

@@ -1,8 +1,8 @@
 """Official checkpoints → bundles, executing nothing that they hold."""
 
 from unmask_model_store.importers.checkpoint import Imported, Progress, Request, check_place, import_checkpoint
-from unmask_model_store.importers.errors import ImportFailure
 from unmask_model_store.importers.tokenizers import cached_gpt2, read_tokenizer
+from unmask_model_store.importers.untrusted import ImportFailure
 
 __all__ = [
     "ImportFailure",

@@ -1,7 +1,7 @@
-"""Folding time away: official weights → the weights of `unmask_diffusion.PrimeDenoiser`.
+"""Folding time into the weights: official weights → the weights of `unmask_diffusion.PrimeDenoiser`.
 
-A time-agnostic network is fed the noise level 0 whatever happens, so its condition c = silu(sigma_map(0)) is a constant
-and so are the modulations that every adaLN layer derives from it. With shift, scale and gate constant,
+A time-agnostic network always gets the noise level 0, so its condition c = silu(sigma_map(0)) is a constant, and so are
+the modulations that every adaLN layer derives from it. With shift, scale and gate constant,
 
     norm(x) · w · (1 + scale) + shift      is a LayerNorm with weight w · (1 + scale) and bias shift,
     gate · (W h + b)                       is a projection with weight gate · W (row by row) and bias gate · b.
@@ -15,19 +15,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask_model_store.importers.errors import ImportFailure
-from unmask_model_store.importers.official import EMBEDDING, HEAD, Source
+from unmask_model_store.importers.prime import EMBEDDING, HEAD, Source
+from unmask_model_store.importers.untrusted import ImportFailure
 from unmask_model_store.weights import LazyTensor
 
 _Change = Callable[[Tensor], Tensor]
 
 
 def fold(source: Source, dtype: torch.dtype) -> dict[str, LazyTensor]:
-    """The folded network's tensors, each read and folded when it is written.
+    """The folded network's tensors; each is read and folded when it is written.
 
     Args:
         source: the official network.
-        dtype: of the blocks' projections; all else is float32, as it is when served.
+        dtype: of the blocks' projections; everything else is float32, as in serving.
     """
     condition = _condition(source)
     tensors = {"embedding.weight": _same(source, EMBEDDING, torch.float32)}

@@ -22,40 +22,34 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from unmask_model_store.importers.errors import ImportFailure, printable
-from unmask_model_store.importers.mdlm_hf import CONFIG_FILE, WEIGHTS_FILE
+from unmask_model_store.bundle import CONFIG_FILE, WEIGHTS_FILE
+from unmask_model_store.config import printable
+from unmask_model_store.importers.untrusted import ImportFailure
 
 PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
 MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
 # the names that the official models go by
 KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
 PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
-PATIENCE_SECONDS = 5.0
+CONNECT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be fetched.
+    """A checkpoint to fetch."""
 
-    Attributes:
-        repository: owner/name on the hub.
-        file: of the checkpoint in the repository; None: the repository is a model in Hugging Face's layout.
-        name: what the bundle is called unless told otherwise.
-        revision: branch, tag or commit; None: the main branch.
-    """
-
-    repository: str
-    file: str | None
-    name: str
-    revision: str | None = None
+    repository: str  # owner/name on the hub
+    file: str | None  # the checkpoint in the repository; None: the repository is a model in Hugging Face's layout
+    name: str  # default name of the bundle
+    revision: str | None = None  # branch, tag or commit; None: the main branch
 
     @property
     def official(self) -> bool:
-        """Whether it is one of the official text models, whose tokenizer is GPT-2's."""
+        """Whether it is one of the official text models, which use GPT-2's tokenizer."""
         return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY)
 
     def facts(self, fetched: Path) -> dict[str, str]:
-        """What the card says of the origin. The hub's cache names a snapshot's folder after its commit."""
+        """The origin, for the card. The hub's cache names a snapshot's folder after its commit."""
         after_repository = fetched.as_posix().rpartition("/models--")[2].split("/")
         commit = after_repository[2] if after_repository[1:2] == ["snapshots"] else self.revision
         file = {"file": self.file} if self.file else {}
@@ -63,11 +57,7 @@ class Wanted:
 
 
 def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str | None) -> Wanted:
-    """Understand `REPO[/PATH]` or one of the known names.
-
-    Raises:
-        ImportFailure: it is neither, or an official MDM-Prime model without its number of sub-tokens.
-    """
+    """Parse `REPO[/PATH]` or a known name; raise `ImportFailure` if it is neither, or MDM-Prime without sub-tokens."""
     repository, file = _split(target)
     if repository == PRIME_REPOSITORY and file is None:
         if sub_tokens not in PRIME_SUB_TOKENS:
@@ -100,10 +90,9 @@ def _name(repository: str, file: str | None) -> str:
 
 
 def fetch(wanted: Wanted) -> Path:
-    """Download what is not in the cache yet; the path of the checkpoint, or of the folder in Hugging Face's layout.
+    """Download what is not in the cache; return the path of the checkpoint or of the folder in Hugging Face's layout.
 
-    Raises:
-        ImportFailure: there is no such thing, it may not be read, or the hub cannot be reached.
+    Raises `ImportFailure` if it does not exist, may not be read, or the hub cannot be reached.
     """
     if wanted.file is not None:
         return _download(wanted, wanted.file)
@@ -112,7 +101,7 @@ def fetch(wanted: Wanted) -> Path:
 
 
 def fetch_gpt2() -> Path | None:
-    """GPT-2's tokenizer; None where the hub cannot be reached: an import goes on without."""
+    """GPT-2's tokenizer; None if the hub cannot be reached: the import continues without."""
     try:
         return _download(Wanted("openai-community/gpt2", None, "gpt2"), "tokenizer.json")
     except ImportFailure:
@@ -120,7 +109,7 @@ def fetch_gpt2() -> Path | None:
 
 
 def _download(wanted: Wanted, file: str) -> Path:
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what goes wrong is said once, here
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # an error is reported once, here
     with _one_line(wanted, file):
         return Path(
             hf_hub_download(wanted.repository, file, revision=wanted.revision, local_files_only=not _reachable())
@@ -128,13 +117,13 @@ def _download(wanted: Wanted, file: str) -> Path:
 
 
 def _reachable() -> bool:
-    """Whether somebody answers at the hub's address; the hub's own client would try for half a minute."""
+    """Whether the hub's address accepts a connection; the hub's own client would retry for half a minute."""
     hub = urlsplit(constants.ENDPOINT)
     if hub.hostname is None or hub.scheme in getproxies():
         return True  # let the hub's client find out
     try:
         port = hub.port or {"http": 80}.get(hub.scheme, 443)
-        with socket.create_connection((hub.hostname, port), timeout=PATIENCE_SECONDS):
+        with socket.create_connection((hub.hostname, port), timeout=CONNECT_SECONDS):
             return True
     except OSError:
         return False
@@ -142,7 +131,7 @@ def _reachable() -> bool:
 
 @contextmanager
 def _one_line(wanted: Wanted, file: str) -> Iterator[None]:
-    """Say in one line what the hub's many errors mean."""
+    """Turn the errors of the hub's client into one line each."""
     where = wanted.repository + (f" (revision {printable(wanted.revision)})" if wanted.revision else "")
     try:
         yield

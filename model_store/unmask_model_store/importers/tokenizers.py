@@ -1,14 +1,15 @@
-"""Tokenizers in the files that people have: `tokenizer.json`, GPT-2's pair of files, a folder of transformers'."""
+"""Reading tokenizers: `tokenizer.json`, GPT-2's pair of files, or a folder in the format of transformers."""
 
 import json
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
-from unmask_model_store.importers.errors import ImportFailure, naming, printable
+from unmask_model_store.bundle import TOKENIZER_FILE
+from unmask_model_store.config import printable
+from unmask_model_store.importers.untrusted import ImportFailure, naming
 
-TOKENIZER_FILE = "tokenizer.json"
-# vocabulary and merges: as transformers names them, and as OpenAI did
+# vocabulary and merges: in the names of transformers, and of OpenAI
 PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
 
 GPT2_CLASSES = 50257
@@ -17,14 +18,9 @@ GPT2_END = "<|endoftext|>"
 
 
 def read_tokenizer(path: Path, classes: int) -> Tokenizer:
-    """Read a tokenizer and hold it to the number of classes.
+    """Read a tokenizer: `tokenizer.json`, one file of GPT-2's pair beside the other, or a folder that holds either.
 
-    Args:
-        path: `tokenizer.json`, one file of GPT-2's pair beside the other, or a folder that holds either.
-        classes: of the checkpoint.
-
-    Raises:
-        ImportFailure: there is none, it is broken, or it has not as many tokens.
+    Raises `ImportFailure` if there is none, it is broken, or its number of tokens is not `classes`.
     """
     vocabulary, merges = _files(path)
     with naming(vocabulary):
@@ -36,8 +32,8 @@ def read_tokenizer(path: Path, classes: int) -> Tokenizer:
 
 
 def cached_gpt2() -> Path | None:
-    """GPT-2's tokenizer in the hub's cache on this machine, if it is there."""
-    from huggingface_hub import try_to_load_from_cache  # late: only a few imports need it
+    """GPT-2's tokenizer in the hub's cache on this machine, or None."""
+    from huggingface_hub import try_to_load_from_cache  # a slow import that few commands need
 
     for repository in GPT2_REPOSITORIES:
         for names in ((TOKENIZER_FILE,), *PAIRS.items()):
@@ -48,7 +44,7 @@ def cached_gpt2() -> Path | None:
 
 
 def _files(path: Path) -> tuple[Path, Path | None]:
-    """The file of the vocabulary, and the file of the merges where there are two."""
+    """The file of the vocabulary, and that of the merges if there are two files."""
     if path.is_dir():
         for name in (TOKENIZER_FILE, *PAIRS):
             if (path / name).is_file():
@@ -66,7 +62,7 @@ def _json(file: Path) -> object:
     try:
         return json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ImportFailure("is not JSON") from error
+        raise ImportFailure("is not valid JSON") from error
 
 
 def _read_json(file: Path, classes: int) -> Tokenizer:
@@ -100,7 +96,7 @@ def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
     pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     try:
         tokenizer = Tokenizer(models.BPE(ids, [(left, right) for left, right in pairs]))
-    except Exception as error:  # as above; and a line that is no pair
+    except Exception as error:  # a bare Exception again, or a line that is not a pair
         raise ImportFailure(f"does not fit its merges {merges}: {printable(error)}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)

@@ -1,4 +1,4 @@
-"""`unmask import`, `unmask pull`, `unmask models`: official checkpoints become bundles, and which bundles there are."""
+"""`unmask import`, `unmask pull`: official checkpoints become bundles. `unmask models`: the bundles that are known."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StoredDtype(StrEnum):
-    """What the blocks' projections are stored in."""
+    """Type of the blocks' projections in the bundle."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -30,7 +30,7 @@ class Weights(StrEnum):
 
 
 class Canvas(StrEnum):
-    """How much of its length the network sees."""
+    """Whether the network sees its whole length."""
 
     FULL = "full"
     AS_REQUESTED = "as_requested"
@@ -42,14 +42,14 @@ TokenizerOption = Annotated[
         "--tokenizer",
         metavar="FILE_OR_DIR",
         help="tokenizer.json, GPT-2's pair of files (name either), or a folder with them; "
-        "left out: GPT-2's from the hub's cache for 50257 classes, else none",
+        "default: GPT-2's from the hub's cache for 50257 classes, else none",
     ),
 ]
 NameOption = Annotated[
-    str | None, typer.Option("--name", help="what the server calls the model; default: the folder's")
+    str | None, typer.Option("--name", help="the model's name for the server; default: the folder's name")
 ]
-DtypeOption = Annotated[StoredDtype, typer.Option("--dtype", help="of the blocks' projections in the bundle")]
-WeightsOption = Annotated[Weights, typer.Option("--weights", help="the EMA's, as official evaluation, or the raw ones")]
+DtypeOption = Annotated[StoredDtype, typer.Option("--dtype", help="type of the blocks' projections in the bundle")]
+WeightsOption = Annotated[Weights, typer.Option("--weights", help="ema, as in official evaluation, or raw")]
 CanvasOption = Annotated[Canvas, typer.Option("--canvas", help="full: the network always sees its whole length")]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the bundle that is there")]
 
@@ -94,9 +94,14 @@ def pull(
         str, typer.Argument(metavar="REPO[/PATH]", help="OWNER/NAME, OWNER/NAME/PATH, mdm-prime-owt or mdlm-owt")
     ],
     sub_tokens: Annotated[
-        int | None, typer.Option("--sub-tokens", metavar="L", help="which of mdm-prime-owt's models: 2, 3, 4, 6 or 8")
+        int | None,
+        typer.Option(
+            "--sub-tokens", metavar="L", help="the model of mdm-prime-owt with L sub-tokens per token: 2, 3, 4, 6 or 8"
+        ),
     ] = None,
-    carry_over: Annotated[bool, typer.Option("--carry-over", help="the one that was trained with carry-over")] = False,
+    carry_over: Annotated[
+        bool, typer.Option("--carry-over", help="the model that was trained with carry-over")
+    ] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit; default: main")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="the bundle's folder; default: in the models' folder")
@@ -111,7 +116,7 @@ def pull(
 ) -> None:
     """Download a checkpoint from the Hugging Face hub and import it.
 
-    What is in the hub's cache is not fetched again.
+    Files in the hub's cache are not downloaded again.
 
     For example:
 
@@ -119,17 +124,21 @@ def pull(
         unmask serve --model mdm-prime-owt-l4
     """
     settings = read_settings(model_dir=model_dir)
+    from unmask_model_store import BundleError, default_model_dir
     from unmask_model_store.importers import Request, check_place, hub
-    from unmask_model_store.store import default_model_dir
 
     wanted = hub.parse(target, sub_tokens, carry_over, revision)
-    place = out or (settings.model_dir or default_model_dir()) / (name or wanted.name)
-    check_place(place, force)  # before gigabytes are fetched
+    models_folder = settings.model_dir or default_model_dir()
+    if out is None:
+        if models_folder is None:
+            raise BundleError(f"{target}: this user has no home directory for models: say --out or --model-dir")
+        out = models_folder / (name or wanted.name)
+    check_place(out, force)  # before gigabytes are fetched
     file = hub.fetch(wanted)
     _run(
         Request(
             file=file,
-            out=place,
+            out=out,
             tokenizer=tokenizer or (hub.fetch_gpt2() if wanted.official else None),
             name=name,
             dtype=dtype.value,
@@ -149,29 +158,26 @@ def models(model_dir: ModelDir = None) -> None:
         unmask models
     """
     settings = read_settings(model_dir=model_dir)
-    from unmask_model_store import list_bundles
-    from unmask_model_store.store import default_model_dir
+    from unmask_model_store import default_model_dir, list_bundles
 
-    found = list_bundles(settings.model_dir or default_model_dir())
+    models_folder = settings.model_dir or default_model_dir()
+    found = list_bundles(models_folder)
     if not found:
-        typer.echo(f"no models in {settings.model_dir or default_model_dir()}", err=True)
-    rows = [(name, _in_words(folder), str(folder)) for name, folder in found.items()]
+        typer.echo(f"no models in {models_folder}" if models_folder else "no models", err=True)
+    rows = [(name, _describe(folder), str(folder)) for name, folder in found.items()]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(2)]
     for name, words, folder in rows:
         typer.echo(f"{name:{widths[0]}}  {words:{widths[1]}}  {folder}")
 
 
-def _in_words(folder: Path) -> str:
+def _describe(folder: Path) -> str:
     from unmask_model_store import BundleError, read_config
 
     try:
         config = read_config(folder)
     except BundleError:
         return "cannot be opened"
-    return (
-        f"{config.architecture}, {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, "
-        f"b = {config.base}, {config.length:,} tokens"
-    )
+    return f"{config.architecture}, {config.sizes}"
 
 
 def _run(request: "Request") -> None:
@@ -188,11 +194,8 @@ def _report(request: "Request", imported: "Imported") -> None:
         names = ", ".join(imported.ignored[:8]) + (", …" if len(imported.ignored) > 8 else "")
         typer.echo(f"named by the file's pickle, recorded and not executed: {names}", err=True)
     if not imported.has_tokenizer:
-        typer.echo("no tokenizer: the model takes and gives token ids (--tokenizer gives it one)", err=True)
-    typer.echo(
-        f"{request.out}: {config.vocabulary_size:,} classes, l = {config.sub_tokens_per_token}, b = {config.base}, "
-        f"{config.length:,} tokens, {config.blocks} blocks of {config.hidden_size}"
-    )
+        typer.echo("no tokenizer: the model takes and returns token ids (--tokenizer adds one)", err=True)
+    typer.echo(f"{request.out}: {config.sizes}, {config.blocks} blocks of {config.hidden_size}")
 
 
 @contextmanager

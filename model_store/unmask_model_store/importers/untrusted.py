@@ -1,21 +1,64 @@
-"""The literal values of an OmegaConf configuration that nobody resolved.
+"""What comes out of a file that nobody vouches for: values, text, and the error about them."""
 
-OmegaConf pickles a tree of nodes: containers keep their children in `_content`, leaves their value in `_val`. Both are
-in the recorded states, so the values are there for the taking. Interpolations (`${…}`), one of which runs Python in the
-official configuration, are strings like any other and stay unresolved.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from unmask_model_store.importers.errors import ImportFailure, printable
-from unmask_model_store.importers.records import Recorded
+from unmask_model_store.config import BundleError, printable
 
 _ABSENT = object()
 
 
+class ImportFailure(BundleError):  # noqa: N818 - it is a failure to import a checkpoint, not Python's ImportError
+    """A checkpoint cannot be imported; the message says on one line which file and what is wrong with it."""
+
+    def __init__(self, message: str, named: bool = False) -> None:
+        super().__init__(message)
+        self.named = named  # whether the message begins with the file's name already
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Put the file's name before the message of every failure inside that names no file; also of an `OSError`."""
+    try:
+        yield
+    except ImportFailure as error:
+        if error.named:
+            raise
+        raise ImportFailure(f"{file}: {error}", named=True) from error
+    except OSError as error:
+        raise ImportFailure(f"{file}: cannot be read: {error.strerror or printable(error)}", named=True) from error
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Global:
+    """A class or function that a pickle names. It is neither looked up nor imported."""
+
+    name: str
+
+
+@dataclass(eq=False, repr=False, slots=True)  # a repr could be endless
+class Recorded:
+    """An object that a pickle describes and that is not made: the description is kept."""
+
+    name: str  # of the class or function to call
+    args: Any  # what to call it with
+    state: Any = None  # what to give to `__setstate__` or `__dict__`
+    items: list[Any] = field(default_factory=list)  # what to append, to add, or to set as (key, value) pairs
+
+    def append(self, item: object) -> None:
+        self.items.append(item)
+
+    add = append
+
+    def __setitem__(self, key: object, value: object) -> None:
+        self.items.append((key, value))
+
+
 def entries(value: object) -> Mapping[Any, Any] | None:
-    """A mapping's entries: of a dict, of a recorded DictConfig, or of a recorded subclass of dict; else None."""
+    """The entries of a dict, of a recorded OmegaConf container, or of a recorded subclass of dict; else None."""
     if isinstance(value, dict):
         return value
     if isinstance(value, Recorded):
@@ -29,31 +72,31 @@ def entries(value: object) -> Mapping[Any, Any] | None:
 
 
 class Literals:
-    """Typed look-up of literal values by dotted path."""
+    """Typed look-up in a configuration by dotted path: a dict out of JSON, or an OmegaConf tree out of a pickle.
+
+    OmegaConf pickles containers with their children in `_content` and leaves with their value in `_val`.
+    Interpolations (`${…}`), one of which runs Python in the official configuration, are never resolved.
+    """
 
     def __init__(self, root: object) -> None:
         self._root = root
 
     def has(self, path: str) -> bool:
-        """Whether there is such a key."""
         return self._find(path) is not _ABSENT
 
     def integer(self, path: str, least: int = 1, most: int = 2**31 - 1) -> int:
-        """A whole number."""
         value = self._literal(path)
         if type(value) is not int or not least <= value <= most:
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a whole number ≥ {least}")
         return value
 
     def boolean(self, path: str) -> bool:
-        """True or False."""
         value = self._literal(path)
         if not isinstance(value, bool):
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}, neither true nor false")
         return value
 
     def string(self, path: str) -> str:
-        """A string."""
         value = self._literal(path)
         if not isinstance(value, str):
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a string")

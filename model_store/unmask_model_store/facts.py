@@ -1,0 +1,131 @@
+"""What there is to say about a model, written once: for `unmask info`, the card of an import, and `/v1/models`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import Module
+
+from unmask_model_store.bundle import TOKENIZER_FILE, Bundle, name_of, read_config
+from unmask_model_store.config import BundleConfig, PrimeConfig
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a bundle's folder says without its weights."""
+
+    name: str  # the model's name for the server
+    path: str
+    architecture: str
+    length: int  # the longest canvas L, in tokens
+    vocabulary_size: int  # classes C
+    sub_tokens_per_token: int  # digits per token, l
+    base: int  # b
+    parameterization: str | None  # of the network's head; None: an exact model
+    carry_over: bool  # whether the model was trained with the carry-over filter
+    canvas: Literal["as_requested", "full"]  # full: the network always sees its whole length
+    tokenizer: bool  # whether there is one; else token ids only
+    end_token_id: int | None
+
+    @staticmethod
+    def of(folder: Path, config: BundleConfig, tokenizer: bool) -> "ModelFacts":
+        """The facts of a bundle in this folder."""
+        return ModelFacts(
+            name=name_of(folder, config),
+            path=str(folder),
+            architecture=config.architecture,
+            length=config.length,
+            vocabulary_size=config.vocabulary_size,
+            sub_tokens_per_token=config.sub_tokens_per_token,
+            base=config.base,
+            parameterization=config.parameterization if isinstance(config, PrimeConfig) else None,
+            carry_over=config.carry_over,
+            canvas=config.canvas,
+            tokenizer=tokenizer,
+            end_token_id=config.end_token_id,
+        )
+
+
+@dataclass(frozen=True)
+class OpenModelFacts(ModelFacts):
+    """The facts of an open model: also its memory, and what a full canvas costs."""
+
+    parameters: int
+    device: str
+    dtype: str  # of the tensors in memory
+    bytes_on_disk: int
+    bytes_in_memory: int
+    evaluations: int  # network evaluations of a full canvas by the exact first-hitting sampler
+    logit_bytes_an_evaluation: int  # float32 logits that one of these evaluations draws from
+    logit_bytes_at_once: int  # float32 logits if all tokens are revealed in one evaluation
+
+
+def read_facts(folder: Path) -> ModelFacts:
+    """Read the facts of a bundle's folder without opening the model; raise `BundleError` if it is broken."""
+    return ModelFacts.of(folder, read_config(folder), (folder / TOKENIZER_FILE).exists())
+
+
+def open_facts(bundle: Bundle) -> OpenModelFacts:
+    """The facts of an open bundle."""
+    facts = ModelFacts.of(bundle.path, bundle.config, bundle.tokenizer is not None)
+    # the parameters of a network, or the tables of an exact model
+    module = bundle.denoiser
+    held = module.parameters() if isinstance(module, Module) else vars(module).values()
+    tensors = [tensor for tensor in held if isinstance(tensor, Tensor)]
+    row = FLOAT_BYTES * facts.vocabulary_size
+    return OpenModelFacts(
+        **vars(facts),
+        parameters=sum(tensor.numel() for tensor in tensors),
+        device=str(bundle.device),
+        dtype=", ".join(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors})),
+        bytes_on_disk=sum(file.stat().st_size for file in bundle.path.rglob("*") if file.is_file()),
+        bytes_in_memory=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+        evaluations=facts.length * facts.sub_tokens_per_token,
+        logit_bytes_an_evaluation=row,
+        logit_bytes_at_once=row * facts.length,
+    )
+
+
+# keys of the provenance in the card, and how they are called there
+_LABELS = {
+    "repository": "repository",
+    "revision": "revision",
+    "file": "file",
+    "sha256": "SHA-256",
+    "format": "format",
+    "weights": "weights",
+    "epoch": "epoch",
+    "global_step": "step",
+    "ema_decay": "EMA decay",
+    "ema_updates": "EMA updates",
+    "lightning_version": "Lightning",
+}
+
+
+def import_card(facts: ModelFacts, config: PrimeConfig) -> str:
+    """The README.md of an imported bundle: what the model is and where it came from."""
+    kind = "MDLM" if facts.sub_tokens_per_token == 1 else "MDM-Prime"
+    origin = config.provenance
+    lines = [
+        f"# {facts.name}",
+        "",
+        f"An {kind} model, imported by `unmask import`.",
+        "",
+        f"- {facts.vocabulary_size:,} classes, {facts.length:,} tokens",
+        f"- sub-tokens per token: l = {facts.sub_tokens_per_token}, in base {facts.base}",
+        f"- hidden size {config.hidden_size}, {config.blocks} blocks, {config.heads} heads",
+        "- time-agnostic: the constant modulations are folded into the weights",
+        f"- trained {'with' if facts.carry_over else 'without'} carry-over; the sampler always respects it",
+        f"- canvas: {facts.canvas}",
+        "",
+        "## Where it came from",
+        "",
+        *(f"- {label}: `{origin[key]}`" for key, label in _LABELS.items() if key in origin),
+    ]
+    if ignored := origin.get("ignored"):
+        names = ", ".join(f"`{name}`" for name in ignored)
+        lines.append(f"- named by the file's pickle, recorded and never executed: {names}")
+    return "\n".join([*lines, ""])
