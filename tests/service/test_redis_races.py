@@ -214,11 +214,11 @@ def test_a_renewal_of_before_does_not_end_a_claim_of_after(redis: Redis) -> None
         await engine.claim()
         renew, claims = engine._scripts.renew, []
 
-        async def late(keys: list[str], arguments: list[str | int]) -> object:
+        async def late(*arguments: str | int) -> object:
             engine._scripts.renew = renew
             stop_renewing(engine)
             claims.append(await engine.claim())
-            return await renew(keys, arguments)
+            return await renew(*arguments)
 
         engine._scripts.renew = late  # type: ignore[assignment]
         await engine._renew(CAPACITY)

@@ -13,8 +13,7 @@ from unmask_service.api.errors import GenerationError, JobNotFoundError, error_o
 from unmask_service.api.gate import ServedModel
 from unmask_service.api.schemas import JobStatus
 from unmask_service.api.service import Service
-from unmask_service.broker import Failed, IdempotencyKey, Job, LogEntry, Record, Revealed, Scored
-from unmask_service.broker.course import Course
+from unmask_service.broker import Course, Failed, IdempotencyKey, Job, LogEntry, Record, Revealed, Scored
 from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
