@@ -31,13 +31,19 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0  # pause before a retry, 
 TRY_SECONDS = 1.0  # while Redis is known to be away, one request per interval tries it all the same
 
 AWAY_MESSAGE = "the queue cannot be reached now: Redis is away"
-# Errors that pass, or that an operator must mend, while nothing in the queue is lost.
+# Errors that pass, or that an operator must mend, while nothing in the queue is lost: retries will succeed then.
 AWAY = (
+    OSError,
     exceptions.ConnectionError,
     exceptions.TimeoutError,
+    exceptions.InvalidResponse,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
-    OSError,
+    exceptions.NoScriptError,
+    exceptions.NoPermissionError,
+    exceptions.ClusterError,  # CLUSTERDOWN, MASTERDOWN
+    exceptions.TryAgainError,
+    exceptions.AskError,  # and MOVED
 )
 # The same as codes: within scripts (Redis 6.2 wraps them), and those for which redis-py has no class.
 AWAY_CODES = ("OOM", "READONLY", "NOREPLICAS", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
@@ -123,7 +129,7 @@ class Link:
         begun, cancelled_before = time.perf_counter(), _cancellations()
         try:
             yield
-        except (*AWAY, exceptions.ResponseError) as error:
+        except (*AWAY, exceptions.RedisError) as error:
             if not is_away(error):
                 raise
             self._note(up=False, why=error)

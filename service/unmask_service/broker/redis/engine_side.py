@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 from uuid import uuid4
 
+from redis.exceptions import RedisError
 from unmask_diffusion import Outline
 
 from unmask_service.broker.interface import MOST_ATTEMPTS, BrokerAwayError, Claim, Departure
@@ -112,11 +113,14 @@ class RedisEngineBroker(RedisSide):
         return departed
 
     async def release(self, blameless: bool) -> None:
-        """Hand back all jobs. If Redis is away, their leases run out."""
+        """Hand back all jobs. If Redis does not carry it out, their leases run out."""
         arguments = [self._worker, ms(self._timing.lease), int(blameless), *self._tokens(self._held)]
         self._held.clear()
-        with contextlib.suppress(BrokerAwayError), self._link.round_trip():
-            await self._scripts.release(*arguments)
+        try:
+            with self._link.round_trip():
+                await self._scripts.release(*arguments)
+        except (BrokerAwayError, RedisError) as error:
+            logger.warning("cannot hand back jobs, so others wait for their leases to run out: %s", error)
         self._arrived.set()
 
     async def report(self, capacity: Capacity) -> None:
