@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import redis as redis_package
+from hypothesis import given
+from hypothesis import strategies as st
 from redis._parsers import BaseParser
 from redis.exceptions import InvalidResponse
 from unmask_diffusion import Reveal
 from unmask_service.broker import BrokerAwayError, Failed, Finished, IdempotencyKey, Job, LogEntry, Revealed, Started
 from unmask_service.broker.redis import Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.broker.redis.connection import is_away
+from unmask_service.broker.redis.side import RedisClock
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
@@ -400,6 +403,70 @@ def test_a_redis_that_takes_no_writes_is_away(redis: Redis, fault: str) -> None:
         assert (await engine.claim()).job.id == "b"
 
     run(redis, test, lease=5.0)
+
+
+# --- machines whose wall clocks differ -------------------------------------------------------------------------------
+
+
+def test_times_are_by_one_clock_whatever_each_machine_says(redis: Redis) -> None:
+    """An API process is an hour ahead, a worker an hour behind: both say Redis' time."""
+
+    async def test(house: House) -> None:
+        api = house.make_api()
+        engine = RedisEngineBroker(connect(redis.url), house.keys, Metrics("toy"), house.timing, MODEL)
+        for broker, ahead in ((api, 3600.0), (engine, -3600.0)):
+            broker._clock = RedisClock(wall=lambda ahead=ahead: time.time() + ahead)  # type: ignore[misc]
+            assert broker.now() == pytest.approx(time.time() + ahead, abs=60), "until Redis has answered"
+            await house.stack.enter_async_context(broker.running())
+        await api.refuse_if_full()
+        await api.submit(job("a", api.now()))
+        claim = await engine.claim()
+        started_at = engine.now()
+        assert 0 <= started_at - claim.job.submitted_at + 0.5 < 30
+        with redis.client() as client:
+            assert api.now() == pytest.approx(client.time()[0], abs=10)
+
+    run(redis, test)
+
+
+def test_the_clock_is_read_before_anything_is_stamped_where_redis_was_away_at_first(redis: Redis) -> None:
+    async def test(house: House) -> None:
+        api = house.make_api()
+        api._clock = RedisClock(wall=lambda: time.time() + 3600)
+        redis.kill()
+        with pytest.raises(BrokerAwayError):
+            await api.refuse_if_full()
+        redis.start()
+        await until_there(api.refuse_if_full)
+        assert api.now() == pytest.approx(time.time(), abs=60)
+        await api._connections.close()
+
+    run(redis, test)
+
+
+@given(
+    st.floats(-1e5, 1e5),
+    st.lists(st.tuples(st.floats(0, 60), st.floats(0, 2), st.floats(0, 1)), min_size=1, max_size=20),
+)
+def test_an_estimate_is_wrong_by_no_more_than_the_fastest_answer_allows(
+    offset: float, answers: list[tuple[float, float, float]]
+) -> None:
+    """Each answer: seconds since the last one, its duration, and the share of it that had gone by in Redis."""
+    now, best = 1000.0, math.inf
+    clock = RedisClock(monotonic=lambda: now, wall=lambda: 5e4)
+    for pause, seconds, share in answers:
+        asked = now + pause
+        now = asked + seconds
+        clock.note(asked + share * seconds + offset, asked, now)
+        best = min(best + pause + seconds, seconds / 2 + 1e-6)  # an old estimate is trusted ever less
+        assert abs(clock.now() - now - offset) <= best
+
+
+def test_a_clock_that_is_set_is_followed() -> None:
+    clock = RedisClock(monotonic=lambda: 10.0, wall=lambda: 0.0)
+    clock.note(100.0, 9.9, 10.0)
+    clock.note(3700.0, 9.0, 10.0)
+    assert clock.now() == pytest.approx(3700.5)
 
 
 # --- a Redis that has forgotten its scripts --------------------------------------------------------------------------

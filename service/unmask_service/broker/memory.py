@@ -102,11 +102,13 @@ class MemoryBroker:
         keep_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
         note_end: NoteEnd = lambda _job, _failure, _left: None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.max_requests = max_requests
         self.max_evaluations = max_evaluations
         self._orphan_seconds, self._keep_seconds = orphan_seconds, keep_seconds
-        self._clock, self._note_end = clock, note_end
+        self._clock, self._wall_clock, self._note_end = clock, wall_clock, note_end
+        self._wall_offset = wall_clock() - clock()
         self._swept_at = clock()
         self._jobs: dict[str, _KeptJob] = {}
         self._keys: dict[str, tuple[str, str]] = {}
@@ -115,9 +117,12 @@ class MemoryBroker:
         self._capacity: Capacity | None = None
 
     def now(self) -> float:
-        return time.time()
+        """Unix time by the monotonic clock: durations stay right when the machine's wall clock is set."""
+        return self._wall_offset + self._clock()
 
     async def refuse_if_full(self) -> None:
+        if not self._unfinished():  # no duration is being measured: follow the wall clock
+            self._wall_offset = self._wall_clock() - self._clock()
         self._refuse_if_full(1)
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:

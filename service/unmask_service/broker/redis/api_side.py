@@ -77,6 +77,9 @@ class RedisApiBroker(RedisSide):
             yield
 
     async def refuse_if_full(self) -> None:
+        if not self._clock.known:  # the job will be stamped with it
+            with self._link.fail_fast():
+                await self._read_clock()
         load = await self.load()
         if len(load.running) + len(load.waiting) >= self._max_requests:
             raise QueueFullError.of_requests(self._max_requests)

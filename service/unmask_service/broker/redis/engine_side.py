@@ -82,6 +82,8 @@ class RedisEngineBroker(RedisSide):
 
     async def claim_now(self) -> Claim | None:
         """Claim a job if there is one. Redis is asked only after something may have arrived."""
+        if not self._clock.known:  # log entries will be stamped with it
+            await self._link.retry("claim", self._read_clock)
         while self._arrived.is_set():
             self._arrived.clear()
             reply = await self._link.retry("claim", lambda: self._scripts.claim(self._worker, self._takeover_ms()))

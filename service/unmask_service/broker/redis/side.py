@@ -25,6 +25,10 @@ Entry = tuple[bytes, dict[bytes, bytes]]  # of a stream: id, fields
 SCRIPTS = files(__package__) / "scripts"
 PRELUDE = (SCRIPTS / "prelude.lua").read_text()
 
+CLOCK_SECONDS = 5.0  # interval between two readings of Redis' clock
+DRIFT = 1e-4  # by which two clocks may run apart, seconds per second
+CONTRADICTION_SECONDS = 0.001  # estimates that differ by so much more than their errors: a clock was set
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -75,6 +79,39 @@ class Scripts:
         self.load = script("load")
 
 
+class RedisClock:
+    """Redis' clock, estimated from its answers to TIME. The wall clocks of other machines may be hours apart.
+
+    The answer was true at some moment between question and reply, so half the round trip bounds the error. The best
+    estimate is kept until a better one comes, or one that contradicts it because a clock was set.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self._monotonic = monotonic
+        self._offset = wall() - monotonic()  # from the monotonic clock to Unix time; a guess until Redis answers
+        self._error = math.inf  # bound in seconds when it was estimated
+        self._estimated_at = monotonic()
+
+    @property
+    def known(self) -> bool:
+        return self._error < math.inf
+
+    def now(self) -> float:
+        return self._monotonic() + self._offset
+
+    async def read(self, client: Redis) -> None:
+        asked = self._monotonic()
+        seconds, microseconds = await client.time()
+        self.note(seconds + microseconds / 1e6, asked, self._monotonic())
+
+    def note(self, time_there: float, asked: float, answered: float) -> None:
+        """Take in one answer; question and reply by the monotonic clock."""
+        offset, error = time_there - (asked + answered) / 2, (answered - asked) / 2
+        known_error = self._error + DRIFT * (answered - self._estimated_at)
+        if error <= known_error or abs(offset - self._offset) > error + known_error + CONTRADICTION_SECONDS:
+            self._offset, self._error, self._estimated_at = offset, error, answered
+
+
 class RedisSide:
     """One side of a broker over Redis, for one model."""
 
@@ -85,6 +122,7 @@ class RedisSide:
         self._metrics = metrics
         self._link = Link(metrics)
         self._scripts = Scripts(connections.commands, keys.jobs)
+        self._clock = RedisClock()
 
     @contextlib.asynccontextmanager
     async def _connected(
@@ -96,7 +134,7 @@ class RedisSide:
             SettingsError: Redis does not accept this process.
         """
         await check(self._connections.commands)
-        tasks = [asyncio.create_task(self._link.repeat(each)) for each in work]
+        tasks = [asyncio.create_task(self._link.repeat(each)) for each in (*work, self._keep_time)]
         try:
             yield
         finally:
@@ -109,7 +147,15 @@ class RedisSide:
             await self._connections.close()
 
     def now(self) -> float:
-        return time.time()
+        return self._clock.now()
+
+    async def _read_clock(self) -> None:
+        await self._clock.read(self._connections.commands)
+
+    async def _keep_time(self) -> None:
+        with self._link.round_trip():
+            await self._read_clock()
+        await asyncio.sleep(CLOCK_SECONDS)
 
     async def load(self) -> Load:
         with self._link.fail_fast("load"):
