@@ -20,8 +20,7 @@ from unmask_model_store.store import default_model_dir
 from unmask_service.allocator import keep_freed_memory
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
-from unmask_service.broker import Failed, Job, MemoryBroker
-from unmask_service.broker.course import Course
+from unmask_service.broker import Course, Failed, Job, MemoryBroker
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import HungEvaluationError
 from unmask_service.engine_room import EngineRoom

@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 
 from unmask_diffusion import ScorePlan
 
-from unmask_service.broker.course import Course, milliseconds_between
-from unmask_service.broker.messages import Job
+from unmask_service.broker import Course, Job, milliseconds_between
 
 logger = logging.getLogger("unmask.requests")
 

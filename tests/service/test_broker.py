@@ -448,3 +448,24 @@ def test_answers_that_nobody_reads_are_bounded_in_memory() -> None:
         assert await broker.look_up("i") is None
 
     asyncio.run(test())
+
+
+def test_a_wall_clock_that_is_set_does_not_change_how_long_things_take() -> None:
+    """Times that are compared with one another are by a clock that only goes on."""
+
+    async def test() -> None:
+        wall, clock = [1e9], [50.0]
+        broker = MemoryBroker(max_requests=2, clock=lambda: clock[0], wall_clock=lambda: wall[0])
+        await broker.refuse_if_full()
+        assert broker.now() == 1e9
+        await broker.submit(job("a"))
+        wall[0] += 3600
+        clock[0] += 2
+        assert broker.now() == 1e9 + 2
+        await broker.refuse_if_full()
+        assert broker.now() == 1e9 + 2, "something waits"
+        await broker.leave("a")
+        await broker.refuse_if_full()
+        assert broker.now() == 1e9 + 3600, "nothing is at hand that the step could touch"
+
+    asyncio.run(test())

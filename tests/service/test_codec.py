@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unmask_diffusion import Candidates, Plan, Readout, Reveal, ScoreRequest, make_score_plan
 from unmask_service.broker import Failed, Finished, Job, LogEntry, Revealed, Scored, Started
-from unmask_service.broker.redis.codec import (
+from unmask_service.broker.redis.format import (
+    Keys,
     decode_capacity,
     decode_entry,
     decode_job,
@@ -18,8 +19,7 @@ from unmask_service.broker.redis.codec import (
     encode_job,
     encode_work,
 )
-from unmask_service.broker.redis.keys import Keys
-from unmask_service.broker.redis.streams import position
+from unmask_service.broker.redis.side import position
 from unmask_service.forecast import Capacity, Pace, Work
 
 from tests.helpers import plan_for, prime_model
@@ -85,7 +85,7 @@ def test_work_comes_back(work: Work, submitted_at: float) -> None:
     assert decode_work(encode_work(work, submitted_at).encode()) == (submitted_at, work)
 
 
-@given(st.builds(Capacity, small, st.builds(Pace, times, times, times), times, times, times, times))
+@given(st.builds(Capacity, small, st.builds(Pace, times, times, times), times, times, times))
 def test_what_an_engine_does_comes_back(capacity: Capacity) -> None:
     assert decode_capacity(encode_capacity(capacity).encode()) == capacity
 
@@ -103,7 +103,7 @@ def test_ids_of_streams_are_compared_as_numbers() -> None:
 def test_all_names_begin_with_the_prefix_the_format_and_the_model() -> None:
     keys = Keys("mine", "tales")
     for name in (keys.jobs, keys.log("a"), keys.idempotency("k"), keys.wake("p")):
-        assert name.startswith("mine:v2:{tales}:")
+        assert name.startswith("mine:v3:{tales}:")
 
 
 @given(

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from unmask_diffusion import Reveal, ScoreRequest, make_score_plan
-from unmask_service.broker import Finished, Job, Revealed, Started
-from unmask_service.broker.course import Course
+from unmask_service.broker import Course, Finished, Job, Revealed, Started
 from unmask_service.logs import LogFormat, LogHandler
 from unmask_service.request_log import RequestFacts, facts_of, log_rejection, log_request
 

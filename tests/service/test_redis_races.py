@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 import redis as redis_package
+from hypothesis import given
+from hypothesis import strategies as st
+from redis._parsers import BaseParser
+from redis.exceptions import InvalidResponse
 from unmask_diffusion import Reveal
 from unmask_service.broker import BrokerAwayError, Failed, Finished, IdempotencyKey, Job, LogEntry, Revealed, Started
 from unmask_service.broker.redis import Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
+from unmask_service.broker.redis.connection import is_away
+from unmask_service.broker.redis.side import RedisClock
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
@@ -214,11 +220,11 @@ def test_a_renewal_of_before_does_not_end_a_claim_of_after(redis: Redis) -> None
         await engine.claim()
         renew, claims = engine._scripts.renew, []
 
-        async def late(keys: list[str], arguments: list[str | int]) -> object:
+        async def late(*arguments: str | int) -> object:
             engine._scripts.renew = renew
             stop_renewing(engine)
             claims.append(await engine.claim())
-            return await renew(keys, arguments)
+            return await renew(*arguments)
 
         engine._scripts.renew = late  # type: ignore[assignment]
         await engine._renew(CAPACITY)
@@ -397,6 +403,185 @@ def test_a_redis_that_takes_no_writes_is_away(redis: Redis, fault: str) -> None:
         assert (await engine.claim()).job.id == "b"
 
     run(redis, test, lease=5.0)
+
+
+# --- machines whose wall clocks differ -------------------------------------------------------------------------------
+
+
+def test_times_are_by_one_clock_whatever_each_machine_says(redis: Redis) -> None:
+    """An API process is an hour ahead, a worker an hour behind: both say Redis' time."""
+
+    async def test(house: House) -> None:
+        api = house.make_api()
+        engine = RedisEngineBroker(connect(redis.url), house.keys, Metrics("toy"), house.timing, MODEL)
+        for broker, ahead in ((api, 3600.0), (engine, -3600.0)):
+            broker._clock = RedisClock(wall=lambda ahead=ahead: time.time() + ahead)  # type: ignore[misc]
+            assert broker.now() == pytest.approx(time.time() + ahead, abs=60), "until Redis has answered"
+            await house.stack.enter_async_context(broker.running())
+        await api.refuse_if_full()
+        await api.submit(job("a", api.now()))
+        claim = await engine.claim()
+        started_at = engine.now()
+        assert 0 <= started_at - claim.job.submitted_at + 0.5 < 30
+        with redis.client() as client:
+            assert api.now() == pytest.approx(client.time()[0], abs=10)
+
+    run(redis, test)
+
+
+def test_the_clock_is_read_before_anything_is_stamped_where_redis_was_away_at_first(redis: Redis) -> None:
+    async def test(house: House) -> None:
+        api = house.make_api()
+        api._clock = RedisClock(wall=lambda: time.time() + 3600)
+        redis.kill()
+        with pytest.raises(BrokerAwayError):
+            await api.refuse_if_full()
+        redis.start()
+        await until_there(api.refuse_if_full)
+        assert api.now() == pytest.approx(time.time(), abs=60)
+        await api._connections.close()
+
+    run(redis, test)
+
+
+@given(
+    st.floats(-1e5, 1e5),
+    st.lists(st.tuples(st.floats(0, 60), st.floats(0, 2), st.floats(0, 1)), min_size=1, max_size=20),
+)
+def test_an_estimate_is_wrong_by_no_more_than_the_fastest_answer_allows(
+    offset: float, answers: list[tuple[float, float, float]]
+) -> None:
+    """Each answer: seconds since the last one, its duration, and the share of it that had gone by in Redis."""
+    now, best = 1000.0, math.inf
+    clock = RedisClock(monotonic=lambda: now, wall=lambda: 5e4)
+    for pause, seconds, share in answers:
+        asked = now + pause
+        now = asked + seconds
+        clock.note(asked + share * seconds + offset, asked, now)
+        best = min(best + pause + seconds, seconds / 2 + 1e-6)  # an old estimate is trusted ever less
+        assert abs(clock.now() - now - offset) <= best
+
+
+def test_a_clock_that_is_set_is_followed() -> None:
+    clock = RedisClock(monotonic=lambda: 10.0, wall=lambda: 0.0)
+    clock.note(100.0, 9.9, 10.0)
+    clock.note(3700.0, 9.0, 10.0)
+    assert clock.now() == pytest.approx(3700.5)
+
+
+# --- a Redis that has forgotten its scripts --------------------------------------------------------------------------
+
+
+def flush_scripts(broker: RedisApiBroker | RedisEngineBroker, redis: Redis, times: int) -> None:
+    """Let Redis forget all scripts before each of the next so many commands."""
+    pool: Any = broker._connections.commands.connection_pool
+    get_connection, left = pool.get_connection, [times]
+
+    async def flush_first(*arguments: Any, **more: Any) -> Any:  # noqa: ANN401
+        if left[0]:
+            left[0] -= 1
+            with redis.client() as client:
+                client.script_flush()
+        return await get_connection(*arguments, **more)
+
+    pool.get_connection = flush_first
+
+
+def test_scripts_that_are_flushed_again_and_again(redis: Redis) -> None:
+    """Whatever is under way goes on, and no request is refused for good."""
+
+    async def test(house: House) -> None:
+        api, engine = await house.api(), await house.engine()
+        for broker in (api, engine):
+            flush_scripts(broker, redis, times=6)
+        await until_there(lambda: api.submit(job("a")))
+        assert (await engine.claim()).job.id == "a"
+        entries: list[LogEntry] = [Started(1.0), *map(revealed, range(4)), Finished(2.0)]
+        flush_scripts(engine, redis, times=6)
+        assert await engine.append([("a", entry) for entry in entries]) == {}
+        assert await log_of(api, "a") == entries
+
+    run(redis, test, lease=5.0)
+
+
+async def until_there(command: Callable[[], Awaitable[object]]) -> None:
+    """Ask again for as long as Redis is away, as a client does that is told so."""
+    while True:
+        with contextlib.suppress(BrokerAwayError):
+            await command()
+            return
+        await asyncio.sleep(0.05)
+
+
+def error_of(line: str) -> Exception:
+    """What redis-py makes of an error that Redis sends."""
+    error: Exception = BaseParser.parse_error(line)  # type: ignore[no-untyped-call]
+    return error
+
+
+@pytest.mark.parametrize("line", ["NOSCRIPT No matching script", "WRONGTYPE Operation against a key", "ERR unknown"])
+def test_a_release_does_not_fail_whatever_redis_says(redis: Redis, line: str) -> None:
+    """An engine that has failed hands back its jobs: another failure must not hide the first."""
+
+    async def test(house: House) -> None:
+        api, engine = await house.api(), await house.engine()
+        await api.submit(job("a"))
+        await engine.claim()
+
+        async def refuse(*_: object) -> object:
+            raise error_of(line)
+
+        release, engine._scripts.release = engine._scripts.release, refuse  # type: ignore[assignment]
+        async with silent(engine):
+            await engine.release(blameless=False)
+            engine._scripts.release = release
+            assert (await (await house.engine()).claim()).job.id == "a", "its lease has run out"
+
+    run(redis, test)
+
+
+SCRIPT = "ERR Error running script (call to f_0123abcd): @user_script:17: @user_script: 17: -"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "LOADING Redis is loading the dataset in memory",
+        "READONLY You can't write against a read only replica.",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "NOSCRIPT No matching script. Please use EVAL.",
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "CLUSTERDOWN The cluster is down",
+        "CLUSTERDOWN Hash slot not served",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "MOVED 3999 127.0.0.1:6381",
+        "ASK 3999 127.0.0.1:6381",
+        "NOPERM this user has no permissions to run the 'evalsha' command",
+        "NOAUTH Authentication required.",
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "ERR max number of clients reached",
+        SCRIPT + "OOM command not allowed when used memory > 'maxmemory'.",
+        SCRIPT + "READONLY You can't write against a read only replica.",
+    ],
+)
+def test_what_an_operator_can_mend_is_tried_again(line: str) -> None:
+    """None of these may end a worker that holds jobs and a loaded model."""
+    assert is_away(error_of(line))
+
+
+@pytest.mark.parametrize("error", [InvalidResponse("Protocol Error: b'<'"), OSError(), TimeoutError()])
+def test_an_answer_that_is_none_is_tried_again(error: Exception) -> None:
+    assert is_away(error)
+
+
+@pytest.mark.parametrize(
+    "line", ["WRONGTYPE Operation against a key holding the wrong kind of value", "ERR unknown command 'X'"]
+)
+def test_a_fault_of_ours_is_not_called_an_outage(line: str) -> None:
+    assert not is_away(error_of(line))
 
 
 # --- odd moments -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 """`unmask api` and `unmask worker` over a real Redis: the contract holds whichever process is asked."""
 
 import asyncio
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -139,6 +141,39 @@ def test_both_workers_work_and_everybody_says_the_same_of_it(cluster: Cluster) -
     for api in cluster.apis:
         assert api.metric('unmask_workers{model="chain"}') == 2
         assert api.metric('unmask_broker_up{model="chain"}') == 1
+
+
+# A program whose machine's wall clock is so many seconds ahead.
+AHEAD = """
+import sys, time
+right = time.time
+time.time = lambda: right() + SECONDS
+from unmask_service.cli import main
+sys.argv[0] = "unmask"
+main()
+"""
+
+
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_machines_whose_wall_clocks_are_an_hour_apart(bundles: Path, redis: Redis, ahead: int) -> None:
+    with Cluster(bundles / "chain", redis.url, redis_prefix=f"clocks{ahead}") as cluster:
+        api = cluster.start_api()
+        program = (sys.executable, "-c", AHEAD.replace("SECONDS", str(ahead)))
+        worker = cluster.start_worker(program=program)
+        cluster.until_ready()
+        begun = time.perf_counter()
+        answer = api.generate(**SHORT)
+        most = 1000 * (time.perf_counter() - begun) + 500
+        timings = answer["timings"]
+        assert 0 < timings["queue_ms"] <= timings["first_unmask_ms"] <= timings["total_ms"] < most
+        assert abs(answer["created"] - time.time()) < 60
+        generation = start(api, LONG)
+        until_state(api, generation, "running")
+        api.http.delete(f"/generate/{generation}")
+        for process, names in ((worker, ("queue", "first_unmask", "request")), (api, ("log_lag",))):
+            for name in names:
+                assert counted(process, f"unmask_{name}_seconds_count") > 0, name
+                assert 0 < counted(process, f"unmask_{name}_seconds_sum") < 600, name
 
 
 # --- a generation belongs to no API process --------------------------------------------------------------------------

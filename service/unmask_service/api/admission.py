@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import math
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import uuid4
@@ -49,7 +48,7 @@ async def admit(service: Service, body: GenerateBody, key: IdempotencyKey | None
 
     async def make() -> Job:
         plan, seconds = await forecast(service, await plan_of(served, body), body.deadline_ms)
-        return job_of("gen", body, plan, seconds, keyed=key is not None)
+        return job_of("gen", body, plan, service.broker.now(), seconds, keyed=key is not None)
 
     return await _queue(service, Generation, key, make)
 
@@ -60,7 +59,8 @@ async def admit_score(service: Service, body: ScoreBody, key: IdempotencyKey | N
 
     async def make() -> Job:
         plan = await off_the_loop(make_score_plan, served, body.request())
-        return job_of("score", body, plan, await expected_seconds(service, plan), keyed=key is not None)
+        seconds = await expected_seconds(service, plan)
+        return job_of("score", body, plan, service.broker.now(), seconds, keyed=key is not None)
 
     return await _queue(service, Scoring, key, make)
 
@@ -83,13 +83,18 @@ async def _queue(
 
 
 def job_of(
-    prefix: str, body: GenerateBody | ScoreBody, plan: Plan | ScorePlan, expected_seconds: float | None, keyed: bool
+    prefix: str,
+    body: GenerateBody | ScoreBody,
+    plan: Plan | ScorePlan,
+    submitted_at: float,
+    expected_seconds: float | None,
+    keyed: bool,
 ) -> Job:
     """A job of its own for a plan. Who sends a key means to ask again: such a job is detached too."""
     return Job(
         id=f"{prefix}-{uuid4().hex}",
         plan=plan,
-        submitted_at=time.time(),
+        submitted_at=submitted_at,
         expected_seconds=expected_seconds,
         detached=body.detach or keyed,
         request_id=context_field("request_id"),

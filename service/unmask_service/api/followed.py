@@ -1,7 +1,6 @@
 """A job as a client sees it: followed through its log, from anywhere in it, on any API process."""
 
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -13,8 +12,7 @@ from unmask_service.api.errors import GenerationError, JobNotFoundError, error_o
 from unmask_service.api.gate import ServedModel
 from unmask_service.api.schemas import JobStatus
 from unmask_service.api.service import Service
-from unmask_service.broker import Failed, IdempotencyKey, Job, LogEntry, Record, Revealed, Scored
-from unmask_service.broker.course import Course
+from unmask_service.broker import Course, Failed, IdempotencyKey, Job, LogEntry, Record, Revealed, Scored
 from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
@@ -139,13 +137,13 @@ class Followed(Generic[Answer]):
         Raises:
             GenerationError: it ends with a failure.
         """
-        begun = time.time()
+        begun = self.service.broker.now()
         async for position, entry in self.service.broker.follow(self.job.id):
             self.course.note(entry)
             if isinstance(entry, Failed):
                 raise error_of(entry)
             if isinstance(entry, Revealed | Scored) and entry.at > begun:
-                self.service.metrics.log_lag_seconds.observe(max(0.0, time.time() - entry.at))
+                self.service.metrics.log_lag_seconds.observe(max(0.0, self.service.broker.now() - entry.at))
             yield position, entry
 
 

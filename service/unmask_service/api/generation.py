@@ -11,8 +11,7 @@ from unmask_service.api.gate import ServedModel
 from unmask_service.api.schemas import Choice, GenerateAnswer, GenerationStatus, JobStatus, Sampling, Timings, Usage
 from unmask_service.api.service import Service
 from unmask_service.api.transcript import Transcript, read_log
-from unmask_service.broker import LogEntry, Record, Revealed
-from unmask_service.broker.course import milliseconds_between
+from unmask_service.broker import LogEntry, Record, Revealed, milliseconds_between
 
 
 class Generation(Followed[GenerateAnswer]):

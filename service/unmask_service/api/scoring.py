@@ -18,8 +18,7 @@ from unmask_service.api.score_schemas import (
     ScoreTimings,
 )
 from unmask_service.api.service import Service
-from unmask_service.broker import LogEntry, Record, Scored
-from unmask_service.broker.course import milliseconds_between
+from unmask_service.broker import LogEntry, Record, Scored, milliseconds_between
 
 
 class Scoring(Followed[ScoreAnswer]):

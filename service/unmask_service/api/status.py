@@ -1,7 +1,5 @@
 """Where a generation or a score is: its state, its progress, when it will end, or how it ended."""
 
-import time
-
 from unmask_service.api.error_answers import error_answer
 from unmask_service.api.errors import GenerationError
 from unmask_service.api.followed import AnyFollowed
@@ -42,5 +40,5 @@ async def eta_ms(service: Service, record: Record) -> int | None:
         ahead = outlook(load, load.capacity, rest)
         return round(1000 * (ahead.seconds_of(rest) - ahead.start_seconds))
     if record.state == "waiting" and job.expected_seconds is not None:
-        return max(0, round(1000 * (job.submitted_at + job.expected_seconds - time.time())))
+        return max(0, round(1000 * (job.submitted_at + job.expected_seconds - service.broker.now())))
     return None

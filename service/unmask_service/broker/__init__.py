@@ -1,4 +1,4 @@
-"""How plans reach engines and logs reach clients."""
+"""The broker: takes jobs to engines and logs to clients."""
 
 from unmask_service.broker.interface import (
     ApiBroker,
@@ -8,9 +8,9 @@ from unmask_service.broker.interface import (
     Departure,
     EngineBroker,
     IdempotencyKey,
+    JobRecord,
     KeyReusedError,
     QueueFullError,
-    Record,
 )
 from unmask_service.broker.memory import MemoryBroker
 from unmask_service.broker.messages import (
@@ -18,18 +18,26 @@ from unmask_service.broker.messages import (
     FailureReason,
     Finished,
     Job,
+    JobProgress,
     LogEntry,
     Revealed,
     Scored,
     Started,
     State,
+    evaluations_in,
+    milliseconds_between,
 )
+
+# former names, until the other rooms use the new ones
+Course = JobProgress
+Record = JobRecord
 
 __all__ = [
     "ApiBroker",
     "BrokerAwayError",
     "BrokerError",
     "Claim",
+    "Course",
     "Departure",
     "EngineBroker",
     "Failed",
@@ -37,6 +45,8 @@ __all__ = [
     "Finished",
     "IdempotencyKey",
     "Job",
+    "JobProgress",
+    "JobRecord",
     "KeyReusedError",
     "LogEntry",
     "MemoryBroker",
@@ -46,4 +56,6 @@ __all__ = [
     "Scored",
     "Started",
     "State",
+    "evaluations_in",
+    "milliseconds_between",
 ]

@@ -1,7 +1,7 @@
-"""How plans reach engines and logs reach clients; in memory or over Redis, one interface.
+"""The broker takes jobs to engines and logs to clients; in memory or over Redis, behind one interface.
 
-A generation is *attached* to the client that asked for it, and is cancelled and forgotten when that client leaves; or
-it is *detached*, and goes on for as long as somebody may come back. Its log's positions count from 1.
+An *attached* job is cancelled and forgotten when the client that sent it disconnects. A *detached* job continues, and
+its answer is kept for clients that come back. Positions in a log count from 1.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -11,23 +11,30 @@ from typing import Literal, Protocol
 from unmask_service.broker.messages import Job, LogEntry, State
 from unmask_service.forecast import Capacity, Load
 
-# engines that a generation may bring down, one after the other and without a reveal in between, before it is given up
-MOST_ATTEMPTS = 3
+MOST_ATTEMPTS = 3  # a job fails after so many engines in a row have claimed it and failed without a reveal
 
-# why a claimed generation is no longer this engine's
+# Why a claimed job is no longer this engine's.
 Departure = Literal["cancelled", "taken over"]
 
 
 class BrokerError(Exception):
-    """A request that the broker does not take, or cannot; the message is for the client."""
+    """The broker refuses a request, or cannot take it; the message is for the client."""
 
 
 class QueueFullError(BrokerError):
-    """No place for another request; the message names the limit."""
+    """The queue has no room for another request; the message names the limit."""
+
+    @classmethod
+    def of_requests(cls, most: int) -> "QueueFullError":
+        return cls(f"the queue is full: {most} requests are waiting or running")
+
+    @classmethod
+    def of_evaluations(cls, most: int, planned: int) -> "QueueFullError":
+        return cls(f"the queue is full: other requests have planned {planned} of at most {most} network evaluations")
 
 
 class KeyReusedError(BrokerError):
-    """The idempotency key stands for another request."""
+    """The idempotency key belongs to another request."""
 
     def __init__(self) -> None:
         super().__init__("this key was sent with another request")
@@ -39,146 +46,102 @@ class BrokerAwayError(BrokerError):
 
 @dataclass(frozen=True)
 class IdempotencyKey:
-    """What a client calls its request, so that asking twice is asking once.
-
-    Attributes:
-        name: chosen by the client.
-        digest: of all that is asked for.
-    """
+    """A client's name for its request: the same key always leads to the same job."""
 
     name: str
-    digest: str
+    digest: str  # of the whole request
 
 
 @dataclass(frozen=True)
-class Record:
-    """A generation as the broker knows it.
-
-    Attributes:
-        job: what was submitted.
-        state: where it is.
-        evaluations_left: network evaluations that were planned and not done.
-        log_length: entries of its log.
-    """
+class JobRecord:
+    """What the broker knows of a job."""
 
     job: Job
     state: State
-    evaluations_left: int
+    evaluations_left: int  # network evaluations planned and not done
     log_length: int
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will happen to it."""
         return self.state not in ("waiting", "running")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A generation for an engine to go on with.
-
-    Attributes:
-        job: what was submitted.
-        log: what others have done of it: empty where none has.
-        attempts: engines that have taken it since the last reveal, this one included; at most `MOST_ATTEMPTS`. Where
-            that many have failed, the broker ends it instead.
-    """
+    """A job for an engine to begin, or to resume."""
 
     job: Job
-    log: tuple[LogEntry, ...] = ()
-    attempts: int = 1
+    log: tuple[LogEntry, ...] = ()  # written by earlier engines
+    attempts: int = 1  # engines that claimed it since the last reveal, this one included; at most `MOST_ATTEMPTS`
 
 
-class ApiBroker(Protocol):
-    """The side of those who talk to clients. Every method may raise `BrokerAwayError`."""
+class Broker(Protocol):
+    """What API processes and engines share."""
+
+    def now(self) -> float:
+        """Unix time in seconds, by the clock that all processes of this queue share."""
+
+    async def load(self) -> Load:
+        """The work in the queue."""
+
+
+class ApiBroker(Broker, Protocol):
+    """The broker for those who talk to clients. Every method but `now` may raise `BrokerAwayError`."""
 
     async def refuse_if_full(self) -> None:
-        """Say whether another request has a place, before anything is spent on it.
-
-        Raises:
-            QueueFullError: it has none.
-        """
+        """Raise `QueueFullError` if another request would certainly be refused; before anything is spent on it."""
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        """Queue a job.
-
-        Returns:
-            The id of the generation that will answer: the job's, or of the one that the key stands for already.
+        """Queue a job; return the id of the job that will answer: this one, or the one that the key belongs to.
 
         Raises:
-            QueueFullError: too many requests, or network evaluations, wait or run.
-            KeyReusedError: the key stands for another request.
+            QueueFullError: too much is waiting or running.
+            KeyReusedError: the key belongs to another request.
         """
 
     async def id_of(self, key: IdempotencyKey) -> str | None:
-        """The generation that a key stands for, if any.
+        """The id of the job that a key belongs to. Raises `KeyReusedError` if it belongs to another request."""
 
-        Raises:
-            KeyReusedError: it stands for another request.
-        """
-
-    async def look_up(self, job_id: str) -> Record | None:
-        """What is known of a generation; None: nothing, or no more. Whoever asks keeps it from being an orphan."""
+    async def look_up(self, job_id: str) -> JobRecord | None:
+        """What is known of a job; None if it is unknown or expired. A look-up keeps it from becoming an orphan."""
 
     def follow(self, job_id: str) -> AsyncIterator[tuple[int, LogEntry]]:
-        """Yield (position, entry) of a generation's log as it grows, up to its `Finished` or `Failed` entry."""
+        """Yield (position, entry) of a job's log as it grows, up to its `Finished` or `Failed` entry."""
 
     async def cancel(self, job_id: str) -> int | None:
-        """End a generation, if it has not ended, with a `Failed` entry that says it was cancelled.
+        """End a job, if it has not ended, with a `Failed` entry.
 
-        Returns:
-            The network evaluations saved where no engine had claimed it, None where one had, or it had ended: an engine
-            counts those.
+        Returns the network evaluations saved if no engine had claimed it; otherwise None: an engine counts them.
         """
 
     async def leave(self, job_id: str) -> int | None:
-        """The client of an attached generation has gone, with its answer or without: it is cancelled and forgotten.
-
-        Returns:
-            As `cancel`.
-        """
-
-    async def load(self) -> Load:
-        """The work at hand."""
+        """Cancel and forget an attached job whose client has its answer or has gone. Returns what `cancel` does."""
 
 
-class EngineBroker(Protocol):
-    """The side of those who evaluate."""
+class EngineBroker(Broker, Protocol):
+    """The broker for engines."""
 
     async def claim(self) -> Claim:
-        """Take the generation that has waited longest; wait for one where there is none."""
+        """Claim the job that has waited longest; wait if there is none."""
 
     async def claim_now(self) -> Claim | None:
-        """Take the generation that has waited longest, if there is one."""
+        """Claim the job that has waited longest, if there is one."""
 
     async def departed(self, job_ids: Iterable[str]) -> Mapping[str, Departure]:
-        """Those of the claimed generations that are no longer this engine's, and why."""
+        """Which of these claimed jobs are no longer this engine's, and why."""
 
     async def append(self, entries: Sequence[tuple[str, LogEntry]]) -> Mapping[str, Departure]:
-        """Append entries to the logs of claimed generations, each once, whatever happens on the way.
+        """Append entries to the logs of claimed jobs, each exactly once, whatever fails on the way.
 
-        Returns:
-            The generations that have departed; their entries are dropped.
+        Returns the jobs that have departed; their entries are dropped.
         """
 
     async def release(self, blameless: bool) -> None:
-        """Hand back all that is claimed and has not ended, to be gone on with by another engine, or a next one.
+        """Hand back all claimed jobs that have not ended; another engine resumes them.
 
-        Args:
-            blameless: none of it can be the reason why it is handed back.
+        It does not fail if the broker does: it is called after failures. `blameless`: no job caused the release, so
+        none is charged an attempt.
         """
 
     async def report(self, capacity: Capacity) -> None:
-        """Say what this engine does in a tick."""
-
-    async def load(self) -> Load:
-        """The work at hand."""
-
-
-def full_of_requests(most: int) -> str:
-    """What a client is told where the requests are at their bound."""
-    return f"the queue is full: {most} requests are waiting or running"
-
-
-def full_of_evaluations(most: int, at_hand: int) -> str:
-    """What a client is told where the work is at its bound."""
-    return f"the queue is full: of {most} network evaluations {at_hand} are planned by others"
+        """Publish what this engine does in a tick."""

@@ -11,15 +11,13 @@ from unmask_service.broker.interface import (
     Claim,
     Departure,
     IdempotencyKey,
+    JobRecord,
     KeyReusedError,
     QueueFullError,
-    Record,
-    full_of_evaluations,
-    full_of_requests,
 )
-from unmask_service.broker.log import Log
 from unmask_service.broker.messages import (
     Failed,
+    Finished,
     Job,
     LogEntry,
     State,
@@ -31,21 +29,56 @@ from unmask_service.broker.messages import (
 )
 from unmask_service.forecast import Capacity, Load, Work
 
+# Called with a job that ended where neither engine nor client sees it, its failure, and the evaluations left.
 NoteEnd = Callable[[Job, Failed, int], None]
 
-# logs are kept until they are read, or have been kept long enough: of so many times the requests that may wait or run
-KEPT_LOGS = 4
-# how often it is looked whether any has been
-SWEEP_SECONDS = 1.0
+KEPT_LOGS = 4  # jobs that are kept, the ended ones included, as a multiple of the requests that may wait or run
+SWEEP_SECONDS = 1.0  # interval between two searches for orphans and expired jobs
+ENTRIES_PER_TURN = 16  # a reader gives the event loop to others after so many entries that are there already
+
+
+class Log:
+    """A job's log in this process. Any number of readers follow it at their own pace, on one event loop."""
+
+    def __init__(self) -> None:
+        self.entries: list[LogEntry] = []
+        self._grown = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.entries) and isinstance(self.entries[-1], Finished | Failed)
+
+    def append(self, entry: LogEntry) -> None:
+        """Append an entry, unless the log has ended."""
+        if not self.ended:
+            self.entries.append(entry)
+            self._grown.set()
+
+    async def follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
+        """Yield (position, entry) as the log grows, up to its end."""
+        position = 0
+        while True:
+            while position < len(self.entries):
+                position += 1
+                yield position, self.entries[position - 1]
+                if position % ENTRIES_PER_TURN == 0:
+                    await asyncio.sleep(0)
+            if self.ended:
+                return
+            self._grown.clear()
+            await self._grown.wait()
 
 
 @dataclass
-class _Generation:
+class _KeptJob:
     job: Job
     work: Work
     key: IdempotencyKey | None
     evaluations_left: int
-    attended_at: float
+    attended_at: float  # last followed or looked up
     log: Log = field(default_factory=Log)
     followers: int = 0
     claimed: bool = False
@@ -59,10 +92,7 @@ class _Generation:
 
 
 class MemoryBroker:
-    """Satisfies `ApiBroker` and `EngineBroker`.
-
-    Every method runs on the event loop and none waits half-way, so no locks are needed.
-    """
+    """`ApiBroker` and `EngineBroker` in one. No method waits half-way, so no locks are needed."""
 
     def __init__(
         self,
@@ -72,34 +102,35 @@ class MemoryBroker:
         keep_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
         note_end: NoteEnd = lambda _job, _failure, _left: None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """Say how much it holds, how long (see `ApiBroker`), and whom to tell of ends that nobody else sees.
-
-        These are of generations that no engine survived, or that waited and nobody asked for any more: the job, its
-        failure, and the network evaluations left.
-        """
         self.max_requests = max_requests
         self.max_evaluations = max_evaluations
         self._orphan_seconds, self._keep_seconds = orphan_seconds, keep_seconds
-        self._clock, self._note_end = clock, note_end
+        self._clock, self._wall_clock, self._note_end = clock, wall_clock, note_end
+        self._wall_offset = wall_clock() - clock()
         self._swept_at = clock()
-        self._generations: dict[str, _Generation] = {}
+        self._jobs: dict[str, _KeptJob] = {}
         self._keys: dict[str, tuple[str, str]] = {}
         self._waiting: deque[str] = deque()
         self._arrived = asyncio.Event()
         self._capacity: Capacity | None = None
 
+    def now(self) -> float:
+        """Unix time by the monotonic clock: durations stay right when the machine's wall clock is set."""
+        return self._wall_offset + self._clock()
+
     async def refuse_if_full(self) -> None:
-        """See `ApiBroker.refuse_if_full`."""
+        if not self._unfinished():  # no duration is being measured: follow the wall clock
+            self._wall_offset = self._wall_clock() - self._clock()
         self._refuse_if_full(1)
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        """See `ApiBroker.submit`."""
         if key is not None and (known := await self.id_of(key)) is not None:
             return known
         work = Work.of(job.plan)
         self._refuse_if_full(work.evaluations)
-        self._generations[job.id] = _Generation(job, work, key, work.evaluations, self._clock())
+        self._jobs[job.id] = _KeptJob(job, work, key, work.evaluations, self._clock())
         if key is not None:
             self._keys[key.name] = key.digest, job.id
         self._waiting.append(job.id)
@@ -107,166 +138,154 @@ class MemoryBroker:
         return job.id
 
     async def id_of(self, key: IdempotencyKey) -> str | None:
-        """See `ApiBroker.id_of`."""
         self._sweep()
         digest, job_id = self._keys.get(key.name, (key.digest, None))
         if digest != key.digest:
             raise KeyReusedError
         return job_id
 
-    async def look_up(self, job_id: str) -> Record | None:
-        """See `ApiBroker.look_up`."""
+    async def look_up(self, job_id: str) -> JobRecord | None:
         self._sweep()
-        generation = self._generations.get(job_id)
-        if generation is None:
+        kept = self._jobs.get(job_id)
+        if kept is None:
             return None
-        generation.attended_at = self._clock()
-        return Record(generation.job, generation.state, generation.evaluations_left, len(generation.log))
+        kept.attended_at = self._clock()
+        return JobRecord(kept.job, kept.state, kept.evaluations_left, len(kept.log))
 
     async def follow(self, job_id: str) -> AsyncIterator[tuple[int, LogEntry]]:
-        """See `ApiBroker.follow`."""
-        generation = self._generations.get(job_id)
-        if generation is None:
-            yield 1, lost()
+        kept = self._jobs.get(job_id)
+        if kept is None:
+            yield 1, lost(self.now())
             return
-        generation.followers += 1
+        kept.followers += 1
         try:
-            async for pair in generation.log.follow():
+            async for pair in kept.log.follow():
                 yield pair
         finally:
-            generation.followers -= 1
-            generation.attended_at = self._clock()
+            kept.followers -= 1
+            kept.attended_at = self._clock()
 
     async def cancel(self, job_id: str) -> int | None:
-        """See `ApiBroker.cancel`."""
-        generation = self._generations.get(job_id)
-        return None if generation is None else self._cancel(generation)
+        kept = self._jobs.get(job_id)
+        return None if kept is None else self._cancel(kept)
 
     async def leave(self, job_id: str) -> int | None:
-        """See `ApiBroker.leave`."""
-        generation = self._generations.get(job_id)
-        if generation is None:
+        kept = self._jobs.get(job_id)
+        if kept is None:
             return None
-        saved = self._cancel(generation)
+        saved = self._cancel(kept)
         self._forget(job_id)
         return saved
 
     async def claim(self) -> Claim:
-        """See `EngineBroker.claim`."""
         while (claim := await self.claim_now()) is None:
             self._arrived.clear()
             await self._arrived.wait()
         return claim
 
     async def claim_now(self) -> Claim | None:
-        """See `EngineBroker.claim_now`."""
         self._sweep()
         while self._waiting:
-            generation = self._generations[self._waiting.popleft()]
-            if generation.evaluations_left != generation.left_at_claim:
-                generation.attempts = 0
-            if generation.attempts == MOST_ATTEMPTS:
-                failure = poisoned()
-                self._append(generation, failure)
-                self._note_end(generation.job, failure, generation.evaluations_left)
+            kept = self._jobs[self._waiting.popleft()]
+            if kept.evaluations_left != kept.left_at_claim:
+                kept.attempts = 0
+            if kept.attempts == MOST_ATTEMPTS:
+                failure = poisoned(self.now())
+                self._append(kept, failure)
+                self._note_end(kept.job, failure, kept.evaluations_left)
                 continue
-            generation.claimed = True
-            generation.attempts += 1
-            generation.left_at_claim = generation.evaluations_left
-            return Claim(generation.job, tuple(generation.log.entries), generation.attempts)
+            kept.claimed = True
+            kept.attempts += 1
+            kept.left_at_claim = kept.evaluations_left
+            return Claim(kept.job, tuple(kept.log.entries), kept.attempts)
         return None
 
     async def departed(self, job_ids: Iterable[str]) -> Mapping[str, Departure]:
-        """See `EngineBroker.departed`."""
         self._sweep()
         return {job_id: "cancelled" for job_id in job_ids if not self._is_claimed(job_id)}
 
     async def append(self, entries: Sequence[tuple[str, LogEntry]]) -> Mapping[str, Departure]:
-        """See `EngineBroker.append`."""
         departed = await self.departed({job_id for job_id, _ in entries})
         for job_id, entry in entries:
             if job_id not in departed:
-                self._append(self._generations[job_id], entry)
+                self._append(self._jobs[job_id], entry)
         return departed
 
     async def release(self, blameless: bool) -> None:
-        """See `EngineBroker.release`. What is handed back comes before what waits."""
-        for job_id in reversed([*filter(self._is_claimed, self._generations)]):
-            generation = self._generations[job_id]
-            generation.claimed = False
-            generation.attempts -= blameless
+        """Hand back all claimed jobs, to the front of the queue."""
+        for job_id in reversed([*filter(self._is_claimed, self._jobs)]):
+            kept = self._jobs[job_id]
+            kept.claimed = False
+            kept.attempts -= blameless
             self._waiting.appendleft(job_id)
         self._arrived.set()
 
     async def report(self, capacity: Capacity) -> None:
-        """See `EngineBroker.report`."""
         self._capacity = capacity
 
     async def load(self) -> Load:
-        """See `ApiBroker.load`."""
         self._sweep()
-        unfinished = self._unfinished()
         running, waiting = (
-            tuple(each.work.left(each.evaluations_left) for each in unfinished if each.claimed is claimed)
+            tuple(each.work.left(each.evaluations_left) for each in self._unfinished() if each.claimed is claimed)
             for claimed in (True, False)
         )
         return Load(running, waiting, self._capacity)
 
     def _is_claimed(self, job_id: str) -> bool:
-        generation = self._generations.get(job_id)
-        return generation is not None and generation.claimed and not generation.log.ended
+        kept = self._jobs.get(job_id)
+        return kept is not None and kept.claimed and not kept.log.ended
 
-    def _append(self, generation: _Generation, entry: LogEntry) -> None:
-        generation.log.append(entry)
-        generation.evaluations_left -= evaluations_in(entry)
-        if generation.log.ended:
-            generation.ended_at = self._clock()
+    def _append(self, kept: _KeptJob, entry: LogEntry) -> None:
+        kept.log.append(entry)
+        kept.evaluations_left -= evaluations_in(entry)
+        if kept.log.ended:
+            kept.ended_at = self._clock()
 
-    def _cancel(self, generation: _Generation) -> int | None:
-        if generation.log.ended:
+    def _cancel(self, kept: _KeptJob) -> int | None:
+        if kept.log.ended:
             return None
-        if not generation.claimed:
-            self._waiting.remove(generation.job.id)
-        self._append(generation, cancelled())
-        return None if generation.claimed else generation.evaluations_left
+        if not kept.claimed:
+            self._waiting.remove(kept.job.id)
+        self._append(kept, cancelled(self.now()))
+        return None if kept.claimed else kept.evaluations_left
 
     def _forget(self, job_id: str) -> None:
-        generation = self._generations.pop(job_id)
-        if generation.key is not None:
-            del self._keys[generation.key.name]
+        kept = self._jobs.pop(job_id)
+        if kept.key is not None:
+            del self._keys[kept.key.name]
 
     def _sweep(self) -> None:
-        """Cancel what nobody has asked for in a long time, and forget what ended long ago."""
+        """Cancel orphans and forget jobs that have expired."""
         now = self._clock()
         if now < self._swept_at + SWEEP_SECONDS:
             return
         self._swept_at = now
-        for job_id, each in [*self._generations.items()]:
+        for job_id, each in [*self._jobs.items()]:
             if each.followers:
                 continue
             if each.ended_at is None and now > each.attended_at + self._orphan_seconds:
                 if (saved := self._cancel(each)) is not None:
-                    self._note_end(each.job, cancelled(), saved)
+                    self._note_end(each.job, cancelled(self.now()), saved)
             elif each.ended_at is not None and now > each.ended_at + self._keep_seconds:
                 self._forget(job_id)
 
-    def _unfinished(self) -> list[_Generation]:
-        return [each for each in self._generations.values() if not each.log.ended]
+    def _unfinished(self) -> list[_KeptJob]:
+        return [each for each in self._jobs.values() if not each.log.ended]
 
     def _refuse_if_full(self, evaluations: int) -> None:
-        """One request is let in whatever its work, where there is no other."""
+        """One request is accepted whatever its work if there is no other."""
         unfinished = self._unfinished()
         if len(unfinished) >= self.max_requests:
-            raise QueueFullError(full_of_requests(self.max_requests))
-        if len(self._generations) >= KEPT_LOGS * self.max_requests and not self._forget_oldest():
-            raise QueueFullError(f"the queue is full: {len(self._generations)} answers have not been read yet")
-        at_hand = sum(each.evaluations_left for each in unfinished)
-        if self.max_evaluations is not None and at_hand and at_hand + evaluations > self.max_evaluations:
-            raise QueueFullError(full_of_evaluations(self.max_evaluations, at_hand))
+            raise QueueFullError.of_requests(self.max_requests)
+        if len(self._jobs) >= KEPT_LOGS * self.max_requests and not self._forget_oldest():
+            raise QueueFullError(f"the queue is full: {len(self._jobs)} answers have not been read yet")
+        planned = sum(each.evaluations_left for each in unfinished)
+        if self.max_evaluations is not None and planned and planned + evaluations > self.max_evaluations:
+            raise QueueFullError.of_evaluations(self.max_evaluations, planned)
 
     def _forget_oldest(self) -> bool:
-        """Make room by the answer that was kept longest and that nobody reads."""
-        for job_id, each in self._generations.items():
+        """Make room: forget the oldest detached job that has ended and that nobody reads."""
+        for job_id, each in self._jobs.items():
             if each.log.ended and each.job.detached and not each.followers:
                 self._forget(job_id)
                 return True

@@ -1,65 +1,44 @@
-"""What travels between API processes and engines: jobs one way, log entries the other."""
+"""Messages between API processes and engines: jobs one way, log entries the other; and what is counted from a log."""
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from unmask_diffusion import Candidates, Plan, Readout, Reveal, ScorePlan
 
 FailureReason = Literal["impossible", "engine", "draining", "cancelled", "poison", "lost"]
+State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """A plan on its way to an engine.
-
-    Attributes:
-        id: of the generation or the score, as the client knows it.
-        plan: what to do.
-        submitted_at: Unix time, seconds.
-        expected_seconds: from then to its end, as forecast; None where no engine had said how fast it is.
-        detached: goes on when its client has gone, for as long as somebody may come back.
-        request_id: of the HTTP request that it came with, for logs.
-        trace_id: of the trace that the request is part of, for logs.
-        candidates: how many of the likeliest classes of partly revealed tokens its log tells.
-    """
+    """A plan in the queue. Times here and in log entries are Unix times in seconds, by the broker's clock."""
 
     id: str
     plan: Plan | ScorePlan
     submitted_at: float
-    expected_seconds: float | None = None
-    detached: bool = False
-    request_id: str | None = None
-    trace_id: str | None = None
-    candidates: int = 0
+    expected_seconds: float | None = None  # forecast from submission to the end; None if no engine had reported
+    detached: bool = False  # continues when its client has disconnected
+    request_id: str | None = None  # of the HTTP request, for logs
+    trace_id: str | None = None  # of the HTTP request's trace, for logs
+    candidates: int = 0  # number of most likely classes that log entries give for intermediate tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An engine has taken the job, or taken it over; `at` is Unix time in seconds here and below.
-
-    Attributes:
-        fingerprint: the kind of machine and arithmetic that goes on with it.
-    """
+    """An engine has claimed the job, as the first one or in a takeover."""
 
     at: float
-    fingerprint: str = ""
+    fingerprint: str = ""  # kind of machine and arithmetic of the engine
 
 
 @dataclass(frozen=True, slots=True)
 class Revealed:
-    """One network evaluation revealed a group of one sample.
-
-    Attributes:
-        lane: the state that it was drawn at: 0 for the log's own, i for the one that i right guesses led to. So a
-            round of evaluation begins with every 0.
-        candidates: of the tokens that are partly revealed after it, if the job asks for them.
-    """
+    """One network evaluation revealed a group of one sample."""
 
     at: float
     reveal: Reveal
-    lane: int = 0
-    candidates: tuple[Candidates, ...] = ()
+    lane: int = 0  # 0: drawn at the state of the log; i: after i accepted drafts. Every 0 begins a round.
+    candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job asks for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,32 +51,30 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every sample is complete, or as much has been read as is needed."""
+    """Every sample is complete, or the score has read as much as it needs."""
 
     at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The generation ends without an answer.
+    """The job ends without an answer.
 
-    Attributes:
-        reason: "impossible" (what was given has probability zero), "engine" (a fault of ours), "draining",
-            "cancelled" (by a client, or nobody was there any more), "poison" (no engine survived it), "lost" (the
-            broker has forgotten it).
-        message: for the client.
+    Reasons: "impossible" (the given tokens have probability zero), "engine" (an internal error), "draining" (the
+    server shuts down), "cancelled" (by a client, or because no client was left), "poison" (every engine that tried it
+    failed), "lost" (the broker no longer knows it).
     """
 
     at: float
     reason: FailureReason
-    message: str
+    message: str  # for the client
 
 
 LogEntry = Started | Revealed | Scored | Finished | Failed
 
 
 def evaluations_in(entry: LogEntry) -> int:
-    """Network evaluations whose outcome an entry tells."""
+    """Number of network evaluations whose results an entry holds."""
     match entry:
         case Revealed():
             return 1
@@ -106,27 +83,59 @@ def evaluations_in(entry: LogEntry) -> int:
     return 0
 
 
-# where a generation is
-State = Literal["waiting", "running", "finished", "failed", "cancelled"]
-
-
 def state_at(end: LogEntry) -> State:
-    """The state of a generation whose log ends so."""
+    """The state of a job whose log ends with this entry."""
     if isinstance(end, Finished):
         return "finished"
     return "cancelled" if isinstance(end, Failed) and end.reason == "cancelled" else "failed"
 
 
-def cancelled() -> Failed:
-    """The end of a generation that a client does not want any more."""
-    return Failed(time.time(), "cancelled", "the request was cancelled")
+def cancelled(at: float) -> Failed:
+    """The end of a job that no client wants any more."""
+    return Failed(at, "cancelled", "the request was cancelled")
 
 
-def lost() -> Failed:
-    """The end of a generation that the broker does not know any more."""
-    return Failed(time.time(), "lost", "the request is lost: the queue does not know it any more")
+def lost(at: float) -> Failed:
+    """The end of a job that the broker no longer knows."""
+    return Failed(at, "lost", "the request is lost: the queue does not know it any more")
 
 
-def poisoned() -> Failed:
-    """The end of a generation that no engine survives."""
-    return Failed(time.time(), "poison", "the request brought down every engine that tried it, and was given up")
+def poisoned(at: float) -> Failed:
+    """The end of a job that every engine failed on."""
+    return Failed(at, "poison", "the request brought down every engine that tried it, and was given up")
+
+
+@dataclass
+class JobProgress:
+    """Times and counts of a job, updated by each entry of its log. A time is None until it is known."""
+
+    started_at: float | None = None  # the first engine claimed it
+    first_unmask_at: float | None = None
+    last_unmask_at: float | None = None
+    ended_at: float | None = None
+    rounds: int = 0  # evaluations one after the other; for a score, entries with a readout
+    engines: list[str] = field(default_factory=list)  # fingerprints of the engines that claimed it, in order
+
+    def note(self, entry: LogEntry) -> None:
+        match entry:
+            case Started():
+                self.engines.append(entry.fingerprint)
+                self.started_at = self.started_at or entry.at
+            case Revealed():
+                self.rounds += entry.lane == 0
+                self.first_unmask_at = self.first_unmask_at or entry.at
+                self.last_unmask_at = entry.at
+            case Scored():
+                self.rounds += 1
+            case Finished() | Failed():
+                self.ended_at = entry.at
+
+    @property
+    def fingerprint(self) -> str:
+        """The kind of machine and arithmetic that the tokens come from; "mixed" if there were several."""
+        return "mixed" if len(set(self.engines)) > 1 else next(iter(self.engines), "")
+
+
+def milliseconds_between(begin: float, end: float | None) -> float | None:
+    """Milliseconds from one time to another, at least 0: processes estimate a shared clock to about a millisecond."""
+    return None if end is None else round(1000 * max(0.0, end - begin), 3)

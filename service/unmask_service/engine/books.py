@@ -5,9 +5,18 @@ from collections.abc import Sequence
 
 from unmask_diffusion import Round
 
-from unmask_service.broker import Departure, Failed, Finished, Job, LogEntry, Revealed, Scored, Started
-from unmask_service.broker.course import Course
-from unmask_service.broker.messages import evaluations_in
+from unmask_service.broker import (
+    Course,
+    Departure,
+    Failed,
+    Finished,
+    Job,
+    LogEntry,
+    Revealed,
+    Scored,
+    Started,
+    evaluations_in,
+)
 from unmask_service.engine.tasks import Task
 from unmask_service.engine.turn import Place, noise_spread
 from unmask_service.forecast import Tick

@@ -127,7 +127,7 @@ class Engine:
 
     async def end_all(self, reason: FailureReason, message: str) -> None:
         """End all that runs and all that waits with an error, and whatever still comes."""
-        self._end = lambda: Failed(time.time(), reason, message)
+        self._end = lambda: Failed(self.broker.now(), reason, message)
         tasks = [*self._tasks.values()]
         self._tasks.clear()
         while (claim := await self.broker.claim_now()) is not None:
@@ -159,7 +159,7 @@ class Engine:
             task = await asyncio.to_thread(open_task, self.model, claim)  # its log may be long
         except Exception:
             logger.exception("request %s cannot begin", claim.job.id)
-            failure = Failed(time.time(), "engine", "the request could not begin")
+            failure = Failed(self.broker.now(), "engine", "the request could not begin")
             if not await self.broker.append([(claim.job.id, failure)]):
                 self._books.given_up(claim.job, failure)
             return []
@@ -169,9 +169,9 @@ class Engine:
         if self._end is not None:
             return [(task, self._end())]
         self._books.begun(task, self.fingerprint)
-        started = (task, Started(time.time(), self.fingerprint))
+        started = (task, Started(self.broker.now(), self.fingerprint))
         if task.complete:
-            return [started, (task, Finished(time.time()))]
+            return [started, (task, Finished(self.broker.now()))]
         self._tasks[task.job.id] = task
         return [started]
 
@@ -186,7 +186,7 @@ class Engine:
 
     def _reveal(self, turn: Sequence[Place], rounds: Sequence[Round | PassRound]) -> list[Entry]:
         """Write what was accepted into the tasks' states and make the log entries that say so."""
-        now = time.time()
+        now = self.broker.now()
         entries: list[Entry] = []
         for (task, part), done in zip(turn, rounds, strict=True):
             if task.job.id not in self._tasks:  # another part of it has just ended it, or all have been ended

@@ -20,8 +20,7 @@ from unmask_diffusion import (
     Tally,
 )
 
-from unmask_service.broker import Claim, Failed, Finished, LogEntry, Revealed, Scored
-from unmask_service.broker.course import Course
+from unmask_service.broker import Claim, Course, Failed, Finished, LogEntry, Revealed, Scored
 
 # of a pass, between two entries of the log, or so many seconds: what is lost at most if the engine is
 EVALUATIONS_AN_ENTRY = 32

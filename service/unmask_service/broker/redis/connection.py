@@ -1,4 +1,4 @@
-"""Connections to Redis that cannot hang, and one kind of error for all that keeps it from answering."""
+"""Connections to Redis that cannot hang, and one error for everything that keeps Redis from answering."""
 
 import asyncio
 import contextlib
@@ -23,57 +23,51 @@ logger = logging.getLogger("unmask")
 
 Reply = TypeVar("Reply")
 
-# a blocking read returns after so long at the latest, with nothing
-BLOCK_SECONDS = 1.0
-# an answer that takes longer will not come; for blocking reads it counts from the end of the block
-ANSWER_SECONDS = 5.0
-# a connection that was idle for so long is tried before it is used
-HEALTH_CHECK_SECONDS = 15
-# commands at a time, and how long one waits for its turn; blocking reads have connections of their own
-CONNECTIONS, BLOCKING_CONNECTIONS = 16, 4
-# between attempts to reach Redis again: doubled each time
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0
-# while it is known to be away, one request in so long tries it all the same
-TRY_SECONDS = 1.0
+BLOCK_SECONDS = 1.0  # a blocking read returns after this time at the latest, with nothing
+ANSWER_SECONDS = 5.0  # timeout of an answer; for blocking reads it counts from the end of the block
+HEALTH_CHECK_SECONDS = 15  # a connection that was idle for so long is checked before it is used
+CONNECTIONS, BLOCKING_CONNECTIONS = 16, 4  # sizes of the two pools
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 2.0  # pause before a retry, doubled each time
+TRY_SECONDS = 1.0  # while Redis is known to be away, one request per interval tries it all the same
 
 AWAY_MESSAGE = "the queue cannot be reached now: Redis is away"
-# what passes, or what an operator must mend, while nothing that is queued is lost
+# Errors that pass, or that an operator must mend, while nothing in the queue is lost: retries will succeed then.
 AWAY = (
+    OSError,
     exceptions.ConnectionError,
     exceptions.TimeoutError,
+    exceptions.InvalidResponse,
     exceptions.ReadOnlyError,
     exceptions.OutOfMemoryError,
-    OSError,
+    exceptions.NoScriptError,
+    exceptions.NoPermissionError,
+    exceptions.ClusterError,  # CLUSTERDOWN, MASTERDOWN
+    exceptions.TryAgainError,
+    exceptions.AskError,  # and MOVED
 )
-# the same, said within a script (Redis 6.2 wraps it), or by errors that redis-py has no class for
+# The same as codes: within scripts (Redis 6.2 wraps them), and those for which redis-py has no class.
 AWAY_CODES = ("OOM", "READONLY", "NOREPLICAS", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
-# what trying again does not help
+# Errors at start-up that no retry can mend.
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
 
 @dataclass(frozen=True)
 class Connections:
-    """Two pools: one for commands that are answered at once, one for reads that wait for something to come.
+    """Two pools of connections."""
 
-    Attributes:
-        commands: for the first.
-        blocking: for the second.
-    """
-
-    commands: Redis
-    blocking: Redis
+    commands: Redis  # for commands that are answered at once
+    blocking: Redis  # for reads that wait
 
     async def close(self) -> None:
-        """Close all connections."""
         await self.commands.aclose()
         await self.blocking.aclose()
 
 
 def connect(url: str) -> Connections:
-    """Clients for an address such as `redis://host:6379/0`, `rediss://user:password@host`; connected when first used.
+    """Clients for an address such as `redis://host:6379/0`, `rediss://user:password@host`; they connect when used.
 
     Raises:
-        SettingsError: it is no such address; what it says is not repeated, since it may hold a password.
+        SettingsError: the address is not valid. The message does not repeat it: it may hold a password.
     """
 
     def client(seconds: float, connections: int) -> Redis:
@@ -83,7 +77,7 @@ def connect(url: str) -> Connections:
             socket_timeout=seconds,
             socket_connect_timeout=ANSWER_SECONDS,
             health_check_interval=HEALTH_CHECK_SECONDS,
-            # a connection that Redis has closed meanwhile is no reason to give up; one that is silent is
+            # retry on a connection that Redis has closed meanwhile, not on one that is silent
             retry=Retry(NoBackoff(), 1, supported_errors=(exceptions.ConnectionError,)),
             max_connections=connections,
             timeout=ANSWER_SECONDS,
@@ -100,56 +94,67 @@ def connect(url: str) -> Connections:
     return Connections(commands, blocking)
 
 
-class Link:
-    """Whether Redis answers, and how fast; kept in the metrics, and said once when it changes.
+async def check(client: Redis) -> None:
+    """Check that Redis accepts this process. A Redis that is away is no error: it may come.
 
-    Attributes:
-        up: whether it has answered what it was asked last.
-        back_at: when it came back, by the monotonic clock; long ago where it never was away.
+    Raises:
+        SettingsError: Redis refuses the user, the database or an option.
     """
+    try:
+        await client.ping()
+    except REFUSED as error:
+        raise SettingsError(f"--redis-url (UNMASK_REDIS_URL): Redis does not let this process in: {error}") from error
+    except AWAY as error:
+        logger.warning("Redis is away: %s; waiting for it", error)
+    except (exceptions.RedisError, TypeError) as error:  # no such database, an unknown option
+        raise SettingsError(f"--redis-url (UNMASK_REDIS_URL): {error}") from error
+
+
+class Link:
+    """Whether Redis answers: metrics, log lines when that changes, and retries."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self.up = True
-        self.back_at = -float("inf")
-        self._asked_at = -float("inf")
+        self.up = True  # whether Redis has answered the last command
+        self.back_at = -float("inf")  # when it last came back, by the monotonic clock
+        self._tried_at = -float("inf")
 
     @contextlib.contextmanager
     def round_trip(self, operation: str | None = None) -> Iterator[None]:
-        """Around a command; named, its time is counted.
+        """Wrap a command; with a name, its time is measured.
 
         Raises:
-            BrokerAwayError: Redis did not answer, or takes no writes.
+            BrokerAwayError: Redis did not answer, or accepts no writes.
         """
-        begun, told = time.perf_counter(), cancellations()
+        begun, cancelled_before = time.perf_counter(), _cancellations()
         try:
             yield
-        except (*AWAY, exceptions.ResponseError) as error:
+        except (*AWAY, exceptions.RedisError) as error:
             if not is_away(error):
                 raise
             self._note(up=False, why=error)
             raise BrokerAwayError(AWAY_MESSAGE) from error
-        if cancellations() > told:  # it came together with an answer, and redis-py 8.1 has swallowed it
+        if _cancellations() > cancelled_before:  # it came together with an answer, and redis-py 8.1 swallowed it
             raise asyncio.CancelledError
         self._note(up=True)
         if operation is not None:
             self._metrics.count_round_trip(operation, time.perf_counter() - begun)
 
     @contextlib.contextmanager
-    def ask(self, operation: str | None = None) -> Iterator[None]:
-        """As `round_trip`, for those who had better hear at once than wait for a Redis that is known to be away.
+    def fail_fast(self, operation: str | None = None) -> Iterator[None]:
+        """As `round_trip`, for clients' requests: they fail at once while Redis is known to be away.
 
-        Now and then one of them tries it.
+        One request per interval tries Redis all the same.
         """
         now = time.monotonic()
-        if not self.up and now < self._asked_at + TRY_SECONDS:
+        if not self.up and now < self._tried_at + TRY_SECONDS:
             raise BrokerAwayError(AWAY_MESSAGE)
-        self._asked_at = now
+        self._tried_at = now
         with self.round_trip(operation):
             yield
 
-    async def until_answered(self, operation: str, command: Callable[[], Awaitable[Reply]]) -> Reply:
-        """Send a command again and again until it is answered. It must do no harm if it is carried out twice."""
+    async def retry(self, operation: str, command: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Send a command until it is answered. It must be idempotent."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -159,8 +164,8 @@ class Link:
                 await asyncio.sleep(pause * random.uniform(0.5, 1))
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def keep_on(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do something over and over, with pauses while Redis is away. A bug in it is logged, and it goes on."""
+    async def repeat(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do background work for ever, with pauses while Redis is away. Other errors are logged."""
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -170,7 +175,7 @@ class Link:
             except BrokerAwayError:
                 pass
             except Exception:
-                logger.exception("what is done in the background has failed, and is tried again")
+                logger.exception("background work has failed; retrying")
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -184,29 +189,13 @@ class Link:
         self.up = up
 
 
-def cancellations() -> int:
-    """How often the task that runs this has been told to end."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
 def is_away(error: Exception) -> bool:
-    """Whether an error says that Redis does not answer now, or takes no writes."""
+    """Whether an error says that Redis does not answer now, or accepts no writes."""
     words = re.split(r"[\s:]+", str(error))
     return isinstance(error, AWAY) or any(code in words or f"-{code}" in words for code in AWAY_CODES)
 
 
-async def check(client: Redis) -> None:
-    """See whether Redis lets us in. One that is away is no error: it may come.
-
-    Raises:
-        SettingsError: it does not.
-    """
-    try:
-        await client.ping()
-    except REFUSED as error:
-        raise SettingsError(f"--redis-url (UNMASK_REDIS_URL): Redis does not let this process in: {error}") from error
-    except AWAY as error:
-        logger.warning("Redis is away: %s; waiting for it", error)
-    except (exceptions.RedisError, TypeError) as error:  # no such database, an option that nobody knows
-        raise SettingsError(f"--redis-url (UNMASK_REDIS_URL): {error}") from error
+def _cancellations() -> int:
+    """Number of times that the current task was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

@@ -1,4 +1,4 @@
-"""The engine's side over Redis: leases on generations, and logs that grow by each entry once."""
+"""The engine's side over Redis: leases on jobs, and logs to which each entry is appended exactly once."""
 
 import asyncio
 import contextlib
@@ -7,48 +7,39 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 from uuid import uuid4
 
+from redis.exceptions import RedisError
 from unmask_diffusion import Outline
 
 from unmask_service.broker.interface import MOST_ATTEMPTS, BrokerAwayError, Claim, Departure
 from unmask_service.broker.messages import Failed, Finished, LogEntry, evaluations_in, poisoned, state_at
-from unmask_service.broker.redis.codec import decode_entry, decode_job, encode_capacity, encode_entry
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, Connections
-from unmask_service.broker.redis.keys import Keys
-from unmask_service.broker.redis.side import RedisSide, Timing, ms
-from unmask_service.broker.redis.streams import position, read_all, read_on
+from unmask_service.broker.redis.format import Keys, decode_entry, decode_job, encode_capacity, encode_entry
+from unmask_service.broker.redis.side import Entry, RedisSide, Timing, ms, position, read_on
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
 logger = logging.getLogger("unmask")
 
-# leases are renewed so often in the time of one
-RENEWALS = 3
+RENEWALS = 3  # renewals in the time of one lease
 TAKEN_OVER: Departure = "taken over"
 CANCELLED: Departure = "cancelled"
-# jobs whose ids one look at the queue takes
-IDS_A_READ = 64
+IDS_PER_READ = 64  # most ids of new jobs in one read of the queue
 
 
 @dataclass
 class _Held:
-    """A generation that this worker has claimed.
+    """A job that this worker has claimed."""
 
-    Attributes:
-        token: must be the newest one for what is appended to be taken.
-        log: all of it, as it is written: should Redis lose its end, it is written again.
-        evaluations_left: after the last entry.
-        state: after the last entry; empty while it goes on.
-    """
-
-    token: int
-    log: list[str]
-    evaluations_left: int
-    state: str = ""
+    token: int  # fencing token: Redis takes entries under the newest one only
+    log: list[str]  # all of it, encoded: should Redis lose its end, it is written again
+    evaluations_left: int  # after the last entry
+    state: str = ""  # after the last entry; empty until the job ends
 
     def add(self, entries: Sequence[LogEntry]) -> int:
-        """Let the log grow; return the position of the first of these entries."""
+        """Append entries; return the position of the first."""
         first = len(self.log) + 1
         self.log += map(encode_entry, entries)
         self.evaluations_left -= sum(map(evaluations_in, entries))
@@ -58,7 +49,7 @@ class _Held:
 
 
 class RedisEngineBroker(RedisSide):
-    """Satisfies `EngineBroker`."""
+    """The `EngineBroker` over Redis."""
 
     def __init__(self, connections: Connections, keys: Keys, metrics: Metrics, timing: Timing, model: Outline) -> None:
         super().__init__(connections, keys, metrics, timing)
@@ -76,27 +67,26 @@ class RedisEngineBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Be connected; leases are renewed, and the queue is watched. At the end all is handed back.
+        """Connect; in the background renew the leases (the heartbeat) and watch the queue. At the end hand all back.
 
         Raises:
-            SettingsError: Redis does not let this process in.
+            SettingsError: Redis does not accept this process.
         """
-        async with self._connected(self._watch, self._renew_in_time, at_the_end=self._go):
+        async with self._connected(self._watch, self._heartbeat, at_the_end=self._retire):
             yield
 
     async def claim(self) -> Claim:
-        """See `EngineBroker.claim`."""
         while (claim := await self.claim_now()) is None:
             await self._arrived.wait()
         return claim
 
     async def claim_now(self) -> Claim | None:
-        """See `EngineBroker.claim_now`. Redis is asked only where there may be something."""
+        """Claim a job if there is one. Redis is asked only after something may have arrived."""
+        if not self._clock.known:  # log entries will be stamped with it
+            await self._link.retry("claim", self._read_clock)
         while self._arrived.is_set():
             self._arrived.clear()
-            reply = await self._link.until_answered(
-                "claim", lambda: self._scripts.claim([self._keys.jobs], [self._worker, self._takeover_ms()])
-            )
+            reply = await self._link.retry("claim", lambda: self._scripts.claim(self._worker, self._takeover_ms()))
             if len(reply) == 1:
                 self._last_seen = max(self._last_seen, reply[0].decode(), key=position)
                 return None
@@ -108,11 +98,11 @@ class RedisEngineBroker(RedisSide):
         return None
 
     async def departed(self, job_ids: Iterable[str]) -> Mapping[str, Departure]:
-        """See `EngineBroker.departed`: those that the last renewal has told."""
+        """Which of these jobs the last renewal or append found lost."""
         return {job_id: self._departed.pop(job_id) for job_id in [*job_ids] if job_id in self._departed}
 
     async def append(self, entries: Sequence[tuple[str, LogEntry]]) -> Mapping[str, Departure]:
-        """See `EngineBroker.append`. While Redis is away it waits."""
+        """Append entries to logs. While Redis is away it waits."""
         new: defaultdict[str, list[LogEntry]] = defaultdict(list)
         for job_id, entry in entries:
             new[job_id].append(entry)
@@ -125,53 +115,55 @@ class RedisEngineBroker(RedisSide):
         return departed
 
     async def release(self, blameless: bool) -> None:
-        """See `EngineBroker.release`. Where Redis is away, the leases run out."""
+        """Hand back all jobs. If Redis does not carry it out, their leases run out."""
         arguments = [self._worker, ms(self._timing.lease), int(blameless), *self._tokens(self._held)]
         self._held.clear()
-        with contextlib.suppress(BrokerAwayError), self._link.round_trip():
-            await self._scripts.release([self._keys.jobs], arguments)
+        try:
+            with self._link.round_trip():
+                await self._scripts.release(*arguments)
+        except (BrokerAwayError, RedisError) as error:
+            logger.warning("cannot hand back jobs, so others wait for their leases to run out: %s", error)
         self._arrived.set()
 
     async def report(self, capacity: Capacity) -> None:
-        """See `EngineBroker.report`: said with the next renewal, and the first time at once."""
+        """Publish the capacity with the next renewal; the first one at once."""
         first, self._capacity = self._capacity is None, capacity
         if first:
             with contextlib.suppress(BrokerAwayError):
                 await self._renew(capacity)
 
     async def _open(self, job_id: str, token: int, attempts: int, left: int, job: bytes) -> Claim | None:
-        """Read back what others have done of a generation; nothing is built of one that no worker has survived."""
-        stored = await self._link.until_answered(
-            "claim", lambda: read_all(self._connections.commands, self._keys.log(job_id))
-        )
-        log = [fields[b"e"] for _, fields in stored]
+        """Read the log of a claimed job. A job that no worker survived is ended before anything of it is decoded."""
+        stream = self._keys.log(job_id)
+        stored = await self._link.retry("claim", lambda: self._connections.commands.xrange(stream))
+        log = [fields[b"e"] for _, fields in cast("list[Entry]", stored)]
         self._held[job_id] = _Held(token, [entry.decode() for entry in log], left)
         self._departed.pop(job_id, None)
         if attempts > MOST_ATTEMPTS:
-            await self._give_up(job_id, poisoned())
+            await self._give_up(job_id, poisoned(self.now()))
             return None
         try:
             decoded = await asyncio.to_thread(decode_job, job, self._model)
             return Claim(decoded, tuple(map(decode_entry, log)), attempts)
         except Exception:
-            logger.exception("generation %s cannot be read", job_id)
-            await self._give_up(job_id, Failed(time.time(), "engine", "the generation could not be read"))
+            logger.exception("cannot read job %s", job_id)
+            await self._give_up(job_id, Failed(self.now(), "engine", "the generation could not be read"))
             return None
 
     async def _give_up(self, job_id: str, failure: Failed) -> None:
-        """End a generation that no engine will see."""
-        logger.error("generation %s is given up: %s", job_id, failure.message)
+        """End a job that no engine will see."""
+        logger.error("giving up job %s: %s", job_id, failure.message)
         if not await self.append([(job_id, failure)]):
             self._metrics.count_request("failed", failure.reason)
 
     async def _write(self, first: Mapping[str, int]) -> dict[str, int]:
-        """Write each log from a position to its end; return from where it must be written where that is too late."""
+        """Write each log from a position to its end; return an earlier position for logs whose end Redis has lost."""
         arguments: list[str | int] = [ms(self._timing.keep)]
         for job_id, start in first.items():
             held = self._held[job_id]
             entries = held.log[start - 1 :]
             arguments += [job_id, held.token, start, held.evaluations_left, held.state, len(entries), *entries]
-        results = await self._link.until_answered("append", lambda: self._scripts.append([self._keys.jobs], arguments))
+        results = await self._link.retry("append", lambda: self._scripts.append(*arguments))
         missing: dict[str, int] = {}
         for job_id, result in zip(first, results, strict=True):
             if isinstance(result, int):
@@ -183,20 +175,20 @@ class RedisEngineBroker(RedisSide):
         return missing
 
     def _lose(self, job_id: str, why: bytes) -> None:
-        """What is not held any more, `append` and `departed` tell the engine."""
+        """Hold a job no longer; `append` and `departed` report it to the engine."""
         if self._held.pop(job_id, None) is not None:
             self._departed[job_id] = TAKEN_OVER if why == TAKEN_OVER.encode() else CANCELLED
 
     async def _watch(self) -> None:
-        """See whether a job has come; now and then also whether a worker has gone silent."""
+        """Wait for a new job; return in time to see whether a worker has gone silent."""
         block = ms(min(BLOCK_SECONDS, self._renewal_seconds))
         with self._link.round_trip():
-            read = await read_on(self._connections.blocking, {self._keys.jobs: self._last_seen}, IDS_A_READ, block)
+            read = await read_on(self._connections.blocking, {self._keys.jobs: self._last_seen}, IDS_PER_READ, block)
         for entries in read.values():
             self._last_seen = max(self._last_seen, entries[-1][0].decode(), key=position)
         self._arrived.set()
 
-    async def _renew_in_time(self) -> None:
+    async def _heartbeat(self) -> None:
         if self._capacity is not None:
             await self._renew(self._capacity)
         await asyncio.sleep(self._renewal_seconds)
@@ -205,25 +197,26 @@ class RedisEngineBroker(RedisSide):
         renewed = {**self._held}
         arguments = [self._worker, ms(self._timing.lease), encode_capacity(capacity), *self._tokens(renewed)]
         with self._link.round_trip("renew"):
-            results = await self._scripts.renew([self._keys.jobs], arguments)
+            results = await self._scripts.renew(*arguments)
         self._renewed_at = time.monotonic()
         for (job_id, held), result in zip(renewed.items(), results, strict=True):
             if result != b"ok" and self._held.get(job_id) is held:  # not one that was claimed anew meanwhile
                 self._lose(job_id, result)
 
-    async def _go(self) -> None:
-        """Hand back what is held, and be no longer counted on."""
+    async def _retire(self) -> None:
+        """Hand back all jobs and leave the list of workers."""
         await self.release(blameless=True)
         with self._link.round_trip():
-            await self._scripts.retire([self._keys.jobs], [self._worker])
+            await self._scripts.retire(self._worker)
 
     def _tokens(self, job_ids: Iterable[str]) -> list[str | int]:
         return [each for job_id in job_ids for each in (job_id, self._held[job_id].token)]
 
     def _takeover_ms(self) -> int:
-        """After how long a silence a generation is taken over.
+        """The silence after which a job is taken over.
 
-        When Redis has been away, all have been silent: for the time of a lease none is, so that everybody can renew.
+        After an outage of Redis all workers have been silent. For the time of a lease none is taken over from, so that
+        all can renew.
         """
         grace = time.monotonic() < self._link.back_at + self._timing.lease
         return 2**53 if grace else ms(self._timing.lease)

@@ -1,5 +1,5 @@
--- What all scripts share. KEYS[1] is the stream of jobs; the other keys' names begin as its name does (keys.py lists
--- them) and carry the model in braces, so that a Redis Cluster keeps them together.
+-- What all scripts share. KEYS[1] is the stream of jobs; the other keys' names begin as its name does (format.py
+-- lists them) and carry the model in braces, so that a Redis Cluster keeps them together.
 local jobs = KEYS[1]
 local base = string.sub(jobs, 1, -5)
 local open, left, owners = base .. 'open', base .. 'left', base .. 'owners'

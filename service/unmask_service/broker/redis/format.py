@@ -1,10 +1,11 @@
-"""Messages as JSON, never pickle. `keys.FORMAT` is their version.
+"""What is stored in Redis: the names of the keys, and messages as JSON, never pickle.
 
-A plan is written without its schedules: they follow from its seed, its holes and its sampler; that of a score without
-its passes. A log entry is an array that begins with its kind, since there may be one for every network evaluation.
+A plan is stored without its schedules: they follow from its seed, its holes and its sampler. A score is stored without
+its passes. A log entry is an array that begins with its kind: there may be one for every network evaluation.
 """
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from unmask_diffusion import (
@@ -23,10 +24,53 @@ from unmask_diffusion import (
 from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Revealed, Scored, Started
 from unmask_service.forecast import Capacity, Pace, Work
 
-# what of a request is not in the laid-out canvas
+# Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
+FORMAT = 3
+# Fields of a generation request that the laid-out canvas does not hold.
 REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler"}
-# of a job, all but its plan
+# Fields of a job but its plan.
 JOB_FIELDS = ("id", "submitted_at", "expected_seconds", "detached", "request_id", "trace_id", "candidates")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of one model. scripts/prelude.lua spells the same names.
+
+    | key | what |
+    | --- | --- |
+    | `jobs` | stream, consumer group `workers`: an entry for each job that has not ended, its id |
+    | `open` | hash: id → its work as planned, for forecasts |
+    | `left` | hash: id → network evaluations left |
+    | `owners` | hash: id → the worker that has claimed it |
+    | `attended` | sorted set: id by the time when a client last followed it or looked it up |
+    | `workers` | sorted set: worker by the time when it last renewed its leases |
+    | `capacities` | hash: worker → what it does in a tick |
+    | `generation:ID` | hash: job, entry in `jobs`, fencing token, attempts, state once it has ended |
+    | `log:ID` | stream: an entry for each log entry, under its position |
+    | `key:NAME` | hash: the job that an idempotency key belongs to |
+    | `wake:PROCESS` | stream: tells an API process' blocking read that there is one more log to read |
+    """
+
+    prefix: str
+    model: str  # its name
+
+    @property
+    def base(self) -> str:
+        """The prefix of all keys; in a Redis Cluster the braces keep a model's keys on one node."""
+        return f"{self.prefix}:v{FORMAT}:{{{self.model}}}:"
+
+    @property
+    def jobs(self) -> str:
+        return self.base + "jobs"
+
+    def log(self, job_id: str) -> str:
+        return f"{self.base}log:{job_id}"
+
+    def idempotency(self, name: str) -> str:
+        return f"{self.base}key:{name}"
+
+    def wake(self, process: str) -> str:
+        return f"{self.base}wake:{process}"
 
 
 def encode_job(job: Job) -> str:
@@ -35,7 +79,7 @@ def encode_job(job: Job) -> str:
 
 
 def decode_job(text: bytes, model: Outline) -> Job:
-    """A job from JSON; its schedules are drawn again, which takes its time: not on the event loop."""
+    """A job from JSON. This draws its schedules again, which takes milliseconds: call it off the event loop."""
     value = json.loads(text)
     return Job(plan=_decode_plan(value, model), **{name: value[name] for name in JOB_FIELDS})
 
@@ -64,9 +108,9 @@ def encode_entry(entry: LogEntry) -> str:
         case Started():
             return _dumps(["started", entry.at, entry.fingerprint])
         case Revealed(reveal=reveal):
+            fields = ["revealed", entry.at, reveal.sample, reveal.step, reveal.sub_tokens, entry.lane]
             candidates = [[each.position, each.classes_left, each.likeliest] for each in entry.candidates]
-            told = [entry.at, reveal.sample, reveal.step, reveal.sub_tokens, entry.lane]
-            return _dumps(["revealed", *told, *([candidates] if candidates else [])])
+            return _dumps([*fields, candidates] if candidates else fields)
         case Scored(readout=readout):
             sums = [readout.units, readout.joint_units, readout.by_token]
             return _dumps(["scored", entry.at, readout.index, readout.evaluations, *sums])
@@ -77,7 +121,7 @@ def encode_entry(entry: LogEntry) -> str:
 
 
 def decode_entry(text: bytes) -> LogEntry:
-    """A log entry from JSON."""
+    """A log entry from JSON; ValueError if it is none."""
     kind, *values = json.loads(text)
     match kind, values:
         case "started", [at, fingerprint]:
@@ -86,13 +130,13 @@ def decode_entry(text: bytes) -> LogEntry:
             reveal = Reveal(sample, step, tuple(tuple(each) for each in sub_tokens))
             return Revealed(at, reveal, lane, tuple(map(_decode_candidates, *rest)) if rest else ())
         case "scored", [at, index, evaluations, units, joint_units, by_token]:
-            told = tuple((position, of_token) for position, of_token in by_token)
-            return Scored(at, Readout(index, evaluations, units, told, joint_units))
+            units_by_token = tuple((position, of_token) for position, of_token in by_token)
+            return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units))
         case "finished", [at]:
             return Finished(at)
         case "failed", [at, reason, message]:
             return Failed(at, reason, message)
-    raise ValueError(f"a log entry of unknown kind {kind!r}")
+    raise ValueError(f"unknown kind of log entry {kind!r}")
 
 
 def _decode_candidates(value: Any) -> Candidates:  # noqa: ANN401 — JSON
@@ -101,23 +145,23 @@ def _decode_candidates(value: Any) -> Candidates:  # noqa: ANN401 — JSON
 
 
 def encode_work(work: Work, submitted_at: float) -> str:
-    """What a forecast needs of a request that has not ended, and when it came."""
+    """What a forecast needs of a job that has not ended: its work, and when it was submitted."""
     return _dumps([submitted_at, work.tokens, work.samples, work.evaluations, work.rows])
 
 
 def decode_work(text: bytes) -> tuple[float, Work]:
-    """When a request came, and its work."""
+    """When a job was submitted, and its work."""
     submitted_at, *work = json.loads(text)
     return submitted_at, Work(*work)
 
 
 def encode_capacity(capacity: Capacity) -> str:
-    """What an engine does in a tick."""
+    """A capacity as JSON."""
     return _dumps({**vars(capacity), "pace": vars(capacity.pace)})
 
 
 def decode_capacity(text: bytes) -> Capacity:
-    """What an engine does in a tick."""
+    """A capacity from JSON."""
     value = json.loads(text)
     return Capacity(**{**value, "pace": Pace(**value["pace"])})
 

@@ -1,0 +1,288 @@
+"""When a request will end: a forecast from the plans in the queue and the measured pace. Pure functions, no clock.
+
+The engine claims requests in the order of their arrival. A tick takes one sample of each claimed request, then a
+second, until its tokens are spent. So `outlook` plays the queue through in ticks: a request is claimed when the end of
+another makes room. Later ticks are taken to be as full as they are now, or as they have been recently if that is more,
+because under steady load a new request comes for each that ends. (All evaluations in the queue divided by evaluations
+a second would be wrong by the number of requests that share a tick.)
+"""
+
+import heapq
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from unmask_diffusion import Plan, ScorePlan
+
+# Share of an evaluation's error that corrects the pace: a change of pace is learned in some ten evaluations.
+LEARNING_RATE = 0.1
+LARGEST_ERROR = 1.0  # one evaluation that the machine held up counts at most as twice as long as expected
+SMALLEST_SHARE = 0.01  # no part of a pace starts below this share: a correction by a factor could never change a zero
+MEMORY = 1 / 16  # weight of the last tick in the moving averages of a capacity
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Cost of a network evaluation in seconds, the work around it included. All parts are positive."""
+
+    evaluation: float  # fixed cost
+    token: float  # a token of the canvases that share the evaluation: the trunk
+    row: float  # a row of logits that is drawn from: head and draw
+
+    def seconds(self, tokens: float, rows: float) -> float:
+        return self.evaluation + self.token * tokens + self.row * rows
+
+    def after(self, tokens: float, rows: float, seconds: float) -> "Pace":
+        """The pace corrected by one measured evaluation.
+
+        A step of normalised least mean squares on relative errors: each part is corrected by a factor, in proportion
+        to its share of the cost, so that none becomes negative.
+        """
+        parts = (self.evaluation, self.token * tokens, self.row * rows)
+        expected = sum(parts)
+        error = min(seconds / expected - 1, LARGEST_ERROR)
+        step = LEARNING_RATE * error * expected / sum(part * part for part in parts)
+        evaluation, token, row = (1 + step * part for part in parts)
+        return Pace(self.evaluation * evaluation, self.token * token, self.row * row)
+
+
+def first_pace(one: float, wide: float, many: float, tokens: int, canvases: int, rows: int) -> Pace:
+    """The pace that three timed evaluations show.
+
+    Args:
+        one: seconds of an evaluation of one canvas that draws one row.
+        wide: seconds of the same evaluation with `rows` rows.
+        many: seconds of an evaluation of `canvases` such canvases, a row each.
+        tokens: tokens of one canvas.
+        canvases: at least 1; with 1, a canvas is taken to cost half of its evaluation.
+        rows: with less than 2, the cost of a row is unknown and set to the smallest share.
+    """
+    least = SMALLEST_SHARE * one
+    row = max((wide - one) / (rows - 1), least / rows) if rows > 1 else least
+    rest = max(one - row, least)
+    more = canvases - 1
+    canvas = max((many - one) / more - row if more else rest / 2, least)
+    return Pace(evaluation=max(rest - canvas, least), token=canvas / tokens, row=row)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one request still needs."""
+
+    tokens: int  # tokens of one of its canvases: what one sample takes of a tick
+    samples: int  # samples that are not complete; 0 if nothing is left to do
+    evaluations: int  # network evaluations left, all samples
+    rows: float  # rows of logits left to draw, expected
+
+    @classmethod
+    def of(cls, plan: Plan | ScorePlan) -> "Work":
+        """The work of a whole plan; for a score, the most that it can take."""
+        evaluations = plan.network_evaluations
+        if isinstance(plan, ScorePlan):
+            return cls(plan.length, evaluations, evaluations, plan.rows)  # its states are known: any may share a tick
+        samples, holes = len(plan.schedules), plan.canvas.count(None)
+        if not holes:
+            return cls(plan.length, 0, 0, 0.0)
+        rows = samples * rows_of(holes, plan.sub_tokens // (samples * holes), evaluations / samples)
+        return cls(plan.length, samples, evaluations, rows)
+
+    def left(self, evaluations: int) -> "Work":
+        """The rest of this work when so many evaluations are left."""
+        share = evaluations / self.evaluations if self.evaluations else 0.0
+        return Work(self.tokens, min(self.samples, evaluations), evaluations, share * self.rows)
+
+
+def rows_of(holes: int, digits: int, groups: float) -> float:
+    """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
+
+    Args:
+        holes: positions to generate.
+        digits: sub-tokens per token.
+        groups: at least 1.
+    """
+    return groups * holes * (1 - (1 - 1 / groups) ** digits)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What an engine did in one tick."""
+
+    requests: int  # requests that took part
+    samples: int  # their samples that took part
+    tokens: int  # tokens, one canvas per sample
+    rows: int  # rows of logits, one lane per sample
+    groups: int  # groups revealed; more than one per sample where drafts were accepted
+    lane_tokens: int  # tokens of the canvases of all lanes
+    lane_rows: int  # rows drawn at all lanes, and for drafts
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an engine does in a tick: its limit, its pace, and moving averages over recent ticks."""
+
+    tokens_per_tick: int  # tokens that may share an evaluation
+    pace: Pace
+    company_tokens: float = 0.0  # tokens of other requests in the ticks of a request
+    groups: float = 1.0  # groups that a sample reveals in a tick
+    effort: float = 1.0  # cost of a tick over the cost with one lane per sample
+
+    @property
+    def speed(self) -> float:
+        """Groups a second with speculation over groups a second without."""
+        return self.groups / self.effort
+
+    def after(self, tick: Tick, seconds: float) -> "Capacity":
+        """The capacity corrected by one tick and its duration."""
+        company = (1 - 1 / tick.requests) * tick.tokens
+        effort = self.pace.seconds(tick.lane_tokens, tick.lane_rows) / self.pace.seconds(tick.tokens, tick.rows)
+        return Capacity(
+            self.tokens_per_tick,
+            self.pace.after(tick.lane_tokens, tick.lane_rows, seconds),
+            self.company_tokens + MEMORY * (company - self.company_tokens),
+            self.groups + MEMORY * (tick.groups / tick.samples - self.groups),
+            self.effort + MEMORY * (effort - self.effort),
+        )
+
+
+def mean_capacity(capacities: Sequence[Capacity]) -> Capacity | None:
+    """Average capacity of one of several engines; None without any."""
+    if not capacities:
+        return None
+    paces = [each.pace for each in capacities]
+    return Capacity(
+        min(each.tokens_per_tick for each in capacities),
+        Pace(fmean(p.evaluation for p in paces), fmean(p.token for p in paces), fmean(p.row for p in paces)),
+        fmean(each.company_tokens for each in capacities),
+        fmean(each.groups for each in capacities),
+        fmean(each.effort for each in capacities),
+    )
+
+
+@dataclass(frozen=True)
+class Load:
+    """The requests that have not ended, in the order of their arrival."""
+
+    running: tuple[Work, ...]  # claimed by an engine
+    waiting: tuple[Work, ...]  # not claimed
+    capacity: Capacity | None  # of one engine; None before any engine has reported
+    engines: int = 1  # engines that share the work
+
+    def of_one_engine(self) -> "Load":
+        """The share of the least loaded engine: requests are dealt out one by one."""
+        last = self.engines - 1
+        return Load(self.running[last :: self.engines], self.waiting[last :: self.engines], self.capacity)
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations that all requests still need."""
+        return sum(work.evaluations for work in (*self.running, *self.waiting))
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """The time that a request which comes now will take."""
+
+    start_seconds: float  # until an engine claims it
+    group_seconds: float  # until each of its samples has revealed one more group
+    row_seconds: float  # for each row that it draws
+    speed: float = 1.0  # factor by which speculation shortens the groups
+
+    def seconds(self, groups: float, rows: float) -> float:
+        """Seconds to the end if each sample has so many groups and all samples together draw so many rows.
+
+        Speculation is not counted on: the fewer groups a plan has, the larger they are and the rarer drafts are right.
+        """
+        return self.start_seconds + groups * self.group_seconds + rows * self.row_seconds if groups else 0.0
+
+    def seconds_of(self, work: Work) -> float:
+        """Seconds to the end of the request as it is planned, with the recent gain of speculation."""
+        own = self.seconds(work.evaluations / max(1, work.samples), work.rows) - self.start_seconds
+        return self.start_seconds + own / self.speed if work.samples else 0.0
+
+
+def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
+    """The outlook of a request with this work if it comes now."""
+    load, most = load.of_one_engine(), capacity.tokens_per_tick
+    claimed, waiting = _after_admission(load, most)
+    level = samples_per_request(claimed, most)
+    start = _ticks_until_claimed(claimed, waiting, most, level)
+    if not start:
+        level = samples_per_request([*claimed, work], most)
+    own = min(work.samples, level)
+    others = [(each, min(each.samples, level)) for each in claimed]
+    tokens = max(capacity.company_tokens, sum(share * each.tokens for each, share in others))
+    rows = sum(share * each.rows / each.evaluations for each, share in others)
+    shared = max(work.tokens, min(most, tokens + own * work.tokens))
+    tick = capacity.pace.seconds(shared, rows)
+    group = tick * work.samples / own if work.samples else 0.0
+    speed = min(capacity.speed, max(1.0, most / shared))  # a full tick has no room for more lanes
+    return Outlook(start * tick / speed, group, capacity.pace.row, speed)
+
+
+def seconds_of_work(load: Load, capacity: Capacity) -> float:
+    """Seconds until all requests are done if no more come."""
+    load = load.of_one_engine()
+    every = [work for work in (*load.running, *load.waiting) if work.samples]
+    if not every:
+        return 0.0
+    tokens = min(capacity.tokens_per_tick, sum(each.tokens * each.samples for each in every))
+    ticks = max(
+        sum(each.tokens * each.evaluations for each in every) / tokens,
+        max(each.evaluations / each.samples for each in every),
+    )
+    seconds = ticks * capacity.pace.seconds(tokens, 0) + sum(each.rows for each in every) * capacity.pace.row
+    return seconds / capacity.speed
+
+
+def most_groups_in_time(ahead: Outlook, rows: Callable[[int], float], most: int, seconds: float) -> int:
+    """The largest number of groups, up to `most`, with which a request ends within `seconds`; 0 if one is too many.
+
+    `rows` gives the rows that the request draws with so many groups; it never decreases.
+    """
+    return bisect_right(range(1, most + 1), seconds, key=lambda groups: ahead.seconds(groups, rows(groups)))
+
+
+def samples_per_request(requests: Sequence[Work], tokens_per_tick: int) -> float:
+    """The largest number of samples that a tick can take of each request; inf if all samples fit.
+
+    It is below 1 if not even one sample of each fits; then each request takes part in a share of the ticks.
+    """
+    left, tokens = float(tokens_per_tick), sum(each.tokens for each in requests)
+    for each in sorted(requests, key=lambda work: work.samples):
+        level = left / tokens
+        if each.samples >= level:
+            return level
+        left -= each.samples * each.tokens
+        tokens -= each.tokens
+    return math.inf
+
+
+def _after_admission(load: Load, tokens_per_tick: int) -> tuple[list[Work], list[Work]]:
+    """Claimed and waiting requests at the next tick: the engine claims while a sample of each has room."""
+    claimed, waiting = ([work for work in works if work.samples] for works in (load.running, load.waiting))
+    taken = sum(each.tokens for each in claimed)
+    while waiting and taken < tokens_per_tick:
+        taken += waiting[0].tokens
+        claimed.append(waiting.pop(0))
+    return claimed, waiting
+
+
+def _ticks_until_claimed(claimed: Sequence[Work], waiting: Sequence[Work], tokens_per_tick: int, level: float) -> float:
+    """Ticks until the engine claims one more request behind those that wait."""
+
+    def ticks(work: Work) -> float:
+        return work.evaluations / min(work.samples, level)
+
+    ends = [(ticks(each), each.tokens) for each in claimed]
+    heapq.heapify(ends)
+    taken, now = sum(each.tokens for each in claimed), 0.0
+    for each in (*waiting, None):
+        while taken >= tokens_per_tick:
+            now, tokens = heapq.heappop(ends)
+            taken -= tokens
+        if each is not None:
+            heapq.heappush(ends, (now + ticks(each), each.tokens))
+            taken += each.tokens
+    return now
