@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 from unmask_diffusion import GenerationRequest, Model, Plan, make_plan
-from unmask_service.api import Gate, ModelCard, ServedModel, Service, Vocabulary, admission
-from unmask_service.api.errors import InvalidRequestError, OverloadedError, UnavailableError
-from unmask_service.api.generation import Generation
-from unmask_service.api.schemas import MAX_DEADLINE_MS, GenerateBody
+from unmask_service.api import MAX_DEADLINE_MS, Gate, ModelCard, ServedModel, Service, Vocabulary, admission
+from unmask_service.api.errors import RefusedError
+from unmask_service.api.followers import AnyFollower, Generation
+from unmask_service.api.schemas import GenerateBody
 from unmask_service.broker import Job, MemoryBroker
 from unmask_service.forecast import Capacity, Pace, Work, outlook, seconds_of_work
 from unmask_service.metrics import Metrics
@@ -35,7 +35,7 @@ class Desk:
         self.service = Service(cast(ModelCard, card), self.broker, Metrics("toy"))
         self.service.gate.open(ServedModel("toy", model, Vocabulary(model)))
 
-    async def admit(self, **body: Any) -> Generation:  # noqa: ANN401 — JSON
+    async def admit(self, **body: Any) -> AnyFollower:  # noqa: ANN401 — JSON
         return await admission.admit(self.service, GenerateBody.model_validate(body))
 
 
@@ -52,8 +52,9 @@ def test_a_full_queue_refuses_before_anything_is_planned(monkeypatch: pytest.Mon
         await desk.admit(max_tokens=2)
         monkeypatch.setattr(admission, "make_plan", counted)
         for _ in range(3):
-            with pytest.raises(OverloadedError):
+            with pytest.raises(RefusedError) as refused:
                 await desk.admit(max_tokens=2)
+            assert (refused.value.status_code, refused.value.code) == (429, "queue_full")
 
     asyncio.run(test())
     assert planned == 0
@@ -72,7 +73,7 @@ def test_of_a_crowd_only_as_many_are_planned_in_vain_as_are_planned_at_a_time(mo
         desk = Desk(max_requests=2)
         answers = await asyncio.gather(*(desk.admit(max_tokens=2) for _ in range(50)), return_exceptions=True)
         assert sum(isinstance(answer, Generation) for answer in answers) == 2
-        assert sum(isinstance(answer, OverloadedError) for answer in answers) == 48
+        assert sum(isinstance(answer, RefusedError) and answer.code == "queue_full" for answer in answers) == 48
 
     asyncio.run(test())
     assert len(planned) < 10
@@ -84,7 +85,7 @@ def test_retry_after_is_when_the_work_at_hand_should_be_done() -> None:
         await desk.broker.report(SECOND_A_TICK)
         for tokens in (4, 24, 10):
             await desk.admit(max_tokens=tokens, seed=1)
-        with pytest.raises(OverloadedError) as refused:
+        with pytest.raises(RefusedError, match="the queue is full") as refused:
             await desk.admit(max_tokens=1)
         expected = seconds_of_work(await desk.broker.load(), SECOND_A_TICK)
         assert refused.value.headers == {"Retry-After": str(math.ceil(expected))}
@@ -96,10 +97,11 @@ def test_retry_after_is_when_the_work_at_hand_should_be_done() -> None:
 def test_without_an_engine_nothing_is_promised() -> None:
     async def test() -> None:
         desk = Desk(max_requests=1)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(RefusedError) as unavailable:
             await desk.admit(max_tokens=2, deadline_ms=1000)
+        assert (unavailable.value.status_code, unavailable.value.code) == (503, "no_worker")
         assert (await desk.admit(max_tokens=2)).job.expected_seconds is None
-        with pytest.raises(OverloadedError) as refused:
+        with pytest.raises(RefusedError, match="the queue is full") as refused:
             await desk.admit(max_tokens=2)
         assert refused.value.headers == {"Retry-After": "1"}
 
@@ -152,12 +154,12 @@ def test_queueing_is_taken_off_a_deadline() -> None:
         await desk.broker.report(SECOND_A_TICK)
         for _ in range(5):
             await desk.admit(max_tokens=24, seed=3)
-        with pytest.raises(InvalidRequestError) as refused:
+        with pytest.raises(RefusedError) as refused:
             await desk.admit(max_tokens=24, seed=3, deadline_ms=50_000)
         shortest = int(str(refused.value.message).split()[-1])
         assert refused.value.param == "deadline_ms"
         assert 49_000 / admission.PLANNED_SHARE <= shortest <= 80_000
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(RefusedError, match="deadline_ms"):
             await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest - 2)
         plan = (await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest)).job.plan
         assert plan == plan_for(PRIME, max_tokens=24, seed=3, sampler={"steps": 1})
@@ -169,7 +171,7 @@ def test_a_gate_can_be_paused_and_closed() -> None:
     served = ServedModel("toy", PRIME, Vocabulary(PRIME))
     gate = Gate()
     for code in ("loading", "engine_failed"):
-        with pytest.raises(UnavailableError) as shut:
+        with pytest.raises(RefusedError) as shut:
             gate.pass_through()
         assert shut.value.code == code
         gate.open(served)
@@ -178,7 +180,7 @@ def test_a_gate_can_be_paused_and_closed() -> None:
     gate.close("draining", "good night")
     gate.pause("engine_failed", "one moment")
     gate.open(served)
-    with pytest.raises(UnavailableError, match="good night") as shut:
+    with pytest.raises(RefusedError, match="good night") as shut:
         gate.pass_through()
     assert shut.value.code == "draining"
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 from sse_starlette import ServerSentEvent
-from unmask_service.api import responses
-from unmask_service.api.generation import Generation
+from unmask_service.api import streams as api_streams
+from unmask_service.api.followers import Generation
 
 from tests.helpers import END_TOKEN, byte_tokenizer
 from tests.helpers_server import Body, Server, Stream, parse_events, token_ids
@@ -216,13 +216,13 @@ class Silent:
 
 
 def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert responses.PING_SECONDS <= 15
-    monkeypatch.setattr(responses, "PING_SECONDS", 0.02)
+    assert api_streams.PING_SECONDS <= 15
+    monkeypatch.setattr(api_streams, "PING_SECONDS", 0.02)
     generation = Silent()
     sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
 
     async def listen() -> list[str]:
-        stream = responses.FollowedStream(cast(Generation, generation))
+        stream = api_streams.EventStream(cast(Generation, generation))
         gone = asyncio.Event()
 
         async def receive() -> MutableMapping[str, Any]:
@@ -248,7 +248,7 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
     sent: list[MutableMapping[str, Any]] = []
 
     async def listen() -> None:
-        stream = responses.FollowedStream(cast(Generation, generation))
+        stream = api_streams.EventStream(cast(Generation, generation))
         told = asyncio.Event()
 
         async def send(message: MutableMapping[str, Any]) -> None:
