@@ -106,7 +106,7 @@ async def plan_and_forecast(
     Raises:
         RefusedError: the request can never be served, its deadline is too short, or no engine is known.
     """
-    plan = await asyncio.to_thread(plan_of, served.model, body)
+    plan = await asyncio.get_running_loop().run_in_executor(service.planners, plan_of, served.model, body)
     load = await service.broker.load()
     deadline_ms = body.deadline_ms if isinstance(body, GenerateBody) else None
     if load.capacity is None:

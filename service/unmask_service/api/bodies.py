@@ -1,14 +1,17 @@
 """Reading the body of a request: bounded before it is buffered, strict JSON, and errors that name the field.
 
 FastAPI would buffer any body and parse it with `json.loads`, which accepts lone surrogates, raises exceptions of its
-own for integers of 5000 digits and for deep nesting, and names no field. pydantic's parser refuses all of these.
+own for integers of 5000 digits and for deep nesting, and names no field. pydantic's parser refuses all of these. Large
+bodies are parsed in threads, a few at a time, so that none of them holds the event loop.
 """
 
 import asyncio
 import contextlib
 import json
 import re
-from typing import NoReturn, TypeVar
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Any, NoReturn, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -17,21 +20,27 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
-from unmask_service.api.errors import RefusedError, first_complaint, invalid
+from unmask_service.api.errors import LONGEST_QUOTE, RefusedError, first_complaint, invalid, quoted
 
 Body = TypeVar("Body", bound=BaseModel)
 
 # a client that is still sending when its request is refused would not read the answer: receive, and forget, so much
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 << 20
+# a smaller body is parsed in less time than a thread needs to start
+LARGE_BODY = 16 << 10
+# the field of an error is looked for among so many JSON tokens, not among the half million of a hostile body
+MOST_TOKENS = 1 << 14
 
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 _PLACE = re.compile(r"at line (\d+) column (\d+)$")
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}:]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}:]', re.DOTALL)
 
 
-async def read_body(request: Request, model: type[Body], limit: int) -> Body:
+async def read_body(request: Request, model: type[Body], limit: int, parsers: Executor) -> Body:
     """Read, parse and check a body of at most `limit` bytes; one without a content type is read as JSON.
+
+    `parsers` are the threads for large bodies.
 
     Raises:
         RefusedError: it is too large, not JSON, or has a value that `model` does not allow.
@@ -40,7 +49,10 @@ async def read_body(request: Request, model: type[Body], limit: int) -> Body:
     if not _JSON_TYPE.fullmatch(media_type):
         message = "the body must be JSON: send the header Content-Type: application/json"
         raise RefusedError("unsupported_content_type", message, "Content-Type")
-    return parse(await _receive(request, limit), model)
+    body = await _receive(request, limit)
+    if len(body) < LARGE_BODY:
+        return parse(body, model)
+    return await asyncio.get_running_loop().run_in_executor(parsers, parse, body, model)
 
 
 def parse(body: bytes, model: type[Body]) -> Body:
@@ -53,10 +65,40 @@ def parse(body: bytes, model: type[Body]) -> Body:
         field = field_at(body, str(error))
         where = f"the body, in field {field!r}," if field else "the body"
         raise RefusedError("invalid_json", f"{where} is not valid JSON: {error}", field) from error
+    # before pydantic makes an error for each
+    if (unknown := next(_unknown_fields(model, value), None)) is not None:
+        unknown = unknown[:LONGEST_QUOTE]
+        raise invalid(f"{unknown}: there is no such field", unknown)
+    _refuse_duplicates(body)
     try:
         return model.model_validate(value)
     except ValidationError as error:
         raise first_complaint(error.errors()) from error
+
+
+def _unknown_fields(model: type[BaseModel], value: object) -> Iterator[str]:
+    """The paths of the fields of a JSON value that a model does not have."""
+    if not isinstance(value, dict):
+        return
+    for name, inner in value.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            yield name
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{path}" for path in _unknown_fields(field.annotation, inner))
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    """Refuse valid JSON in which an object has a field twice: parsers do not agree which of them counts."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise invalid(f"{quoted(name)}: this field is there twice", name[:LONGEST_QUOTE])
+            seen.add(name)
+
+    json.loads(body, object_pairs_hook=check, parse_int=str)  # int() refuses many digits
 
 
 async def _receive(request: Request, limit: int) -> bytes:
@@ -100,18 +142,23 @@ async def discard_body(headers: Headers, receive: Receive) -> None:
 
 
 def field_at(body: bytes, complaint: str) -> str | None:
-    """The outermost field in which the parser stopped, if its complaint says where."""
+    """The outermost field in which the parser stopped, if its complaint says where, and near enough to the start."""
     place = _PLACE.search(complaint)
     if place is None:
         return None
     line, column = int(place[1]), int(place[2])
+    if line > MOST_TOKENS:
+        return None
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1
     key: bytes | None = None
     string: bytes | None = None
     depth = 0
-    for token in _TOKEN.findall(body, 0, start + column):
+    for count, found in enumerate(_TOKEN.finditer(body, 0, start + column)):
+        token = found[0]
+        if count == MOST_TOKENS:
+            return None
         if token in b"[{":
             depth += 1
         elif token in b"]}":

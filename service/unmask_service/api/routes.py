@@ -58,7 +58,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,16}")
 def job_routes(service: Service) -> APIRouter:
     """The routes that ask for generations, plans and scores."""
     router = APIRouter()
-    limit = service.card.limits.max_body_bytes
+    limit, parsers = service.card.limits.max_body_bytes, service.parsers
 
     @router.post(
         "/generate",
@@ -71,12 +71,12 @@ def job_routes(service: Service) -> APIRouter:
         idempotency_key: Annotated[str | None, Header(description="the same key gives the same generation")] = None,
     ) -> Response:
         """Fill in the masked tokens of a canvas: continue a prompt, fill the gap before a suffix, or any holes."""
-        return await answer(request, await read_body(request, GenerateBody, limit), idempotency_key)
+        return await answer(request, await read_body(request, GenerateBody, limit, parsers), idempotency_key)
 
     @router.post("/plan", responses=REFUSALS, tags=["generation"])
     async def plan(request: Request) -> PlanAnswer:
         """What a request would cost, without running it."""
-        return await what_it_would_cost(service, await read_body(request, GenerateBody, limit))
+        return await what_it_would_cost(service, await read_body(request, GenerateBody, limit, parsers))
 
     @router.post(
         "/score",
@@ -89,7 +89,7 @@ def job_routes(service: Service) -> APIRouter:
         idempotency_key: Annotated[str | None, Header(description="the same key gives the same score")] = None,
     ) -> Response:
         """Bound the likelihood of a text, given what comes before it, after it or within it."""
-        return await answer(request, await read_body(request, ScoreBody, limit), idempotency_key)
+        return await answer(request, await read_body(request, ScoreBody, limit, parsers), idempotency_key)
 
     async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
         """Queue a job; answer in the form that the body asks for."""

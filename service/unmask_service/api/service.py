@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from unmask_diffusion import Outline
@@ -14,6 +15,7 @@ from unmask_service.forecast import Load
 from unmask_service.metrics import Metrics
 
 PLANS_AT_A_TIME = 4
+LARGE_BODIES_AT_A_TIME = 2
 
 
 class Vocabulary:
@@ -121,6 +123,9 @@ class Service:
     gate: Gate = field(default_factory=Gate)
     # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
+    # their own threads: what is short, such as reading a log, never waits for these
+    planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
+    parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(LARGE_BODIES_AT_A_TIME, "parse"))
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 
