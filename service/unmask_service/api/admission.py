@@ -12,6 +12,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 from unmask_diffusion import Outline, Plan, RequestError, ScorePlan, cut, make_plan, make_score_plan
 
+from unmask_service.allocator import return_freed_memory
 from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
@@ -23,6 +24,10 @@ from unmask_service.logs import context_field
 
 # the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8
+# of texts with more characters only one is split into tokens at a time
+LARGE_TEXT = 64 << 10
+# so many characters of it at a time are split to count the tokens, with an error of at most so many tokens
+SLICE, SLICE_ERROR = 16 << 10, 16
 
 _KEY = re.compile(r"[!-~]{1,255}")
 
@@ -36,8 +41,9 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
     """
     served = check(service, body)
     kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
+    large = is_large(body)
     try:
-        async with service.planning:
+        async with service.large_text if large else contextlib.nullcontext(), service.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await kind.known(service, known)
@@ -126,9 +132,35 @@ def plan_of(model: Outline, body: GenerateBody | ScoreBody) -> Plan | ScorePlan:
     try:
         if isinstance(body, GenerateBody):
             return make_plan(model, body.request())
-        return make_score_plan(model, body.request())
+        if not is_large(body):
+            return make_score_plan(model, body.request())
+        try:
+            _refuse_too_long(model, body)
+            return make_score_plan(model, body.request())
+        finally:
+            return_freed_memory()
     except RequestError as error:
         raise RefusedError(error.code, str(error), error.param) from error
+
+
+def is_large(body: GenerateBody | ScoreBody) -> bool:
+    """Whether the tokens of a body's text take much memory; a generation's text is bounded before it is split."""
+    texts = (body.input, body.prompt, body.suffix) if isinstance(body, ScoreBody) else ()
+    return sum(len(text) for text in texts if isinstance(text, str)) > LARGE_TEXT
+
+
+def _refuse_too_long(model: Outline, body: ScoreBody) -> None:
+    """Plan a score of as many tokens as the input has at least, counted in little memory. Raises RequestError."""
+    if model.tokenizer is None or not isinstance(body.input, str):
+        return
+    tokens = 0
+    for start in range(0, len(body.input), SLICE):
+        piece = body.input[start : start + SLICE]
+        (encoding,) = model.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+        tokens += max(0, len(encoding.ids) - SLICE_ERROR)
+    scored = max(1, tokens - len(set(body.given)))
+    ids: dict[str, object] = {"input": [0] * scored, "prompt": "", "suffix": "", "given": []}
+    make_score_plan(model, body.request().model_copy(update=ids))
 
 
 def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:

@@ -20,6 +20,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
+from unmask_service.allocator import return_freed_memory
 from unmask_service.api.errors import LONGEST_QUOTE, RefusedError, first_complaint, invalid, quoted
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -52,7 +53,7 @@ async def read_body(request: Request, model: type[Body], limit: int, parsers: Ex
     body = await _receive(request, limit)
     if len(body) < LARGE_BODY:
         return parse(body, model)
-    return await asyncio.get_running_loop().run_in_executor(parsers, parse, body, model)
+    return await asyncio.get_running_loop().run_in_executor(parsers, _parse_large, body, model)
 
 
 def parse(body: bytes, model: type[Body]) -> Body:
@@ -74,6 +75,13 @@ def parse(body: bytes, model: type[Body]) -> Body:
         return model.model_validate(value)
     except ValidationError as error:
         raise first_complaint(error.errors()) from error
+
+
+def _parse_large(body: bytes, model: type[Body]) -> Body:
+    try:
+        return parse(body, model)
+    finally:
+        return_freed_memory()
 
 
 def _unknown_fields(model: type[BaseModel], value: object) -> Iterator[str]:

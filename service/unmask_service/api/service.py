@@ -123,6 +123,8 @@ class Service:
     gate: Gate = field(default_factory=Gate)
     # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
+    # a text of a megabyte may take 500 bytes of memory for each of its bytes while it is split into tokens
+    large_text: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     # their own threads: what is short, such as reading a log, never waits for these
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
     parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(LARGE_BODIES_AT_A_TIME, "parse"))
