@@ -5,6 +5,7 @@ evaluation that runs beside it, and wait to get it back.
 """
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -38,10 +39,13 @@ from unmask_service.api.score_schemas import (
 from unmask_service.api.service import ServedModel, Service
 from unmask_service.broker import Failed, Job, LogEntry, Record, Revealed, Scored
 from unmask_service.broker.course import Course, milliseconds_between
-from unmask_service.forecast import Work, outlook
+from unmask_service.forecast import Load, Work, outlook
 from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
+
+# JSON leaves these as they are, and many readers of lines (Python's among them) end a line there
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -117,9 +121,32 @@ class Follower(Generic[Answer]):
         if not record.ended:
             return status
         try:
+            if record.state == "cancelled":  # its log may have been forgotten with its client
+                raise JobError("cancelled", "the request was cancelled")
             return self._finished(status, await self.answer())
         except JobError as error:
             return status.model_copy(update={"error": error_answer(error).error})
+
+    async def status_json(self) -> bytes:
+        """The status as JSON. That of a job that has ended does not change: it is kept for a while."""
+        if self.record.ended and (known := self.service.statuses.get(self.job.id)) is not None:
+            return known
+        text = (await self.status()).model_dump_json().encode()
+        if self.record.ended:
+            self.service.statuses.put(self.job.id, text)
+        return text
+
+    async def cancel(self) -> JobStatus:
+        """Cancel the job if it has not ended; where it is then."""
+        saved = await self.service.broker.cancel(self.job.id)
+        self.count_cancelled(saved)
+        try:
+            return await (await self.known(self.service, self.job.id)).status()
+        except RefusedError:  # its client has read the end, and left: it is forgotten
+            if self.record.ended:
+                raise
+            gone = type(self)(self.service, self.served, dataclasses.replace(self.record, state="cancelled"))
+            return await gone.status()
 
     async def leave(self) -> None:
         """The client has its answer or has gone: cancel and forget the job if only this client wanted it."""
@@ -147,7 +174,7 @@ class Follower(Generic[Answer]):
         """Milliseconds until the end: as forecast for a job that waits, at the current pace for one that runs."""
         if self.record.state == "running" and (load := await self.service.broker.load()).capacity is not None:
             rest = Work.of(self.plan).left(self.record.evaluations_left)
-            ahead = outlook(load, load.capacity, rest)
+            ahead = outlook(without(load, rest), load.capacity, rest)
             return round(1000 * (ahead.seconds_of(rest) - ahead.start_seconds))
         if self.record.state == "waiting" and self.job.expected_seconds is not None:
             return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - time.time())))
@@ -341,6 +368,19 @@ class Scoring(Follower[ScoreAnswer]):
         return status.model_copy(update={"answer": answer})
 
 
+def without(load: Load, work: Work) -> Load:
+    """The load of the others: without the running job that is this work, or was a moment ago."""
+
+    def distance(running: Work) -> tuple[int, int]:
+        return abs(running.tokens - work.tokens), abs(running.evaluations - work.evaluations)
+
+    own = min(load.running, key=distance, default=None)
+    others = list(load.running)
+    if own is not None:
+        others.remove(own)
+    return dataclasses.replace(load, running=tuple(others))
+
+
 def milliseconds(seconds: float | None) -> int | None:
     """Whole milliseconds."""
     return None if seconds is None else round(1000 * seconds)
@@ -348,4 +388,5 @@ def milliseconds(seconds: float | None) -> int | None:
 
 def event(name: str, position: int, data: BaseModel) -> ServerSentEvent:
     """An event for the entry at a position of the log."""
-    return ServerSentEvent(data.model_dump_json(exclude_unset=True), event=name, id=str(position), sep="\n")
+    text = data.model_dump_json(exclude_unset=True).translate(LINE_ENDS)
+    return ServerSentEvent(text, event=name, id=str(position), sep="\n")

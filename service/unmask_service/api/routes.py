@@ -108,21 +108,16 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
     """The routes for generations, or scores, that were queued before."""
     router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN, tags=[kind.noun])
 
-    async def known(job_id: str) -> AnyFollower:
-        async with service.planning:
-            return await kind.known(service, job_id)
-
     @router.get("", response_model=kind.status_type)
-    async def status(job_id: str) -> JobStatus:
+    async def status(job_id: str) -> Response:
         """Where it is, or its answer."""
-        return await (await known(job_id)).status()
+        text = await (await kind.known(service, job_id)).status_json()
+        return Response(text, media_type="application/json")
 
     @router.delete("", response_model=kind.status_type)
     async def cancel(job_id: str) -> JobStatus:
         """Cancel it if it has not ended. Its events can be read for a while."""
-        follower = await known(job_id)
-        follower.count_cancelled(await service.broker.cancel(job_id))
-        return await (await known(job_id)).status()
+        return await (await kind.known(service, job_id)).cancel()
 
     @router.get("/events", response_model=None, responses=EVENTS)
     async def events(
@@ -136,7 +131,7 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
                 message = f"Last-Event-ID: must be the id of an event, a whole number up to {MOST_EVENTS}"
                 raise invalid(message, "Last-Event-ID")
             after = int(last_event_id)
-        follower = await known(job_id)
+        follower = await kind.known(service, job_id)
         if follower.record.ended and after is not None and after >= follower.record.log_length:
             return Response(status_code=HTTPStatus.NO_CONTENT)
         return EventStream(follower, after)

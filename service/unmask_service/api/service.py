@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from unmask_service.metrics import Metrics
 
 PLANS_AT_A_TIME = 4
 LARGE_BODIES_AT_A_TIME = 2
+KEPT_STATUS_BYTES = 16 << 20
 
 
 class Vocabulary:
@@ -113,6 +115,28 @@ class State:
         return self.metrics.exposition()
 
 
+class Cache:
+    """Values of so many bytes in all; the least recently used are dropped first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._held = most_bytes, 0
+        self._values: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        """The value of a key, if it is still there."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value."""
+        self._held += len(value) - len(self._values.pop(key, b""))
+        self._values[key] = value
+        while self._held > self._most:
+            _, dropped = self._values.popitem(last=False)
+            self._held -= len(dropped)
+
+
 @dataclass
 class Service:
     """One model behind HTTP."""
@@ -128,6 +152,7 @@ class Service:
     # their own threads: what is short, such as reading a log, never waits for these
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
     parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(LARGE_BODIES_AT_A_TIME, "parse"))
+    statuses: Cache = field(default_factory=lambda: Cache(KEPT_STATUS_BYTES))  # of jobs that have ended, as JSON
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 
