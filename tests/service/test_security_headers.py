@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from importlib.metadata import version
+from urllib.parse import urljoin
 
 import pytest
 from fastapi import FastAPI
@@ -85,9 +86,9 @@ def test_all_that_the_page_loads_is_ours_and_there() -> None:
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page.body.decode())
     assert len(loaded) == 3
     kinds = {}
-    for path in loaded:
-        assert path.startswith("/docs/")
-        asset = get(path)
+    for reference in loaded:
+        assert urljoin("https://h.example/behind/docs", reference).startswith("https://h.example/behind/docs/")
+        asset = get(urljoin("/docs", reference))
         assert (asset.status, asset.error) == (200, None)
         assert asset.headers["x-content-type-options"] == "nosniff"
         kinds[asset.headers["content-type"].partition(";")[0]] = len(asset.body)
@@ -137,6 +138,31 @@ def test_a_listed_origin_may_what_the_api_needs(method: str) -> None:
     exposed = answer.headers["access-control-expose-headers"].lower().split(", ")
     assert {"x-request-id", "retry-after", "location"} <= set(exposed)
     assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "names", ["x-stainless-lang,x-stainless-retry-count", "tracestate,baggage", "user-agent", "x-b3"]
+)
+def test_a_listed_origin_may_send_what_client_libraries_add(names: str) -> None:
+    asked = preflight([ORIGIN], ORIGIN, names=names)
+    assert asked.status == 200
+    assert set(names.split(",")) <= set(asked.headers["access-control-allow-headers"].replace(" ", "").split(","))
+    assert preflight(["https://c.example"], ORIGIN, names=names).status == 400
+
+
+@pytest.mark.parametrize(
+    ("origins", "status", "allowed"), [([ORIGIN], 200, "true"), (["https://c.example"], 400, None)]
+)
+def test_a_listed_origin_may_reach_a_private_network(origins: list[str], status: int, allowed: str | None) -> None:
+    headers = [
+        (b"origin", ORIGIN.encode()),
+        (b"access-control-request-method", b"POST"),
+        (b"access-control-request-private-network", b"true"),
+    ]
+    asked = ask(with_middleware(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
+    assert (asked.status, asked.headers.get("access-control-allow-origin")) == (status, ORIGIN if allowed else None)
+    if allowed:
+        assert asked.headers["access-control-allow-private-network"] == allowed
 
 
 @pytest.mark.parametrize("origin", ["https://c.example", "http://a.example", "https://a.example:8443", "null", ""])

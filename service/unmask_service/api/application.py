@@ -49,6 +49,7 @@ def create_app(
         title="Unmask",
         version=version("unmask"),
         description=DESCRIPTION,
+        servers=[{"url": "."}],  # where the description is, under whatever path a proxy serves it
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,

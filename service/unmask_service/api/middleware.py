@@ -26,7 +26,6 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",  # so are their texts, and states change
 }
 METHODS = ("GET", "POST", "DELETE")
-HEADERS_IN = ("Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", REQUEST_ID, "traceparent")
 HEADERS_OUT = ("Location", "Retry-After", REQUEST_ID)
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -66,7 +65,8 @@ def with_middleware(
             app,
             allow_origins=cors_origins,
             allow_methods=METHODS,
-            allow_headers=HEADERS_IN,
+            allow_headers=["*"],  # client libraries and tracers add headers of their own; none but ours means anything
+            allow_private_network=True,  # a listed origin may be a public page that uses a server at home
             expose_headers=HEADERS_OUT,
         )
     return HeadersMiddleware(app)
@@ -93,6 +93,8 @@ class HeadersMiddleware:
                 message.setdefault("headers", [])
                 answer = MutableHeaders(scope=message)
                 answer[REQUEST_ID] = request_id
+                if "transfer-encoding" in headers and "content-length" in headers:
+                    answer["Connection"] = "close"  # proxies may disagree about where the body ends (RFC 9112, 6.3)
                 for name, value in SECURITY_HEADERS.items():
                     answer.setdefault(name, value)
             await send(message)

@@ -66,12 +66,13 @@ def mount_playground(app: FastAPI) -> None:
 def documentation_routes(title: str) -> APIRouter:
     """Swagger UI and its three files, for an application that was made with `docs_url=None, redoc_url=None`.
 
-    Everything comes from this server, nothing from other hosts.
+    Everything comes from this server, nothing from other hosts. All references are relative: a proxy may serve it
+    under a path of its own.
     """
     router = APIRouter(include_in_schema=False)
-    script, style, icon = (f"/docs/{name}" for name in SWAGGER_FILES)
+    script, style, icon = (f"docs/{name}" for name in SWAGGER_FILES)
     page = get_swagger_ui_html(
-        openapi_url="/openapi.json", title=title, swagger_js_url=script, swagger_css_url=style, swagger_favicon_url=icon
+        openapi_url="openapi.json", title=title, swagger_js_url=script, swagger_css_url=style, swagger_favicon_url=icon
     )
     page.headers["Content-Security-Policy"] = policy_of(page)
     router.add_api_route("/docs", lambda: page, response_model=None)

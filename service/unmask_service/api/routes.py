@@ -65,6 +65,7 @@ def job_routes(service: Service) -> APIRouter:
         response_model=None,
         responses=_accepted(GenerateAnswer, GenerationStatus, "unmask") | REFUSALS,
         tags=["generation"],
+        summary="Generate tokens",
     )
     async def generate(
         request: Request,
@@ -73,7 +74,7 @@ def job_routes(service: Service) -> APIRouter:
         """Fill in the masked tokens of a canvas: continue a prompt, fill the gap before a suffix, or any holes."""
         return await answer(request, await read_body(request, GenerateBody, limit, parsers), idempotency_key)
 
-    @router.post("/plan", responses=REFUSALS, tags=["generation"])
+    @router.post("/plan", responses=REFUSALS, tags=["generation"], summary="Cost of a generation")
     async def plan(request: Request) -> PlanAnswer:
         """What a request would cost, without running it."""
         return await what_it_would_cost(service, await read_body(request, GenerateBody, limit, parsers))
@@ -83,6 +84,7 @@ def job_routes(service: Service) -> APIRouter:
         response_model=None,
         responses=_accepted(ScoreAnswer, ScoreStatus, "progress") | REFUSALS,
         tags=["score"],
+        summary="Score a text",
     )
     async def score(
         request: Request,
@@ -97,7 +99,8 @@ def job_routes(service: Service) -> APIRouter:
         if body.stream:
             return EventStream(follower)
         if body.detach:
-            headers = {"Location": f"{request.url.path}/{follower.job.id}"}
+            # relative: a proxy may serve us under a path of its own, which browsers and clients know and we do not
+            headers = {"Location": f"{request.url.path.rpartition('/')[2]}/{follower.job.id}"}
             return JSONResponse((await follower.status()).model_dump(), HTTPStatus.ACCEPTED, headers)
         return await whole_answer(request, follower)
 
@@ -108,18 +111,18 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
     """The routes for generations, or scores, that were queued before."""
     router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN, tags=[kind.noun])
 
-    @router.get("", response_model=kind.status_type)
+    @router.get("", response_model=kind.status_type, summary=f"Status of a {kind.noun}")
     async def status(job_id: str) -> Response:
         """Where it is, or its answer."""
         text = await (await kind.known(service, job_id)).status_json()
         return Response(text, media_type="application/json")
 
-    @router.delete("", response_model=kind.status_type)
+    @router.delete("", response_model=kind.status_type, summary=f"Cancel a {kind.noun}")
     async def cancel(job_id: str) -> JobStatus:
         """Cancel it if it has not ended. Its events can be read for a while."""
         return await (await kind.known(service, job_id)).cancel()
 
-    @router.get("/events", response_model=None, responses=EVENTS)
+    @router.get("/events", response_model=None, responses=EVENTS, summary=f"Events of a {kind.noun}")
     async def events(
         job_id: str,
         after: Annotated[int | None, Query(ge=0, le=MOST_EVENTS, description="the id of the last event seen")] = None,
@@ -143,7 +146,7 @@ def model_routes(service: Service) -> APIRouter:
     """The route that lists models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", summary="List models")
     async def models() -> ModelList:
         """The models that are served, and what a client needs to know of them."""
         return ModelList(data=[service.card])
