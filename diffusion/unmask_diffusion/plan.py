@@ -162,13 +162,14 @@ def replay(model: Outline, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
 
 
 def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sample:
-    """Turn a finished canvas [length, l] into the answer, cut before the model's end token."""
+    """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated."""
     span = digits[plan.generated.start : plan.generated.stop]
     token_ids: list[int] = model.sub_tokenizer.decode(span).tolist()
-    end = model.end_token_id
-    stopped = end is not None and end in token_ids
-    if end is not None and stopped:
-        token_ids = token_ids[: token_ids.index(end)]
+    given = plan.canvas[plan.generated.start : plan.generated.stop]
+    ends = (place for place, token in enumerate(token_ids) if token == model.end_token_id and given[place] is None)
+    end = next(ends, None)
+    stopped = end is not None
+    token_ids = token_ids[:end]
     text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
     return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
 

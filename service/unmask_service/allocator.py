@@ -1,4 +1,4 @@
-"""How this process gives memory back."""
+"""How this process keeps freed memory, and gives it back."""
 
 import ctypes
 import sys
@@ -16,3 +16,9 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
         libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
         libc.mallopt(M_ARENA_MAX, 1)  # the arenas of other threads are given back whatever the threshold
+
+
+def return_freed_memory() -> None:
+    """Give back all that is free now: after something rare and large."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -22,8 +22,7 @@ from unmask_model_store import (
 )
 from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 
-from unmask_service.api import Limits, ModelCard, ServedModel, Vocabulary
-from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS
+from unmask_service.api import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard, ServedModel, Vocabulary
 from unmask_service.engine import BrokenPromiseError, TimedDenoiser, fingerprint, measured_capacity, self_test
 from unmask_service.forecast import Capacity
 from unmask_service.memory import available_memory

@@ -227,6 +227,28 @@ def test_the_answer_is_cut_before_the_end_token() -> None:
     assert (empty.token_ids, empty.text, empty.finish_reason) == ((), "", "stop")
 
 
+@pytest.mark.parametrize(
+    ("canvas", "drawn", "kept", "reason"),
+    [
+        (["end", None, None], ["end", "a", "a"], ["end", "a", "a"], "length"),
+        ([None, "end", None], ["a", "end", "a"], ["a", "end", "a"], "length"),
+        ([None, "end", None, None], ["a", "end", "end", "a"], ["a", "end"], "stop"),
+        ([None, "end", None], ["end", "end", "a"], [], "stop"),
+        (["end", "end"], ["end", "end"], ["end", "end"], "length"),
+    ],
+)
+def test_only_an_end_token_that_was_generated_ends_the_text(
+    canvas: list[str | None], drawn: list[str], kept: list[str], reason: str
+) -> None:
+    tokenizer = WRITER.tokenizer
+    assert tokenizer is not None
+    ids = {"end": WRITER.end_token_id, "a": tokenizer.token_to_id("a"), None: None}
+    plan = plan_for(WRITER, canvas=[ids[each] for each in canvas], seed=1)
+    answer = read_sample(WRITER, plan, 0, WRITER.sub_tokenizer.encode(torch.tensor([ids[each] for each in drawn])))
+    assert (list(answer.token_ids), answer.finish_reason) == ([ids[each] for each in kept], reason)
+    assert answer.text == tokenizer.decode(list(answer.token_ids), skip_special_tokens=False)
+
+
 def test_without_a_tokenizer_there_is_no_text() -> None:
     (answer,) = sample(SHORT, max_tokens=3, seed=1)
     assert answer.text is None

@@ -10,9 +10,10 @@ from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
+from unmask_service.api.application import describe
+from unmask_service.api.errors import RefusedError
+from unmask_service.api.middleware import is_open, with_middleware
 from unmask_service.api.schemas import ErrorAnswer
-from unmask_service.api.shell import in_shell
-from unmask_service.api.shell.access import UnauthorizedError, describe_access, is_open
 from unmask_service.api_keys import ApiKey, line_of, new_key, read_api_keys
 
 from tests.helpers_asgi import Asked, ask
@@ -38,14 +39,14 @@ class Inner:
 
 
 class Door:
-    """A shell with two keys around `Inner`."""
+    """Middleware with two keys around `Inner`."""
 
     def __init__(self, keys: Sequence[ApiKey] = KEYS, **more: Sequence[str]) -> None:
         self.inner = Inner()
         self.refused: list[tuple[str, str]] = []
-        self.app: ASGIApp = in_shell(self.inner, keys, refused=self._note, **more)
+        self.app: ASGIApp = with_middleware(self.inner, keys, refused=self._note, **more)
 
-    def _note(self, request: Request, error: UnauthorizedError) -> None:
+    def _note(self, request: Request, error: RefusedError) -> None:
         self.refused.append((request.method, error.code))
 
     def ask(self, *authorization: bytes, path: str = "/generate", method: str = "POST", body: bytes = b"") -> Asked:
@@ -202,7 +203,7 @@ def test_the_description_says_where_keys_are_needed() -> None:
     def generate() -> ErrorAnswer:
         raise NotImplementedError
 
-    describe_access(app)
+    describe(app, with_keys=True)
     for _ in range(2):
         document = app.openapi()
         (scheme,) = document["components"]["securitySchemes"].values()

@@ -8,15 +8,17 @@ from typing import Any, cast
 
 import pytest
 from unmask_diffusion import GenerationRequest, Model, Plan, make_plan
-from unmask_service.api import Gate, ModelCard, ServedModel, Service, Vocabulary, admission
-from unmask_service.api.errors import InvalidRequestError, OverloadedError, UnavailableError
-from unmask_service.api.generation import Generation
-from unmask_service.api.schemas import MAX_DEADLINE_MS, GenerateBody
-from unmask_service.broker import Job, MemoryBroker
+from unmask_service.api import MAX_DEADLINE_MS, Gate, ModelCard, ServedModel, Service, Vocabulary, admission, create_app
+from unmask_service.api.errors import RefusedError
+from unmask_service.api.followers import AnyFollower, Generation
+from unmask_service.api.schemas import GenerateAnswer, GenerateBody
+from unmask_service.api.service import PLANS_AT_A_TIME, Cache
+from unmask_service.broker import Finished, Job, MemoryBroker
 from unmask_service.forecast import Capacity, Pace, Work, outlook, seconds_of_work
 from unmask_service.metrics import Metrics
 
 from tests.helpers import ToyModel, plan_for, prime_model
+from tests.helpers_asgi import ask_here
 from tests.helpers_server import Body, OpenStream, Server, token_ids, unmask, wait_for, with_open_streams
 
 PRIME = prime_model(length=24)
@@ -31,11 +33,11 @@ class Desk:
 
     def __init__(self, max_requests: int = 10, max_evaluations: int | None = None, model: ToyModel = PRIME) -> None:
         self.broker = MemoryBroker(max_requests, max_evaluations)
-        card = SimpleNamespace(id="toy", limits=SimpleNamespace(max_samples=64))
+        card = SimpleNamespace(id="toy", limits=SimpleNamespace(max_samples=64, max_body_bytes=1 << 20))
         self.service = Service(cast(ModelCard, card), self.broker, Metrics("toy"))
         self.service.gate.open(ServedModel("toy", model, Vocabulary(model)))
 
-    async def admit(self, **body: Any) -> Generation:  # noqa: ANN401 — JSON
+    async def admit(self, **body: Any) -> AnyFollower:  # noqa: ANN401 — JSON
         return await admission.admit(self.service, GenerateBody.model_validate(body))
 
 
@@ -52,8 +54,9 @@ def test_a_full_queue_refuses_before_anything_is_planned(monkeypatch: pytest.Mon
         await desk.admit(max_tokens=2)
         monkeypatch.setattr(admission, "make_plan", counted)
         for _ in range(3):
-            with pytest.raises(OverloadedError):
+            with pytest.raises(RefusedError) as refused:
                 await desk.admit(max_tokens=2)
+            assert (refused.value.status_code, refused.value.code) == (429, "queue_full")
 
     asyncio.run(test())
     assert planned == 0
@@ -72,7 +75,7 @@ def test_of_a_crowd_only_as_many_are_planned_in_vain_as_are_planned_at_a_time(mo
         desk = Desk(max_requests=2)
         answers = await asyncio.gather(*(desk.admit(max_tokens=2) for _ in range(50)), return_exceptions=True)
         assert sum(isinstance(answer, Generation) for answer in answers) == 2
-        assert sum(isinstance(answer, OverloadedError) for answer in answers) == 48
+        assert sum(isinstance(answer, RefusedError) and answer.code == "queue_full" for answer in answers) == 48
 
     asyncio.run(test())
     assert len(planned) < 10
@@ -84,7 +87,7 @@ def test_retry_after_is_when_the_work_at_hand_should_be_done() -> None:
         await desk.broker.report(SECOND_A_TICK)
         for tokens in (4, 24, 10):
             await desk.admit(max_tokens=tokens, seed=1)
-        with pytest.raises(OverloadedError) as refused:
+        with pytest.raises(RefusedError, match="the queue is full") as refused:
             await desk.admit(max_tokens=1)
         expected = seconds_of_work(await desk.broker.load(), SECOND_A_TICK)
         assert refused.value.headers == {"Retry-After": str(math.ceil(expected))}
@@ -96,10 +99,11 @@ def test_retry_after_is_when_the_work_at_hand_should_be_done() -> None:
 def test_without_an_engine_nothing_is_promised() -> None:
     async def test() -> None:
         desk = Desk(max_requests=1)
-        with pytest.raises(UnavailableError):
+        with pytest.raises(RefusedError) as unavailable:
             await desk.admit(max_tokens=2, deadline_ms=1000)
+        assert (unavailable.value.status_code, unavailable.value.code) == (503, "no_worker")
         assert (await desk.admit(max_tokens=2)).job.expected_seconds is None
-        with pytest.raises(OverloadedError) as refused:
+        with pytest.raises(RefusedError, match="the queue is full") as refused:
             await desk.admit(max_tokens=2)
         assert refused.value.headers == {"Retry-After": "1"}
 
@@ -152,12 +156,12 @@ def test_queueing_is_taken_off_a_deadline() -> None:
         await desk.broker.report(SECOND_A_TICK)
         for _ in range(5):
             await desk.admit(max_tokens=24, seed=3)
-        with pytest.raises(InvalidRequestError) as refused:
+        with pytest.raises(RefusedError) as refused:
             await desk.admit(max_tokens=24, seed=3, deadline_ms=50_000)
         shortest = int(str(refused.value.message).split()[-1])
         assert refused.value.param == "deadline_ms"
         assert 49_000 / admission.PLANNED_SHARE <= shortest <= 80_000
-        with pytest.raises(InvalidRequestError):
+        with pytest.raises(RefusedError, match="deadline_ms"):
             await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest - 2)
         plan = (await desk.admit(max_tokens=24, seed=3, deadline_ms=shortest)).job.plan
         assert plan == plan_for(PRIME, max_tokens=24, seed=3, sampler={"steps": 1})
@@ -165,11 +169,121 @@ def test_queueing_is_taken_off_a_deadline() -> None:
     asyncio.run(test())
 
 
+A_SECOND_A_CANVAS = Capacity(tokens_per_tick=1000, pace=Pace(evaluation=1e-6, token=1 / 24, row=1e-6))
+
+
+async def claimed(desk: Desk, **body: Any) -> Generation:  # noqa: ANN401 — JSON
+    """Queue a generation and claim it."""
+    admitted = await desk.admit(**body)
+    claim = await desk.broker.claim_now()
+    assert claim is not None
+    assert claim.job.id == admitted.job.id
+    return await Generation.known(desk.service, admitted.job.id)
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+def test_a_running_job_is_not_its_own_competitor(samples: int) -> None:
+    """48 evaluations of each sample, a second each, alone: not twice that."""
+
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(A_SECOND_A_CANVAS)
+        status = await (await claimed(desk, max_tokens=24, n=samples, seed=1)).status()
+        assert status.state == "running"
+        assert status.eta_ms == pytest.approx(48_000 * samples, rel=0.01)
+
+    asyncio.run(test())
+
+
+def test_others_that_run_are_competitors() -> None:
+    async def test() -> None:
+        desk = Desk()
+        await desk.broker.report(A_SECOND_A_CANVAS)
+        first = await claimed(desk, max_tokens=24, seed=1)
+        second = await claimed(desk, max_tokens=24, seed=2)
+        for job in (first, second):
+            assert (await job.status()).eta_ms == pytest.approx(96_000, rel=0.01)
+
+    asyncio.run(test())
+
+
+def test_cancelling_does_not_wait_for_the_plans_of_others() -> None:
+    async def test() -> None:
+        desk = Desk()
+        app = create_app(desk.service)
+        job = (await desk.admit(max_tokens=24, seed=1)).job
+        for _ in range(PLANS_AT_A_TIME):
+            await desk.service.planning.acquire()
+        for method, state in (("GET", "waiting"), ("DELETE", "cancelled"), ("GET", "cancelled")):
+            asked = await asyncio.wait_for(ask_here(app, f"/generate/{job.id}", method), 10)
+            assert (asked.status, asked.json()["state"]) == (200, state)
+
+    asyncio.run(test())
+
+
+def test_a_job_that_is_forgotten_once_it_is_cancelled_is_cancelled() -> None:
+    """Its client reads the end and leaves before the one that cancels has looked again."""
+
+    async def test() -> None:
+        desk = Desk()
+        admitted = await desk.admit(max_tokens=24, seed=1)
+        follower = await Generation.known(desk.service, admitted.job.id)
+        cancel = desk.broker.cancel
+
+        async def cancel_and_forget(job_id: str) -> int | None:
+            saved = await cancel(job_id)
+            await desk.broker.leave(job_id)
+            return saved
+
+        desk.broker.cancel = cancel_and_forget  # type: ignore[method-assign]
+        status = await follower.cancel()
+        assert (status.state, status.error and status.error.code) == ("cancelled", "cancelled")
+        with pytest.raises(RefusedError, match="does not exist"):
+            await Generation.known(desk.service, admitted.job.id)
+
+    asyncio.run(test())
+
+
+def test_an_answer_that_is_asked_for_again_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    async def answer(_: Generation) -> GenerateAnswer:
+        nonlocal made
+        made += 1
+        return GenerateAnswer.model_construct()
+
+    monkeypatch.setattr(Generation, "answer", answer)
+    monkeypatch.setattr(Generation, "_finished", lambda _self, status, _answer: status)
+
+    async def test() -> None:
+        desk = Desk()
+        job = (await desk.admit(canvas=[1, 2], seed=1, detach=True)).job
+        await desk.broker.claim_now()
+        await desk.broker.append([(job.id, Finished(1.0))])
+        texts = {await (await Generation.known(desk.service, job.id)).status_json() for _ in range(5)}
+        assert len(texts) == 1
+
+    asyncio.run(test())
+    assert made == 1
+
+
+def test_what_is_kept_is_bounded() -> None:
+    cache = Cache(10)
+    for key in "abc":
+        cache.put(key, b"1234")
+        assert cache.get("a") == b"1234"
+    assert [cache.get(key) for key in "abc"] == [b"1234", None, b"1234"], "the least recently used is dropped"
+    cache.put("b", b"12345678901")
+    assert [cache.get(key) for key in "abc"] == [None] * 3
+    cache.put("d", b"1234567890")
+    assert cache.get("d") == b"1234567890"
+
+
 def test_a_gate_can_be_paused_and_closed() -> None:
     served = ServedModel("toy", PRIME, Vocabulary(PRIME))
     gate = Gate()
     for code in ("loading", "engine_failed"):
-        with pytest.raises(UnavailableError) as shut:
+        with pytest.raises(RefusedError) as shut:
             gate.pass_through()
         assert shut.value.code == code
         gate.open(served)
@@ -178,7 +292,7 @@ def test_a_gate_can_be_paused_and_closed() -> None:
     gate.close("draining", "good night")
     gate.pause("engine_failed", "one moment")
     gate.open(served)
-    with pytest.raises(UnavailableError, match="good night") as shut:
+    with pytest.raises(RefusedError, match="good night") as shut:
         gate.pass_through()
     assert shut.value.code == "draining"
 

@@ -1,6 +1,7 @@
 """The paths beside `/generate`."""
 
 import re
+import socket
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -37,6 +38,30 @@ def test_docs_are_a_page_over_the_openapi_description(writer: Server) -> None:
     assert {"200", "404", "413", "429", "503"} <= set(responses)
     assert {"400", "422"} & set(responses)
     assert "text/event-stream" in responses["200"]["content"]
+
+
+def test_every_operation_has_a_summary_of_its_own_and_paths_are_relative(writer: Server) -> None:
+    """Behind a proxy's path the description, what it describes and the page are all found from where they are."""
+    description = writer.http.get("/openapi.json").json()
+    summaries = [each["summary"] for operations in description["paths"].values() for each in operations.values()]
+    assert len(summaries) == len(set(summaries)) >= 13
+    assert [server["url"] for server in description["servers"]] == ["."]
+    page = writer.http.get("/docs").text
+    assert not re.findall(r"""['"]/[^'"]*['"]""", page)
+    assert re.search(r"url: 'openapi.json'", page)
+
+
+def test_two_ways_to_say_how_long_a_body_is_end_the_connection(writer: Server) -> None:
+    body = b'{"max_tokens": 1, "seed": 1}'
+    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    head = b"POST /generate HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+    both = head + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked
+    one = head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked
+    with socket.create_connection(("127.0.0.1", writer.port), timeout=60) as connection:
+        connection.sendall(one + both + one)
+        answers = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answers.count(b"HTTP/1.1 200") == 2, "what comes behind is not read"
+    assert answers.lower().count(b"connection: close") == 1
 
 
 def test_metrics_are_prometheus_text(writer: Server) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -19,7 +20,10 @@ def detached(server: Server, **body: object) -> Body:
     assert response.status_code == 202, response.text
     status: Body = response.json()
     assert set(status) == STATUS
-    assert response.headers["location"] == f"/generate/{status['id']}"
+    assert response.headers["location"] == f"generate/{status['id']}"
+    assert urljoin("https://h.example/behind/a/proxy/generate", response.headers["location"]) == (
+        f"https://h.example/behind/a/proxy/generate/{status['id']}"
+    )
     return status
 
 

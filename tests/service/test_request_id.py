@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
-from unmask_service.api.shell import in_shell
-from unmask_service.api.shell.request_id import RequestIdMiddleware, trace_id_of
+from unmask_service.api.middleware import HeadersMiddleware, trace_id_of, with_middleware
 from unmask_service.logs import LogHandler, context_field
 
 from tests.helpers_asgi import Asked, ask, ask_here
@@ -39,27 +38,27 @@ def the_id(asked: Asked) -> str:
 
 @pytest.mark.parametrize("given_id", ["a", "7", "x" * 128, "5f0c-…".replace("…", "~!"), '"quoted",{json}', "%0d%0a"])
 def test_a_clients_id_comes_back(given_id: str) -> None:
-    asked = ask(RequestIdMiddleware(empty), headers=[(b"X-Request-ID", given_id.encode())])
+    asked = ask(HeadersMiddleware(empty), headers=[(b"X-Request-ID", given_id.encode())])
     assert the_id(asked) == given_id
 
 
 @pytest.mark.parametrize("bad", [b"", b" ", b"two words", b"x" * 129, b"\xc3\xa9", b"tab\t", b"nul\x00", b"\x7f"])
 def test_what_is_no_id_is_replaced(bad: bytes) -> None:
-    assert FRESH.fullmatch(the_id(ask(RequestIdMiddleware(empty), headers=[(b"x-request-id", bad)])))
+    assert FRESH.fullmatch(the_id(ask(HeadersMiddleware(empty), headers=[(b"x-request-id", bad)])))
 
 
 def test_fresh_ids_differ() -> None:
-    assert len({the_id(ask(RequestIdMiddleware(empty))) for _ in range(20)}) == 20
+    assert len({the_id(ask(HeadersMiddleware(empty))) for _ in range(20)}) == 20
 
 
 def test_two_ids_are_none() -> None:
-    asked = ask(RequestIdMiddleware(empty), headers=[(b"x-request-id", b"a"), (b"x-request-id", b"b")])
+    asked = ask(HeadersMiddleware(empty), headers=[(b"x-request-id", b"a"), (b"x-request-id", b"b")])
     assert FRESH.fullmatch(the_id(asked))
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"x-request-id", b"traceparent"]), st.binary(max_size=200)), max_size=4))
 def test_no_header_bytes_do_harm(headers: list[tuple[bytes, bytes]]) -> None:
-    asked = ask(RequestIdMiddleware(empty), headers=headers)
+    asked = ask(HeadersMiddleware(empty), headers=headers)
     assert (asked.status, asked.error) == (204, None)
     assert re.fullmatch(r"[!-~]{1,128}", the_id(asked))
 
@@ -69,7 +68,7 @@ def test_an_id_of_the_applications_own_gives_way() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"x-request-id", b"inner")]})
         await send({"type": "http.response.body", "body": b""})
 
-    assert the_id(ask(RequestIdMiddleware(naming), headers=[(b"x-request-id", b"outer")])) == "outer"
+    assert the_id(ask(HeadersMiddleware(naming), headers=[(b"x-request-id", b"outer")])) == "outer"
 
 
 # --- https://www.w3.org/TR/trace-context/ ----------------------------------------------------------------------------
@@ -146,7 +145,7 @@ def test_every_line_of_a_request_has_its_id_and_trace(lines: list[str]) -> None:
         await empty(scope, receive, send)
 
     headers = [(b"x-request-id", b"mine"), (b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())]
-    ask(RequestIdMiddleware(logging_app), headers=headers)
+    ask(HeadersMiddleware(logging_app), headers=headers)
     assert len(lines) == 3
     assert all(line.endswith(f"request_id=mine trace_id={TRACE}") for line in lines), lines
 
@@ -160,7 +159,7 @@ def test_requests_side_by_side_keep_their_own(lines: list[str]) -> None:
             logger.info("mine is %s", context_field("request_id"))
             await empty(scope, receive, send)
 
-        app = RequestIdMiddleware(waiting)
+        app = HeadersMiddleware(waiting)
         await asyncio.gather(*(ask_here(app, headers=[(b"x-request-id", name.encode())]) for name in names))
 
     names = [f"name-{i}" for i in range(8)]
@@ -175,7 +174,7 @@ def test_nothing_stays_of_the_request_before(lines: list[str]) -> None:
         await empty(scope, receive, send)
 
     async def one_after_the_other() -> None:
-        shelled = RequestIdMiddleware(app)
+        shelled = HeadersMiddleware(app)
         await ask_here(shelled, headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode())])
         await ask_here(shelled, headers=[(b"x-request-id", b"second")])
 
@@ -211,7 +210,7 @@ def test_a_stream_passes_message_by_message() -> None:
         async def send(message: Message) -> None:
             outer.append(message)
 
-        await in_shell(streaming)({"type": "http", "path": "/", "headers": []}, receive, send)
+        await with_middleware(streaming)({"type": "http", "path": "/", "headers": []}, receive, send)
         assert received == [receive]
         return outer
 
@@ -233,7 +232,7 @@ def test_other_than_http_passes_untouched() -> None:
         return
 
     async def run() -> None:
-        await in_shell(app)(scope, nothing, nowhere)
+        await with_middleware(app)(scope, nothing, nowhere)
 
     scope: Scope = {"type": "lifespan"}
     asyncio.run(run())
@@ -256,7 +255,7 @@ def failing_app() -> FastAPI:
 
 @pytest.mark.parametrize(("path", "status"), [("/fault", 500), ("/nowhere", 404), ("/stream", 200)])
 def test_every_answer_has_the_id(path: str, status: int) -> None:
-    asked = ask(in_shell(failing_app()), path, headers=[(b"x-request-id", b"mine")])
+    asked = ask(with_middleware(failing_app()), path, headers=[(b"x-request-id", b"mine")])
     assert asked.status == status
     assert the_id(asked) == "mine"
 
@@ -265,7 +264,7 @@ def test_a_fault_is_logged_with_its_id(lines: list[str]) -> None:
     """The server logs what is raised after the application has returned: the id is still there."""
 
     async def as_a_server_does() -> None:
-        error = (await ask_here(in_shell(failing_app()), "/fault", headers=[(b"x-request-id", b"mine")])).error
+        error = (await ask_here(with_middleware(failing_app()), "/fault", headers=[(b"x-request-id", b"mine")])).error
         assert error is not None
         logger.error("in the application", exc_info=error)
 

@@ -1,9 +1,13 @@
 """Scores over HTTP: the truth on models that know it, reproducible in any company, followed, cancelled."""
 
+import os
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from unmask_diffusion import score
 from unmask_model_store import open_bundle
@@ -270,3 +274,35 @@ def test_refusals_are_counted(table: Server) -> None:
     before = table.metric(name)
     refused(table, input=[99])
     assert table.metric(name) == before + 1
+
+
+def memory_of(server: Server) -> int:
+    """Resident bytes of a server's process."""
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_text_that_is_too_long_takes_no_memory(writer: Server) -> None:
+    """Four at once, each a token a byte: 300 MB each, if they were split as a whole, and kept."""
+    text = "a\u0301" * 330_000
+    small = writer.http.post("/score", json={"input": "a\u0301" * 100, "budget": 1})
+    assert small.status_code == 422
+    before, most = memory_of(writer), 0
+    responses: list[httpx.Response] = []
+
+    def post() -> None:
+        responses.append(httpx.post(f"{writer.url}/score", json={"input": text}, timeout=ANSWER_SECONDS))
+
+    clients = [threading.Thread(target=post) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while any(client.is_alive() for client in clients):
+        most = max(most, memory_of(writer))
+        time.sleep(0.02)
+    assert [response.status_code for response in responses] == [422] * 4
+    for response in responses:
+        assert response.json()["error"]["param"] == "input"
+        assert "too long" in response.json()["error"]["message"]
+    assert most - before < 100e6
+    assert memory_of(writer) - before < 40e6

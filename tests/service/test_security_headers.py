@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from importlib.metadata import version
+from urllib.parse import urljoin
 
 import pytest
 from fastapi import FastAPI
@@ -11,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
-from unmask_service.api.documentation_page import documentation_routes
-from unmask_service.api.shell import in_shell
-from unmask_service.api.shell.security_headers import HEADERS, SecurityHeadersMiddleware
+from unmask_service.api.middleware import SECURITY_HEADERS, HeadersMiddleware, with_middleware
+from unmask_service.api.pages import documentation_routes
 
 from tests.helpers_asgi import Asked, ask
 from tests.helpers_server import Server
@@ -37,26 +37,26 @@ def small_app() -> FastAPI:
 
 
 def get(path: str, *headers: tuple[bytes, bytes]) -> Asked:
-    return ask(in_shell(small_app()), path, headers=headers)
+    return ask(with_middleware(small_app()), path, headers=headers)
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/stream", "/nowhere", "/fault"])
 def test_every_answer_has_the_headers(path: str) -> None:
     method = "POST" if path == "/fault" else "GET"
-    asked = ask(in_shell(small_app()), path, method)
-    expected = HEADERS | ({"Cache-Control": "no-cache"} if path == "/stream" else {})
-    assert {name: asked.headers.getlist(name) for name in HEADERS} == {n: [v] for n, v in expected.items()}
+    asked = ask(with_middleware(small_app()), path, method)
+    expected = SECURITY_HEADERS | ({"Cache-Control": "no-cache"} if path == "/stream" else {})
+    assert {name: asked.headers.getlist(name) for name in SECURITY_HEADERS} == {n: [v] for n, v in expected.items()}
 
 
-@given(st.dictionaries(st.sampled_from(sorted(HEADERS)), st.binary(max_size=20)))
+@given(st.dictionaries(st.sampled_from(sorted(SECURITY_HEADERS)), st.binary(max_size=20)))
 def test_an_answers_own_headers_win(own: dict[str, bytes]) -> None:
     async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
         pairs = [(name.lower().encode(), value) for name, value in own.items()]
         await send({"type": "http.response.start", "status": 200, "headers": pairs})
         await send({"type": "http.response.body", "body": b""})
 
-    asked = ask(SecurityHeadersMiddleware(app))
-    for name, value in HEADERS.items():
+    asked = ask(HeadersMiddleware(app))
+    for name, value in SECURITY_HEADERS.items():
         assert asked.headers.getlist(name) == [own.get(name, value.encode()).decode("latin-1")]
 
 
@@ -86,9 +86,9 @@ def test_all_that_the_page_loads_is_ours_and_there() -> None:
     loaded = re.findall(r'(?:src|href)="([^"]*)"', page.body.decode())
     assert len(loaded) == 3
     kinds = {}
-    for path in loaded:
-        assert path.startswith("/docs/")
-        asset = get(path)
+    for reference in loaded:
+        assert urljoin("https://h.example/behind/docs", reference).startswith("https://h.example/behind/docs/")
+        asset = get(urljoin("/docs", reference))
         assert (asset.status, asset.error) == (200, None)
         assert asset.headers["x-content-type-options"] == "nosniff"
         kinds[asset.headers["content-type"].partition(";")[0]] = len(asset.body)
@@ -113,7 +113,7 @@ def preflight(origins: list[str], origin: str, method: str = "POST", names: str 
         (b"access-control-request-method", method.encode()),
         (b"access-control-request-headers", names.encode()),
     ]
-    return ask(in_shell(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
+    return ask(with_middleware(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
 
 
 def cors_headers(asked: Asked) -> dict[str, str]:
@@ -133,11 +133,36 @@ def test_a_listed_origin_may_what_the_api_needs(method: str) -> None:
     asked = preflight(["https://b.example", ORIGIN], ORIGIN, method, names)
     assert asked.status == 200
     assert asked.headers["access-control-allow-origin"] == ORIGIN
-    answer = ask(in_shell(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", ORIGIN.encode())])
+    answer = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", ORIGIN.encode())])
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     exposed = answer.headers["access-control-expose-headers"].lower().split(", ")
     assert {"x-request-id", "retry-after", "location"} <= set(exposed)
     assert "access-control-allow-credentials" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    "names", ["x-stainless-lang,x-stainless-retry-count", "tracestate,baggage", "user-agent", "x-b3"]
+)
+def test_a_listed_origin_may_send_what_client_libraries_add(names: str) -> None:
+    asked = preflight([ORIGIN], ORIGIN, names=names)
+    assert asked.status == 200
+    assert set(names.split(",")) <= set(asked.headers["access-control-allow-headers"].replace(" ", "").split(","))
+    assert preflight(["https://c.example"], ORIGIN, names=names).status == 400
+
+
+@pytest.mark.parametrize(
+    ("origins", "status", "allowed"), [([ORIGIN], 200, "true"), (["https://c.example"], 400, None)]
+)
+def test_a_listed_origin_may_reach_a_private_network(origins: list[str], status: int, allowed: str | None) -> None:
+    headers = [
+        (b"origin", ORIGIN.encode()),
+        (b"access-control-request-method", b"POST"),
+        (b"access-control-request-private-network", b"true"),
+    ]
+    asked = ask(with_middleware(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
+    assert (asked.status, asked.headers.get("access-control-allow-origin")) == (status, ORIGIN if allowed else None)
+    if allowed:
+        assert asked.headers["access-control-allow-private-network"] == allowed
 
 
 @pytest.mark.parametrize("origin", ["https://c.example", "http://a.example", "https://a.example:8443", "null", ""])
@@ -145,7 +170,7 @@ def test_another_may_not(origin: str) -> None:
     asked = preflight([ORIGIN], origin)
     assert asked.status in {400, 405}
     assert "access-control-allow-origin" not in asked.headers
-    answer = ask(in_shell(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", origin.encode())])
+    answer = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", origin.encode())])
     assert "access-control-allow-origin" not in answer.headers
 
 
@@ -157,7 +182,7 @@ def test_all_may_where_all_are_listed() -> None:
 @pytest.mark.parametrize("path", ["/nowhere", "/fault"])
 def test_a_listed_origin_can_read_errors(path: str) -> None:
     method = "POST" if path == "/fault" else "GET"
-    asked = ask(in_shell(small_app(), cors_origins=[ORIGIN]), path, method, [(b"origin", ORIGIN.encode())])
+    asked = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), path, method, [(b"origin", ORIGIN.encode())])
     assert asked.headers["access-control-allow-origin"] == ORIGIN
 
 
@@ -169,7 +194,7 @@ def test_a_servers_answers_have_the_headers(writer: Server) -> None:
     asked += [("POST", "/generate", b'{"max_tokens": 1, "stream": true}'), ("GET", "/metrics", b"")]
     for method, path, content in asked:
         response = writer.http.request(method, path, content=content, headers={"content-type": "application/json"})
-        for name, value in HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             assert response.headers.get_list(name) == [value], f"{method} {path}"
 
 

@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 import re
 from collections.abc import AsyncIterator, MutableMapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
-from unmask_service.api import responses
-from unmask_service.api.generation import Generation
+from unmask_service.api import streams as api_streams
+from unmask_service.api.followers import Generation, event
 
 from tests.helpers import END_TOKEN, byte_tokenizer
 from tests.helpers_server import Body, Server, Stream, parse_events, token_ids
@@ -28,6 +30,7 @@ REQUESTS: dict[str, Body] = {
     "ancestral": {"max_tokens": 8, "n": 3, "seed": 7, "sampler": {"name": "ancestral", "steps": 9}},
     "coldest": {"max_tokens": 8, "seed": 8, "temperature": 0},
     "nothing to do": {"canvas": [1, 2, 3], "n": 2, "seed": 9},
+    "a given end": {"canvas": [END, None, None, END, None, None], "n": 3, "seed": 10},
 }
 
 either = pytest.mark.parametrize("name", list(REQUESTS))
@@ -120,8 +123,10 @@ def test_start_and_unmask_events_give_the_tokens_of_done(streams: dict[str, Stre
     for tokens, choice in zip(stream.tokens(), stream.done["choices"], strict=True):
         assert sorted(tokens) == list(range(stream.start["length"]))
         whole = [tokens[position] for position in sorted(tokens)][generated]
-        assert choice["token_ids"] == (whole[: whole.index(END)] if END in whole else whole)
-        assert choice["finish_reason"] == ("stop" if END in whole else "length")
+        given = body.get("canvas", [None] * len(whole))  # an end token that is given ends nothing
+        ends = [place for place, token in enumerate(whole) if token == END and given[place] is None]
+        assert choice["token_ids"] == whole[: ends[0] if ends else None]
+        assert choice["finish_reason"] == ("stop" if ends else "length")
         assert choice["text"] == TOKENIZER.decode(choice["token_ids"], skip_special_tokens=False)
 
 
@@ -135,6 +140,26 @@ def test_done_is_the_answer_without_a_stream(writer: Server, streams: dict[str, 
     assert done["sampling"] | {"rounds": 0} == answer["sampling"] | {"rounds": 0}
     assert set(done["timings"]) == set(answer["timings"])
     assert done["id"] == streams[name].start["id"]
+
+
+class Characters(BaseModel):
+    text: str
+
+
+@pytest.mark.parametrize("end", ["\x85", "\u2028", "\u2029", "\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e"])
+def test_no_character_ends_a_line_within_an_event(end: str) -> None:
+    """For any reader of lines: httpx and Python end one at ten characters, browsers at two."""
+    lines = event("unmask", 7, Characters(text=f"a{end}b")).encode().decode().splitlines()
+    assert lines[:2] == ["id: 7", "event: unmask"]
+    assert [line.partition(":")[0] for line in lines] == ["id", "event", "data", ""]
+    assert json.loads(lines[2].removeprefix("data: ")) == {"text": f"a{end}b"}
+
+
+def test_a_stream_with_line_separators_can_be_read_line_by_line(writer: Server) -> None:
+    text = "\u2028\u2029\x85"
+    stream = writer.stream(prompt=text, max_tokens=3, seed=1)
+    assert "".join(TOKENIZER.decode([token]) for _, token, _ in stream.start["canvas"][0]).count("\ufffd") == 8
+    assert stream.done["choices"]
 
 
 def test_a_drawn_seed_is_in_start_and_done(writer: Server) -> None:
@@ -216,13 +241,13 @@ class Silent:
 
 
 def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert responses.PING_SECONDS <= 15
-    monkeypatch.setattr(responses, "PING_SECONDS", 0.02)
+    assert api_streams.PING_SECONDS <= 15
+    monkeypatch.setattr(api_streams, "PING_SECONDS", 0.02)
     generation = Silent()
     sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
 
     async def listen() -> list[str]:
-        stream = responses.FollowedStream(cast(Generation, generation))
+        stream = api_streams.EventStream(cast(Generation, generation))
         gone = asyncio.Event()
 
         async def receive() -> MutableMapping[str, Any]:
@@ -248,7 +273,7 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
     sent: list[MutableMapping[str, Any]] = []
 
     async def listen() -> None:
-        stream = responses.FollowedStream(cast(Generation, generation))
+        stream = api_streams.EventStream(cast(Generation, generation))
         told = asyncio.Event()
 
         async def send(message: MutableMapping[str, Any]) -> None:

@@ -1,119 +1,80 @@
-"""From a body to a place in the queue: what can never run, or not now, is refused; what may is planned and forecast."""
+"""From a body to a place in the queue: check, plan, forecast, queue, or refuse."""
 
 import asyncio
 import contextlib
 import dataclasses
+import hashlib
 import math
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import re
 from uuid import uuid4
 
+from pydantic import BaseModel
 from unmask_diffusion import Outline, Plan, RequestError, ScorePlan, cut, make_plan, make_score_plan
 
-from unmask_service.api.errors import (
-    InvalidRequestError,
-    JobNotFoundError,
-    OverloadedError,
-    UnavailableError,
-    UnknownModelError,
-    quoted,
-)
-from unmask_service.api.gate import ServedModel
-from unmask_service.api.generation import Generation
+from unmask_service.allocator import return_freed_memory
+from unmask_service.api.errors import RefusedError, invalid, quoted
+from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
-from unmask_service.api.scoring import Scoring
-from unmask_service.api.service import Service
-from unmask_service.broker import IdempotencyKey, Job, QueueFullError
+from unmask_service.api.service import ServedModel, Service
+from unmask_service.broker import IdempotencyKey, Job, QueueFullError, Record
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
 
-Kind = TypeVar("Kind", Generation, Scoring)
-Request = TypeVar("Request")
-Made = TypeVar("Made")
-
-# of a deadline's time; the rest is for what a forecast cannot know
+# the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8
+# of texts with more characters only one is split into tokens at a time
+LARGE_TEXT = 64 << 10
+# so many characters of it at a time are split to count the tokens, with an error of at most so many tokens
+SLICE, SLICE_ERROR = 16 << 10, 16
+
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
-async def admit(service: Service, body: GenerateBody, key: IdempotencyKey | None = None) -> Generation:
-    """Plan a generation and queue it; or find the one that its key stands for.
+async def admit(service: Service, body: GenerateBody | ScoreBody, key: IdempotencyKey | None = None) -> AnyFollower:
+    """Plan a request and queue it, or find the job that its key stands for.
 
     Raises:
-        RefusedError: it is not for this model, can never be served, or not now.
-        BrokerError: the key stands for another request, or the broker is away.
+        RefusedError: the request is for another model, can never be served, or cannot be served now.
+        BrokerError: the key stands for another request, or the broker cannot be reached.
     """
-    served = served_model(service, body.model)
-    check_samples(service, body)
-
-    async def make() -> Job:
-        plan, seconds = await forecast(service, await plan_of(served, body), body.deadline_ms)
-        return job_of("gen", body, plan, service.broker.now(), seconds, keyed=key is not None)
-
-    return await _queue(service, Generation, key, make)
-
-
-async def admit_score(service: Service, body: ScoreBody, key: IdempotencyKey | None = None) -> Scoring:
-    """Plan a score and queue it; or find the one that its key stands for. Raises what `admit` does."""
-    served = served_model(service, body.model)
-
-    async def make() -> Job:
-        plan = await off_the_loop(make_score_plan, served, body.request())
-        seconds = await expected_seconds(service, plan)
-        return job_of("score", body, plan, service.broker.now(), seconds, keyed=key is not None)
-
-    return await _queue(service, Scoring, key, make)
-
-
-async def _queue(
-    service: Service, kind: type[Kind], key: IdempotencyKey | None, make: Callable[[], Awaitable[Job]]
-) -> Kind:
-    """Queue the job that is made, unless its key stands for one, or the queue is full."""
+    served = check(service, body)
+    kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
+    large = is_large(body)
     try:
-        async with service.planning:
+        async with service.large_text if large else contextlib.nullcontext(), service.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
-                with contextlib.suppress(JobNotFoundError):  # it has just been forgotten
+                with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await kind.known(service, known)
             await service.broker.refuse_if_full()
-            return await kind.submit(service, await make(), key)
+            plan, seconds = await plan_and_forecast(service, served, body)
+            job = Job(
+                id=f"{kind.id_prefix}-{uuid4().hex}",
+                plan=plan,
+                submitted_at=service.broker.now(),
+                expected_seconds=seconds,
+                detached=body.detach or key is not None,  # a client that sends a key may ask again
+                request_id=context_field("request_id"),
+                trace_id=context_field("trace_id"),
+                candidates=body.candidates if isinstance(body, GenerateBody) else 0,
+            )
+            served = service.gate.pass_through()  # the server may have begun to drain
+            answering = await service.broker.submit(job, key)
+            if answering != job.id:
+                return await kind.known(service, answering)
+            return kind(service, served, Record(job, "waiting", plan.network_evaluations, log_length=0), owned=True)
     except QueueFullError as error:
         load = await service.broker.load()
-        seconds = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
-        raise OverloadedError(str(error), retry_after=seconds) from error
-
-
-def job_of(
-    prefix: str,
-    body: GenerateBody | ScoreBody,
-    plan: Plan | ScorePlan,
-    submitted_at: float,
-    expected_seconds: float | None,
-    keyed: bool,
-) -> Job:
-    """A job of its own for a plan. Who sends a key means to ask again: such a job is detached too."""
-    return Job(
-        id=f"{prefix}-{uuid4().hex}",
-        plan=plan,
-        submitted_at=submitted_at,
-        expected_seconds=expected_seconds,
-        detached=body.detach or keyed,
-        request_id=context_field("request_id"),
-        trace_id=context_field("trace_id"),
-        candidates=body.candidates if isinstance(body, GenerateBody) else 0,
-    )
+        wait = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
+        raise RefusedError("queue_full", str(error), retry_after=wait) from error
 
 
 async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer:
-    """Plan a request and forget it.
-
-    Raises:
-        RefusedError: it is not for this model, or can never be served.
-        BrokerAwayError: the work at hand is not known.
-    """
-    served = served_model(service, body.model)
-    check_samples(service, body)
+    """Plan a request and forget it. Raises RefusedError as `admit` does, and BrokerAwayError."""
+    served = check(service, body)
     async with service.planning:
-        plan, seconds = await forecast(service, await plan_of(served, body), body.deadline_ms)
+        plan, seconds = await plan_and_forecast(service, served, body)
+    assert isinstance(plan, Plan)  # noqa: S101 — for the type checker
     load = await service.broker.load()
     return PlanAnswer(
         model=served.name,
@@ -125,85 +86,87 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
         idle_steps=plan.idle_steps,
         steps=plan.request.sampler.steps,
         seed=plan.seed,
-        eta_ms=None if seconds is None else round(1000 * seconds),
+        eta_ms=milliseconds(seconds),
         queue=QueueState(running=len(load.running), waiting=len(load.waiting), network_evaluations=load.evaluations),
     )
 
 
-def served_model(service: Service, name: str | None) -> ServedModel:
-    """The model that a body is for.
-
-    Raises:
-        RefusedError: it is not served here, or nothing is now.
-    """
-    if name is not None and name != service.card.id:
-        raise UnknownModelError(f"model {quoted(name)} is not served here; {service.card.id!r} is", param="model")
-    return service.gate.pass_through()
-
-
-def check_samples(service: Service, body: GenerateBody) -> None:
-    """Hold a body to the samples that this server draws.
-
-    Raises:
-        InvalidRequestError: it asks for more.
-    """
+def check(service: Service, body: GenerateBody | ScoreBody) -> ServedModel:
+    """The model that a body is for. Raises RefusedError: it is not served here, not now, or not so many samples."""
+    if body.model is not None and body.model != service.card.id:
+        message = f"model {quoted(body.model)} is not served here; {service.card.id!r} is"
+        raise RefusedError("model_not_found", message, "model")
+    served = service.gate.pass_through()
     most = service.card.limits.max_samples
-    if body.n > most:
-        raise InvalidRequestError(f"n is {body.n}; this server draws at most {most} samples a request", param="n")
+    if isinstance(body, GenerateBody) and body.n > most:
+        raise invalid(f"n is {body.n}; this server draws at most {most} samples a request", "n")
+    return served
 
 
-async def plan_of(served: ServedModel, body: GenerateBody) -> Plan:
-    """Check a request against the model and draw its schedules.
-
-    Raises:
-        InvalidRequestError: it can never be served.
-    """
-    return await off_the_loop(make_plan, served, body.request())
-
-
-async def off_the_loop(make: Callable[[Outline, Request], Made], served: ServedModel, request: Request) -> Made:
-    """Make a plan in a thread.
+async def plan_and_forecast(
+    service: Service, served: ServedModel, body: GenerateBody | ScoreBody
+) -> tuple[Plan | ScorePlan, float | None]:
+    """Plan a request so that it keeps its deadline. Also the seconds until its end; None: no engine is known.
 
     Raises:
-        InvalidRequestError: it can never be served.
+        RefusedError: the request can never be served, its deadline is too short, or no engine is known.
     """
-    try:
-        return await asyncio.to_thread(make, served.model, request)
-    except RequestError as error:
-        raise InvalidRequestError(str(error), error.param, error.code) from error
-
-
-async def expected_seconds(service: Service, plan: ScorePlan) -> float | None:
-    """How many seconds a score should take at most; None: nobody knows."""
-    load, work = await service.broker.load(), Work.of(plan)
-    return None if load.capacity is None else outlook(load, load.capacity, work).seconds_of(work)
-
-
-async def forecast(service: Service, plan: Plan, deadline_ms: int | None) -> tuple[Plan, float | None]:
-    """Cut a plan so that it keeps its deadline, and say how many seconds it should take; None: nobody knows.
-
-    Raises:
-        InvalidRequestError: the deadline is too short.
-        UnavailableError: nobody knows whether it can be kept.
-    """
+    plan = await asyncio.get_running_loop().run_in_executor(service.planners, plan_of, served.model, body)
     load = await service.broker.load()
+    deadline_ms = body.deadline_ms if isinstance(body, GenerateBody) else None
     if load.capacity is None:
         if deadline_ms is not None:
-            raise UnavailableError("no engine has said yet how fast it is: no deadline can be promised", "no_worker")
+            raise RefusedError("no_worker", "no engine has reported its speed yet: no deadline can be promised")
         return plan, None
     ahead = outlook(load, load.capacity, Work.of(plan))
-    if deadline_ms is not None:
+    if deadline_ms is not None and isinstance(plan, Plan):
         whole, plan = plan, plan_in_time(plan, ahead, deadline_ms)
         if plan.network_evaluations < whole.network_evaluations:
-            ahead = dataclasses.replace(ahead, speed=1.0)  # as it was cut: guesses were not counted on
+            ahead = dataclasses.replace(ahead, speed=1.0)  # the plan was cut without counting on speculation
     return plan, ahead.seconds_of(Work.of(plan))
 
 
+def plan_of(model: Outline, body: GenerateBody | ScoreBody) -> Plan | ScorePlan:
+    """Check a request against a model and draw its schedules. Raises RefusedError: it can never be served."""
+    try:
+        if isinstance(body, GenerateBody):
+            return make_plan(model, body.request())
+        if not is_large(body):
+            return make_score_plan(model, body.request())
+        try:
+            _refuse_too_long(model, body)
+            return make_score_plan(model, body.request())
+        finally:
+            return_freed_memory()
+    except RequestError as error:
+        raise RefusedError(error.code, str(error), error.param) from error
+
+
+def is_large(body: GenerateBody | ScoreBody) -> bool:
+    """Whether the tokens of a body's text take much memory; a generation's text is bounded before it is split."""
+    texts = (body.input, body.prompt, body.suffix) if isinstance(body, ScoreBody) else ()
+    return sum(len(text) for text in texts if isinstance(text, str)) > LARGE_TEXT
+
+
+def _refuse_too_long(model: Outline, body: ScoreBody) -> None:
+    """Plan a score of as many tokens as the input has at least, counted in little memory. Raises RequestError."""
+    if model.tokenizer is None or not isinstance(body.input, str):
+        return
+    tokens = 0
+    for start in range(0, len(body.input), SLICE):
+        piece = body.input[start : start + SLICE]
+        (encoding,) = model.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+        tokens += max(0, len(encoding.ids) - SLICE_ERROR)
+    scored = max(1, tokens - len(set(body.given)))
+    ids: dict[str, object] = {"input": [0] * scored, "prompt": "", "suffix": "", "given": []}
+    make_score_plan(model, body.request().model_copy(update=ids))
+
+
 def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
-    """The plan in as many groups as are expected to end in time, at most as many as it has.
+    """The plan cut into as many groups, of those that it has, as are expected to end in time.
 
     Raises:
-        InvalidRequestError: not even one group is; the message names the shortest deadline.
+        RefusedError: not even one group ends in time; the message has the shortest deadline.
     """
     if not plan.network_evaluations:
         return plan
@@ -219,9 +182,21 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     groups = most_groups_in_time(ahead, rows, most, seconds)
     if not groups:
         shortest = math.ceil(1000 * ahead.seconds(1, rows(1)) / PLANNED_SHARE)
-        raise InvalidRequestError(
-            f"deadline_ms is {deadline_ms}; now the shortest possible for this request is {shortest}",
-            param="deadline_ms",
-            code="deadline_too_short",
-        )
+        message = f"deadline_ms is {deadline_ms}; now the shortest possible for this request is {shortest}"
+        raise RefusedError("deadline_too_short", message, "deadline_ms")
     return cut(plan, groups)
+
+
+def key_of(header: str | None, body: BaseModel) -> IdempotencyKey | None:
+    """The idempotency key of a request, with a digest of its body. Each API key has its own.
+
+    Raises:
+        RefusedError: the key is empty, too long, or has other than visible ASCII characters.
+    """
+    if header is None:
+        return None
+    if not _KEY.fullmatch(header):
+        message = "Idempotency-Key: must be 1 to 255 visible ASCII characters without spaces"
+        raise invalid(message, "Idempotency-Key")
+    digest = hashlib.sha256(body.model_dump_json().encode()).hexdigest()
+    return IdempotencyKey(f"{context_field('client') or ''}:{header}", digest)

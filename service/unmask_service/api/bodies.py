@@ -1,132 +1,172 @@
-"""Reading a request's body: bounded before it is buffered, strict JSON, and errors that name the field.
+"""Reading the body of a request: bounded before it is buffered, strict JSON, and errors that name the field.
 
-FastAPI would buffer any body and parse it with `json.loads`, which lets lone surrogates through, fails on integers of
-5000 digits and on deep nesting with exceptions of its own, and names no field. Here the parser is pydantic's, which
-refuses all of these by itself.
+FastAPI would buffer any body and parse it with `json.loads`, which accepts lone surrogates, raises exceptions of its
+own for integers of 5000 digits and for deep nesting, and names no field. pydantic's parser refuses all of these. Large
+bodies are parsed in threads, a few at a time, so that none of them holds the event loop.
 """
 
+import asyncio
+import contextlib
 import json
 import re
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from typing import Any, NoReturn, TypeVar
 
-from fastapi import Request, Response
-from fastapi.routing import APIRoute
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
-from starlette.requests import ClientDisconnect
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import Receive
 
-from unmask_service.api.errors import BodyTooLargeError, MalformedBodyError
-from unmask_service.api.leftovers import discard_body
+from unmask_service.allocator import return_freed_memory
+from unmask_service.api.errors import LONGEST_QUOTE, RefusedError, first_complaint, invalid, quoted
+
+Body = TypeVar("Body", bound=BaseModel)
+
+# a client that is still sending when its request is refused would not read the answer: receive, and forget, so much
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 64 << 20
+# a smaller body is parsed in less time than a thread needs to start
+LARGE_BODY = 16 << 10
+# the field of an error is looked for among so many JSON tokens, not among the half million of a hostile body
+MOST_TOKENS = 1 << 14
 
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
 _PLACE = re.compile(r"at line (\d+) column (\d+)$")
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}:]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}:]', re.DOTALL)
 
 
-class BoundedJsonRequest(Request):
-    """A request whose body is never buffered beyond the limit, and parsed strictly."""
+async def read_body(request: Request, model: type[Body], limit: int, parsers: Executor) -> Body:
+    """Read, parse and check a body of at most `limit` bytes; one without a content type is read as JSON.
 
-    max_body_bytes: int = 1 << 20
-
-    async def body(self) -> bytes:
-        """The body.
-
-        Raises:
-            BodyTooLargeError: it is over the limit, by its own account or by ours.
-        """
-        if not hasattr(self, "_body"):
-            self._body = await self._read()
-        return self._body
-
-    async def json(self) -> Any:  # noqa: ANN401 — JSON
-        """The body's value.
-
-        Raises:
-            MalformedBodyError: it is no JSON.
-        """
-        body = await self.body()
-        try:
-            return from_json(body)
-        except ValueError as error:
-            field = field_at(body, str(error))
-            where = f"the body, in field {field!r}," if field else "the body"
-            raise MalformedBodyError(f"{where} is not valid JSON: {error}", param=field) from error
-
-    async def _read(self) -> bytes:
-        limit = self.max_body_bytes
-        declared = self.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > limit:
-            await self._refuse(f"the body has {declared} bytes; the limit is {limit}", more=True)
-        chunks: list[bytes] = []
-        size = 0
-        more = True
-        while more:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            more = message.get("more_body", False)
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limit:
-                chunks.clear()
-                await self._refuse(f"the body is longer than the limit of {limit} bytes", more)
-        return b"".join(chunks)
-
-    async def _refuse(self, message: str, more: bool) -> None:
-        if more:
-            await discard_body(self.headers, self.receive)
-        raise BodyTooLargeError(message)
-
-
-def bounded_route(max_body_bytes: int) -> type[APIRoute]:
-    """A kind of route whose requests are `BoundedJsonRequest`s."""
-
-    class LimitedRequest(BoundedJsonRequest):
-        pass
-
-    LimitedRequest.max_body_bytes = max_body_bytes
-
-    class BoundedRoute(APIRoute):
-        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-            handle = super().get_route_handler()
-
-            async def bounded(request: Request) -> Response:
-                check_content_type(request)
-                return await handle(LimitedRequest(request.scope, request.receive))
-
-            return bounded
-
-    return BoundedRoute
-
-
-def check_content_type(request: Request) -> None:
-    """Refuse bodies that say they are something else than JSON; those that say nothing are read as JSON.
+    `parsers` are the threads for large bodies.
 
     Raises:
-        MalformedBodyError: another content type.
+        RefusedError: it is too large, not JSON, or has a value that `model` does not allow.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not _JSON_TYPE.fullmatch(media_type):
-        raise MalformedBodyError(
-            "the body must be JSON: send the header Content-Type: application/json",
-            param="Content-Type",
-            code="unsupported_content_type",
-        )
+        message = "the body must be JSON: send the header Content-Type: application/json"
+        raise RefusedError("unsupported_content_type", message, "Content-Type")
+    body = await _receive(request, limit)
+    if len(body) < LARGE_BODY:
+        return parse(body, model)
+    return await asyncio.get_running_loop().run_in_executor(parsers, _parse_large, body, model)
+
+
+def parse(body: bytes, model: type[Body]) -> Body:
+    """Parse and check a body. Raises RefusedError."""
+    if not body:
+        raise invalid("the body must be a JSON object", None)
+    try:
+        value = from_json(body)
+    except ValueError as error:
+        field = field_at(body, str(error))
+        where = f"the body, in field {field!r}," if field else "the body"
+        raise RefusedError("invalid_json", f"{where} is not valid JSON: {error}", field) from error
+    # before pydantic makes an error for each
+    if (unknown := next(_unknown_fields(model, value), None)) is not None:
+        unknown = unknown[:LONGEST_QUOTE]
+        raise invalid(f"{unknown}: there is no such field", unknown)
+    _refuse_duplicates(body)
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise first_complaint(error.errors()) from error
+
+
+def _parse_large(body: bytes, model: type[Body]) -> Body:
+    try:
+        return parse(body, model)
+    finally:
+        return_freed_memory()
+
+
+def _unknown_fields(model: type[BaseModel], value: object) -> Iterator[str]:
+    """The paths of the fields of a JSON value that a model does not have."""
+    if not isinstance(value, dict):
+        return
+    for name, inner in value.items():
+        field = model.model_fields.get(name)
+        if field is None:
+            yield name
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from (f"{name}.{path}" for path in _unknown_fields(field.annotation, inner))
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    """Refuse valid JSON in which an object has a field twice: parsers do not agree which of them counts."""
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise invalid(f"{quoted(name)}: this field is there twice", name[:LONGEST_QUOTE])
+            seen.add(name)
+
+    json.loads(body, object_pairs_hook=check, parse_int=str)  # int() refuses many digits
+
+
+async def _receive(request: Request, limit: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        await _refuse(request, f"the body has {declared} bytes; the limit is {limit}", more=True)
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "the client has gone before the end of the body")
+        more = message.get("more_body", False)
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limit:
+            chunks.clear()
+            await _refuse(request, f"the body is longer than the limit of {limit} bytes", more)
+    return b"".join(chunks)
+
+
+async def _refuse(request: Request, message: str, more: bool) -> NoReturn:
+    if more:
+        await discard_body(request.headers, request.receive)
+    raise RefusedError("body_too_large", message)
+
+
+async def discard_body(headers: Headers, receive: Receive) -> None:
+    """Receive the rest of a body for a while: a connection that is closed with unread data is reset, answer lost."""
+    if "expect" in headers:  # such a client sends nothing until the server says so
+        return
+    left = LINGER_BYTES
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            while left > 0:
+                message = await receive()
+                left -= len(message.get("body", b""))
+                if not message.get("more_body", False):  # the end, or the client has gone
+                    return
 
 
 def field_at(body: bytes, complaint: str) -> str | None:
-    """The outermost field in which the parser stopped, if its complaint says where."""
+    """The outermost field in which the parser stopped, if its complaint says where, and near enough to the start."""
     place = _PLACE.search(complaint)
     if place is None:
         return None
     line, column = int(place[1]), int(place[2])
+    if line > MOST_TOKENS:
+        return None
     start = 0
     for _ in range(line - 1):
         start = body.find(b"\n", start) + 1
     key: bytes | None = None
     string: bytes | None = None
     depth = 0
-    for token in _TOKEN.findall(body, 0, start + column):
+    for count, found in enumerate(_TOKEN.finditer(body, 0, start + column)):
+        token = found[0]
+        if count == MOST_TOKENS:
+            return None
         if token in b"[{":
             depth += 1
         elif token in b"]}":
@@ -135,10 +175,6 @@ def field_at(body: bytes, complaint: str) -> str | None:
             key = string
         elif depth == 1:
             string = token
-    return _readable(key)
-
-
-def _readable(key: bytes | None) -> str | None:
     try:
         name = json.loads(key or b"null")
     except ValueError:

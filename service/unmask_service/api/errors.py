@@ -1,195 +1,191 @@
-"""Everything that can go wrong with a request, and the status that each gets. The exception tree is all here.
+"""Everything that can go wrong with a request: a table of codes, two kinds of exceptions, and one form of answer.
 
     ApiError
-    ├── RefusedError            before anything is queued
-    │   ├── MalformedBodyError  400   not JSON, not UTF-8, another content type
-    │   ├── UnauthorizedError   401   + WWW-Authenticate (in shell/access.py)
-    │   ├── UnknownModelError   404
-    │   ├── JobNotFoundError    404
-    │   ├── BodyTooLargeError   413
-    │   ├── InvalidRequestError 422   a value that this server or its model can never serve
-    │   ├── OverloadedError     429   + Retry-After
-    │   └── UnavailableError    503   + Retry-After
-    └── GenerationError         after that
-        ├── ImpossibleError     422   what is given has probability zero under the model
-        ├── CancelledError      409   a client did not want it any more
-        ├── EngineError         500   a fault of ours
-        ├── PoisonError         500   it brought down every engine that tried it
-        ├── LostError           500   the broker has forgotten it
-        └── DrainedError        503   + Retry-After
+    ├── RefusedError  before anything is queued: a rejected request
+    └── JobError      after that: the log of the job ends with a failure
 
-Whatever else is raised is a bug, and becomes a 500 that says nothing about the inside.
+Every other exception is a bug. It becomes a 500 that says nothing about the inside.
 """
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from unmask_service.broker import BrokerAwayError, BrokerError, Failed, FailureReason, KeyReusedError
+from unmask_service.api.schemas import ErrorAnswer, ErrorObject, GenerateBody
+from unmask_service.api.score_schemas import ScoreBody
+from unmask_service.broker import BrokerAwayError, BrokerError, Failed, KeyReusedError
+from unmask_service.metrics import Metrics
+from unmask_service.request_log import log_rejection
 
+INVALID, OVERLOADED, UNAVAILABLE, SERVER = (
+    "invalid_request_error",
+    "overloaded_error",
+    "unavailable_error",
+    "server_error",
+)
+# code → HTTP status, and the `type` of the error object
+CODES = {
+    # a request is refused
+    "invalid_json": (HTTPStatus.BAD_REQUEST, INVALID),
+    "unsupported_content_type": (HTTPStatus.BAD_REQUEST, INVALID),
+    "missing_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
+    "invalid_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
+    "model_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "generation_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "score_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID),
+    "invalid_value": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
+    "deadline_too_short": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
+    "idempotency_key_reused": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
+    "queue_full": (HTTPStatus.TOO_MANY_REQUESTS, OVERLOADED),
+    "loading": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
+    "draining": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),  # a job that was running gets it too
+    "no_worker": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
+    "broker_away": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
+    "engine_failed": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
+    "engine_stopped": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
+    # a job ends without an answer
+    "impossible": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),  # what is given has probability zero under the model
+    "cancelled": (HTTPStatus.CONFLICT, INVALID),
+    "poison": (HTTPStatus.INTERNAL_SERVER_ERROR, SERVER),  # every engine that tried the job failed
+    "lost": (HTTPStatus.INTERNAL_SERVER_ERROR, SERVER),  # Redis has lost its data
+    "internal_error": (HTTPStatus.INTERNAL_SERVER_ERROR, SERVER),
+}
 RETRY_AFTER_SECONDS = 5
-# messages may quote a name that the client chose; nobody needs a megabyte of it back
+# a message may quote what the client sent, but not a megabyte of it
 LONGEST_QUOTE = 200
+
+_UNION_MEMBER = re.compile(r"str|list\[.*\]")
+_NOT_AN_OBJECT = {"model_type", "model_attributes_type", "dict_type", "missing"}
 
 
 class ApiError(HTTPException):
-    """An answer that is no generation.
-
-    Attributes:
-        kind: the `type` of the error object.
-        code: a short name of the fault for programs.
-        message: for people.
-        param: the request's field that is at fault.
-    """
-
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    kind = "server_error"
-    code = "internal_error"
+    """An error of the table, with a message for people; `param` names the field of the request that is wrong."""
 
     def __init__(
-        self, message: str, param: str | None = None, code: str | None = None, retry_after: float | None = None
+        self,
+        code: str,
+        message: str,
+        param: str | None = None,
+        retry_after: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
-        headers = None if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
-        super().__init__(self.status, message, headers)
-        self.message = message
-        self.param = param
-        self.code = code or type(self).code
+        status, self.kind = CODES[code]
+        if status == HTTPStatus.SERVICE_UNAVAILABLE:
+            retry_after = RETRY_AFTER_SECONDS
+        retry = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+        super().__init__(status, message, {**retry, **(headers or {})})
+        self.code, self.message, self.param = code, message, param
 
 
 class RefusedError(ApiError):
-    """Refused before anything was queued."""
-
-    kind = "invalid_request_error"
+    """A request is refused before anything is queued."""
 
 
-class MalformedBodyError(RefusedError):
-    """The body is no JSON."""
-
-    status = HTTPStatus.BAD_REQUEST
-    code = "invalid_json"
+class JobError(ApiError):
+    """A job that was accepted ends without an answer."""
 
 
-class UnknownModelError(RefusedError):
-    """The model is not served here."""
-
-    status = HTTPStatus.NOT_FOUND
-    code = "model_not_found"
+def job_error(failure: Failed) -> JobError:
+    """The error for a log that ends with a failure."""
+    return JobError("internal_error" if failure.reason == "engine" else failure.reason, failure.message)
 
 
-class JobNotFoundError(RefusedError):
-    """There is no such generation, or score, or no more."""
-
-    status = HTTPStatus.NOT_FOUND
-
-    def __init__(self, noun: str, job_id: str) -> None:
-        super().__init__(f"{noun} {quoted(job_id)} is not known here, or no more", "id", f"{noun}_not_found")
-
-
-class BodyTooLargeError(RefusedError):
-    """The body is over the limit."""
-
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    code = "body_too_large"
-
-
-class InvalidRequestError(RefusedError):
-    """A field's value can never be served."""
-
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    code = "invalid_value"
-
-
-class OverloadedError(RefusedError):
-    """The queue is full."""
-
-    status = HTTPStatus.TOO_MANY_REQUESTS
-    kind = "overloaded_error"
-    code = "queue_full"
-
-
-class UnavailableError(RefusedError):
-    """Not now: the model is loading, or the server is draining."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    kind = "unavailable_error"
-    code = "unavailable"
-
-    def __init__(self, message: str, code: str) -> None:
-        super().__init__(message, code=code, retry_after=RETRY_AFTER_SECONDS)
-
-
-class GenerationError(ApiError):
-    """A generation that was accepted ends without an answer."""
-
-
-class ImpossibleError(GenerationError):
-    """What is given has probability zero under the model."""
-
-    status = HTTPStatus.UNPROCESSABLE_ENTITY
-    kind = "invalid_request_error"
-    code = "impossible"
-
-
-class CancelledError(GenerationError):
-    """A client did not want it any more, or nobody had asked for it in a long time."""
-
-    status = HTTPStatus.CONFLICT
-    kind = "invalid_request_error"
-    code = "cancelled"
-
-
-class EngineError(GenerationError):
-    """A fault of the engine's own."""
-
-
-class PoisonError(GenerationError):
-    """It brought down every engine that tried it."""
-
-    code = "poison"
-
-
-class LostError(GenerationError):
-    """The broker has forgotten it: Redis has lost its data."""
-
-    code = "lost"
-
-
-class DrainedError(GenerationError):
-    """The server went down before the generation's end."""
-
-    status = HTTPStatus.SERVICE_UNAVAILABLE
-    kind = "unavailable_error"
-    code = "draining"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retry_after=RETRY_AFTER_SECONDS)
-
-
-_FAILURES: dict[FailureReason, type[GenerationError]] = {
-    "impossible": ImpossibleError,
-    "engine": EngineError,
-    "draining": DrainedError,
-    "cancelled": CancelledError,
-    "poison": PoisonError,
-    "lost": LostError,
-}
-
-
-def error_of(entry: Failed) -> GenerationError:
-    """The error that a log's last entry stands for."""
-    return _FAILURES[entry.reason](entry.message)
-
-
-def error_for_client(error: BrokerError) -> RefusedError:
-    """What a client is told of a broker that does not take its request, or cannot."""
-    if isinstance(error, BrokerAwayError):
-        return UnavailableError(str(error), "broker_away")
-    if isinstance(error, KeyReusedError):
-        return InvalidRequestError(f"Idempotency-Key: {error}", "Idempotency-Key", "idempotency_key_reused")
-    return OverloadedError(str(error))
+def invalid(message: str, param: str | None) -> RefusedError:
+    """The error for a value that this server can never serve."""
+    return RefusedError("invalid_value", message, param)
 
 
 def quoted(name: str) -> str:
     """A name that the client chose, short enough for a message."""
     return repr(name if len(name) <= LONGEST_QUOTE else name[:LONGEST_QUOTE] + "…")
+
+
+def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
+    """Make all errors of `app` answer in one form, and count refused requests."""
+
+    def answer(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, RequestValidationError):  # of a path, a query or a header: `loc` begins with which
+            error = first_complaint([{**each, "loc": each["loc"][1:]} for each in error.errors()])
+        if isinstance(error, BrokerError):
+            error = _of_broker(error)
+        if isinstance(error, RefusedError):
+            count_rejection(metrics, request, error)
+        return error_response(error)
+
+    for kind in (HTTPException, RequestValidationError, BrokerError, Exception):
+        app.add_exception_handler(kind, answer)
+
+
+def count_rejection(metrics: Metrics, request: Request, error: RefusedError) -> None:
+    """Count a refused request, if it was to become a job."""
+    if request.method == "POST" and request.url.path in ("/generate", "/score"):
+        metrics.count_request("rejected", error.code)
+        log_rejection(error.code, metrics.model)
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """The HTTP response for an error."""
+    status, headers = HTTPStatus.INTERNAL_SERVER_ERROR, None
+    if isinstance(error, HTTPException):
+        status, headers = HTTPStatus(error.status_code), error.headers
+    return JSONResponse(error_answer(error).model_dump(), status, headers)
+
+
+def error_answer(error: Exception) -> ErrorAnswer:
+    """The error object for any exception."""
+    if isinstance(error, ApiError):
+        said = ErrorObject(message=error.message, type=error.kind, param=error.param, code=error.code)
+    elif isinstance(error, HTTPException):
+        code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        said = ErrorObject(message=str(error.detail), type=INVALID, param=None, code=code)
+    else:
+        said = ErrorObject(message="internal error", type=SERVER, param=None, code="internal_error")
+    return ErrorAnswer(error=said)
+
+
+def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
+    """What is wrong with the first field that pydantic names.
+
+    Where a field may have several types there is an error for each: the deepest errors count.
+    """
+    own = [error for error in errors if error["loc"][:1] == errors[0]["loc"][:1]]
+    depth = max(len(error["loc"]) for error in own)
+    deepest = [error for error in own if len(error["loc"]) == depth]
+    param = _param_of(deepest[0])
+    message = " or ".join(dict.fromkeys(_message_of(error) for error in deepest))
+    if param is not None:
+        return invalid(f"{param}: {message}", param)
+    first_word = message.split()[0]
+    return invalid(message, first_word if first_word in GenerateBody.model_fields | ScoreBody.model_fields else None)
+
+
+def _param_of(error: Mapping[str, Any]) -> str | None:
+    """The path of the field, without the names of union members that pydantic puts into it."""
+    path = [str(part) for part in error["loc"]]
+    named = len(path) if error["type"] == "extra_forbidden" else 1
+    kept = [part for place, part in enumerate(path) if place < named or not _UNION_MEMBER.fullmatch(part)]
+    return ".".join(kept)[:LONGEST_QUOTE] if kept else None
+
+
+def _message_of(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such field"
+    if error["type"] in _NOT_AN_OBJECT and not error["loc"]:
+        return "the body must be a JSON object"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _of_broker(error: BrokerError) -> RefusedError:
+    if isinstance(error, BrokerAwayError):
+        return RefusedError("broker_away", str(error))
+    if isinstance(error, KeyReusedError):
+        return RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
+    return RefusedError("queue_full", str(error))

@@ -1,16 +1,17 @@
 """The routes of the HTTP contract."""
 
+import re
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
-from unmask_service.api.admission import admit, admit_score, what_it_would_cost
-from unmask_service.api.bodies import bounded_route
-from unmask_service.api.followed import AnyFollowed, count_saved
-from unmask_service.api.headers import MOST_EVENTS, key_of, last_event
-from unmask_service.api.responses import FollowedStream, whole_answer
+from unmask_service.api.admission import admit, key_of, what_it_would_cost
+from unmask_service.api.bodies import read_body
+from unmask_service.api.errors import invalid
+from unmask_service.api.followers import AnyFollower
 from unmask_service.api.schemas import (
     ErrorAnswer,
     GenerateAnswer,
@@ -19,141 +20,175 @@ from unmask_service.api.schemas import (
     JobStatus,
     ModelList,
     PlanAnswer,
+    Status,
 )
 from unmask_service.api.score_schemas import ScoreAnswer, ScoreBody, ScoreStatus
-from unmask_service.api.service import Service
-from unmask_service.api.state import RETRY_AFTER, UNAVAILABLE, Documented
-from unmask_service.api.status import status_of
+from unmask_service.api.service import Service, State
+from unmask_service.api.streams import EventStream, whole_answer
+from unmask_service.metrics import CONTENT_TYPE
 
+Documented = dict[int | str, dict[str, Any]]
+
+# no log is longer
+MOST_EVENTS = 2**53
+
+RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
+UNAVAILABLE: Documented = {
+    503: {"model": ErrorAnswer, "description": "not now; the code says why", "headers": RETRY_AFTER}
+}
 REFUSALS: Documented = UNAVAILABLE | {
     400: {"model": ErrorAnswer, "description": "the body is not JSON"},
     404: {"model": ErrorAnswer, "description": "unknown model"},
     413: {"model": ErrorAnswer, "description": "the body is over the limit"},
     422: {"model": ErrorAnswer, "description": "the request can never be served"},
     429: {"model": ErrorAnswer, "description": "the queue is full", "headers": RETRY_AFTER},
-    500: {"model": ErrorAnswer, "description": "a fault of the server's own"},
+    500: {"model": ErrorAnswer, "description": "a fault of the server"},
 }
-STREAM: Documented = {
-    200: {
-        "model": GenerateAnswer,
-        "description": "the answer, or with `stream` its events: start, unmask …, done or error",
-    }
-}
-
-
-ACCEPTED: Documented = {202: {"model": GenerationStatus, "description": "`detach` without `stream`"}}
-SCORE_STREAM: Documented = {
-    200: {
-        "model": ScoreAnswer,
-        "description": "the answer, or with `stream` its events: start, progress …, done or error",
-    }
-}
-SCORE_ACCEPTED: Documented = {202: {"model": ScoreStatus, "description": "`detach` without `stream`"}}
-UNKNOWN: Documented = {
-    404: {"model": ErrorAnswer, "description": "it is not known, or no more"},
-    422: {"model": ErrorAnswer, "description": "a value that cannot be"},
+UNKNOWN: Documented = UNAVAILABLE | {
+    404: {"model": ErrorAnswer, "description": "it does not exist, or does not exist any more"},
+    422: {"model": ErrorAnswer, "description": "an impossible value"},
 }
 EVENTS: Documented = {
-    200: {"content": {"text/event-stream": {}}, "description": "its events: start … done or error"},
-    204: {"description": "nothing is left behind that event: a browser's EventSource stops here"},
+    200: {"content": {"text/event-stream": {}}, "description": "the events: start … done or error"},
+    204: {"description": "there is nothing behind that event: a browser's EventSource stops here"},
 }
+_EVENT_ID = re.compile(r"[0-9]{1,16}")
 
 
-def generation_routes(service: Service) -> APIRouter:
-    """Asking for generations."""
-    router = APIRouter(route_class=bounded_route(service.card.limits.max_body_bytes), tags=["generation"])
+def job_routes(service: Service) -> APIRouter:
+    """The routes that ask for generations, plans and scores."""
+    router = APIRouter()
+    limit, parsers = service.card.limits.max_body_bytes, service.parsers
 
-    @router.post("/generate", response_model=None, responses=STREAM | ACCEPTED | REFUSALS)
+    @router.post(
+        "/generate",
+        response_model=None,
+        responses=_accepted(GenerateAnswer, GenerationStatus, "unmask") | REFUSALS,
+        tags=["generation"],
+        summary="Generate tokens",
+    )
     async def generate(
-        body: GenerateBody,
         request: Request,
         idempotency_key: Annotated[str | None, Header(description="the same key gives the same generation")] = None,
     ) -> Response:
         """Fill in the masked tokens of a canvas: continue a prompt, fill the gap before a suffix, or any holes."""
-        generation = await admit(service, body, key_of(idempotency_key, body))
-        return await respond(service, request, generation, body)
+        return await answer(request, await read_body(request, GenerateBody, limit, parsers), idempotency_key)
 
-    @router.post("/plan", responses=REFUSALS)
-    async def plan(body: GenerateBody) -> PlanAnswer:
+    @router.post("/plan", responses=REFUSALS, tags=["generation"], summary="Cost of a generation")
+    async def plan(request: Request) -> PlanAnswer:
         """What a request would cost, without running it."""
-        return await what_it_would_cost(service, body)
+        return await what_it_would_cost(service, await read_body(request, GenerateBody, limit, parsers))
 
-    return router
-
-
-def score_routes(service: Service) -> APIRouter:
-    """Asking for scores."""
-    router = APIRouter(route_class=bounded_route(service.card.limits.max_body_bytes), tags=["score"])
-
-    @router.post("/score", response_model=None, responses=SCORE_STREAM | SCORE_ACCEPTED | REFUSALS)
+    @router.post(
+        "/score",
+        response_model=None,
+        responses=_accepted(ScoreAnswer, ScoreStatus, "progress") | REFUSALS,
+        tags=["score"],
+        summary="Score a text",
+    )
     async def score(
-        body: ScoreBody,
         request: Request,
         idempotency_key: Annotated[str | None, Header(description="the same key gives the same score")] = None,
     ) -> Response:
         """Bound the likelihood of a text, given what comes before it, after it or within it."""
-        scoring = await admit_score(service, body, key_of(idempotency_key, body))
-        return await respond(service, request, scoring, body)
+        return await answer(request, await read_body(request, ScoreBody, limit, parsers), idempotency_key)
+
+    async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
+        """Queue a job; answer in the form that the body asks for."""
+        follower = await admit(service, body, key_of(idempotency_key, body))
+        if body.stream:
+            return EventStream(follower)
+        if body.detach:
+            # relative: a proxy may serve us under a path of its own, which browsers and clients know and we do not
+            headers = {"Location": f"{request.url.path.rpartition('/')[2]}/{follower.job.id}"}
+            return JSONResponse((await follower.status()).model_dump(), HTTPStatus.ACCEPTED, headers)
+        return await whole_answer(request, follower)
 
     return router
 
 
-async def respond(
-    service: Service, request: Request, followed: AnyFollowed, body: GenerateBody | ScoreBody
-) -> Response:
-    """The answer in the form that a body asks for."""
-    if body.stream:
-        return FollowedStream(followed)
-    if body.detach:
-        headers = {"Location": f"{request.url.path}/{followed.job.id}"}
-        status = await status_of(service, followed)
-        return JSONResponse(status.model_dump(), HTTPStatus.ACCEPTED, headers)
-    return await whole_answer(request, followed)
+def following_routes(service: Service, kind: type[AnyFollower], path: str) -> APIRouter:
+    """The routes for generations, or scores, that were queued before."""
+    router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN, tags=[kind.noun])
 
-
-def following_routes(service: Service, kind: type[AnyFollowed], path: str) -> APIRouter:
-    """Coming back to generations, or to scores."""
-    router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN | UNAVAILABLE, tags=[kind.noun])
-
-    async def known(job_id: str) -> AnyFollowed:
-        async with service.planning:
-            return await kind.known(service, job_id)
-
-    @router.get("", response_model=kind.status_type)
-    async def status(job_id: str) -> JobStatus:
+    @router.get("", response_model=kind.status_type, summary=f"Status of a {kind.noun}")
+    async def status(job_id: str) -> Response:
         """Where it is, or its answer."""
-        return await status_of(service, await known(job_id))
+        text = await (await kind.known(service, job_id)).status_json()
+        return Response(text, media_type="application/json")
 
-    @router.delete("", response_model=kind.status_type)
+    @router.delete("", response_model=kind.status_type, summary=f"Cancel a {kind.noun}")
     async def cancel(job_id: str) -> JobStatus:
-        """End it if it has not ended yet. What its log tells can be read for a while."""
-        followed = await known(job_id)
-        count_saved(service, followed.job, await service.broker.cancel(job_id))
-        return await status_of(service, await known(job_id))
+        """Cancel it if it has not ended. Its events can be read for a while."""
+        return await (await kind.known(service, job_id)).cancel()
 
-    @router.get("/events", response_model=None, responses=EVENTS)
+    @router.get("/events", response_model=None, responses=EVENTS, summary=f"Events of a {kind.noun}")
     async def events(
         job_id: str,
-        after: Annotated[int | None, Query(ge=0, le=MOST_EVENTS, description="the last event's id, see below")] = None,
-        last_event_id: Annotated[str | None, Header(description="as browsers send it: the last event's id")] = None,
+        after: Annotated[int | None, Query(ge=0, le=MOST_EVENTS, description="the id of the last event seen")] = None,
+        last_event_id: Annotated[str | None, Header(description="the same, as browsers send it")] = None,
     ) -> Response:
         """Its events, from the start or from behind the last one that was seen."""
-        told = last_event(last_event_id, after)
-        followed = await known(job_id)
-        if followed.record.ended and told is not None and told >= followed.record.log_length:
+        if after is None and last_event_id:  # the URL wins
+            if not (_EVENT_ID.fullmatch(last_event_id) and int(last_event_id) <= MOST_EVENTS):
+                message = f"Last-Event-ID: must be the id of an event, a whole number up to {MOST_EVENTS}"
+                raise invalid(message, "Last-Event-ID")
+            after = int(last_event_id)
+        follower = await kind.known(service, job_id)
+        if follower.record.ended and after is not None and after >= follower.record.log_length:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return FollowedStream(followed, told)
+        return EventStream(follower, after)
 
     return router
 
 
 def model_routes(service: Service) -> APIRouter:
-    """What is served."""
+    """The route that lists models."""
     router = APIRouter(tags=["models"])
 
-    @router.get("/v1/models")
+    @router.get("/v1/models", summary="List models")
     async def models() -> ModelList:
         """The models that are served, and what a client needs to know of them."""
         return ModelList(data=[service.card])
 
     return router
+
+
+def state_routes(state: State) -> APIRouter:
+    """The routes that say whether the process is up, and whether it is ready."""
+    router = APIRouter(tags=["state"])
+
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health")
+    async def health() -> Status:
+        """The process is up."""
+        return Status(status="ok")
+
+    @router.head("/ready", include_in_schema=False)
+    @router.get("/ready", responses=UNAVAILABLE)
+    async def ready() -> Status:
+        """The model is loaded, an engine is alive, and work is accepted."""
+        await state.check()
+        return Status(status="ready")
+
+    return router
+
+
+def metrics_routes(state: State) -> APIRouter:
+    """The route that Prometheus reads."""
+    router = APIRouter(tags=["state"])
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    async def metrics() -> Response:
+        """The metrics in Prometheus' text format."""
+        return Response(await state.exposition(), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def _accepted(answer: type[BaseModel], status: type[BaseModel], event: str) -> Documented:
+    stream = f"the answer, or with `stream` its events: start, {event} …, done or error"
+    return {
+        200: {"model": answer, "description": stream},
+        202: {"model": status, "description": "`detach` without `stream`"},
+    }

@@ -1,19 +1,18 @@
-"""What goes over the wire: bodies, answers, events, errors. The request itself is `unmask_diffusion`'s."""
+"""What goes over the wire: bodies, answers, events, errors. The requests themselves come from `unmask_diffusion`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from unmask_diffusion import GenerationRequest
 
 from unmask_service.broker import State
 
-Given = tuple[int, int, str | None]
-Revealed = tuple[int, int, int]
-Likely = tuple[int, str | None, float]
-Left = tuple[int, int, list[Likely]]
+Request = TypeVar("Request", bound=BaseModel)
+Token = tuple[int, int, str | None]  # position, token id, text
+Digit = tuple[int, int, int]  # position, j, digit
+Candidates = tuple[int, int, list[tuple[int, str | None, float]]]  # position, classes left, the likeliest of them
 
-# a day
-MAX_DEADLINE_MS = 86_400_000
+MAX_DEADLINE_MS = 86_400_000  # a day
 MAX_CANDIDATES = 16
 
 
@@ -26,42 +25,45 @@ class GenerateBody(GenerationRequest):
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
         default=None,
-        description="the answer should be complete so many milliseconds after the request has come: as many groups "
-        "are taken (at most `sampler.steps`) as should fit, and `sampling.steps` says how many; for first_hitting",
+        description="the time in which the answer should be complete, in milliseconds: the server takes as many groups "
+        "(at most `sampler.steps`) as should fit, and `sampling.steps` says how many; first_hitting only",
     )
     detach: bool = Field(
         default=False,
-        description="true: the generation goes on when its client has gone, and can be read under /generate/{id}; "
-        "without `stream` its status is answered at once, with 202",
+        description="true: the generation goes on when its client leaves, and can be read under /generate/{id}; "
+        "without `stream` the answer is 202 with its status, at once",
     )
-
     candidates: Annotated[int, Field(ge=0, le=MAX_CANDIDATES)] = Field(
         default=0,
-        description="for a stream: with each step, for the tokens that are partly revealed after it, how many classes "
-        "their digits leave, and so many of the likeliest; 0: none",
+        description="for a stream: with each step, for each token that is partly revealed after it, the number of "
+        "classes that its digits leave, and so many of the likeliest; 0: none",
     )
 
     @model_validator(mode="after")
     def _candidates_are_for_streams(self) -> Self:
         if self.candidates and not (self.stream or self.detach):
-            raise ValueError("candidates are told in a stream's events: set stream, or detach")
+            raise ValueError("candidates are part of a stream's events: set stream or detach")
         return self
 
     @model_validator(mode="after")
     def _deadlines_are_for_groups(self) -> Self:
         if self.deadline_ms is not None and self.sampler.name != "first_hitting":
-            raise ValueError("deadline_ms chooses the number of groups, which the first_hitting sampler has alone")
+            raise ValueError("deadline_ms chooses the number of groups: only the first_hitting sampler supports it")
         return self
 
     def request(self) -> GenerationRequest:
-        """What is to be generated, without the transport's fields; checked already, so not checked again."""
-        own = GenerationRequest.model_fields
-        values = {name: getattr(self, name) for name in own}
-        return GenerationRequest.model_construct(_fields_set=self.model_fields_set & own.keys(), **values)
+        """The request without the fields of the transport."""
+        return only(GenerationRequest, self)
+
+
+def only(kind: type[Request], body: Request) -> Request:
+    """The fields of a body that its base class `kind` has; they are checked already, so not checked again."""
+    values = {name: getattr(body, name) for name in kind.model_fields}
+    return kind.model_construct(_fields_set=body.model_fields_set & kind.model_fields.keys(), **values)
 
 
 class Message(BaseModel):
-    """The base of all that the server sends."""
+    """The base of everything that the server sends."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,32 +71,32 @@ class Message(BaseModel):
 class Choice(Message):
     """One sample of the answer."""
 
-    index: int = Field(description="which sample")
+    index: int = Field(description="number of the sample")
     text: str | None = Field(description="the generated tokens as text; null for a model without a tokenizer")
     token_ids: list[int] = Field(description="the generated tokens, cut before the model's end token")
     finish_reason: Literal["length", "stop"] = Field(description="stop: the model's end token cut the text")
 
 
 class Usage(Message):
-    """Tokens counted."""
+    """Numbers of tokens."""
 
-    prompt_tokens: int = Field(description="given tokens, counted once")
-    completion_tokens: int = Field(description="returned tokens, summed over the samples")
+    prompt_tokens: int = Field(description="number of given tokens, counted once")
+    completion_tokens: int = Field(description="number of returned tokens, summed over the samples")
     total_tokens: int
 
 
 class Sampling(Message):
-    """What the sampler did, summed over the samples."""
+    """The work of the sampler, summed over the samples."""
 
-    seed: int = Field(description="the request's seed, or the one that was drawn")
-    sub_tokens: int = Field(description="sub-tokens unmasked")
+    seed: int = Field(description="seed of the request, or the one that was drawn for it")
+    sub_tokens: int = Field(description="number of sub-tokens unmasked")
     network_evaluations: int
     rounds: int = Field(
-        description="evaluations one after the other: fewer than network_evaluations where guesses were right"
+        description="number of evaluations one after the other: fewer than network_evaluations where speculation helped"
     )
-    idle_steps: int = Field(description="time steps that reveal nothing; they were skipped")
+    idle_steps: int = Field(description="number of time steps that would reveal nothing; they were skipped")
     steps: int | None = Field(
-        description="the sampler's steps, as asked for or as chosen for the deadline; null is exact"
+        description="steps of the sampler, as requested or as chosen for the deadline; null: exact"
     )
 
 
@@ -122,9 +124,9 @@ class GenerateAnswer(Message):
 class ErrorObject(Message):
     """What went wrong."""
 
-    message: str = Field(description="names the field and the limit that it broke")
+    message: str = Field(description="names the field and its limit")
     type: str
-    param: str | None = Field(description="the field at fault")
+    param: str | None = Field(description="the field that is wrong")
     code: str | None = Field(description="a short name of the fault for programs")
 
 
@@ -135,17 +137,17 @@ class JobStatus(Message):
     model: str
     created: int = Field(description="Unix time in seconds")
     state: State
-    progress: float = Field(description="the share of the planned network evaluations that are done, 0 … 1")
-    network_evaluations: int = Field(description="planned, all samples")
+    progress: float = Field(description="share of the planned network evaluations that are done, 0 … 1")
+    network_evaluations: int = Field(description="number of planned network evaluations, all samples")
     network_evaluations_done: int
-    eta_ms: int | None = Field(default=None, description="milliseconds until the end is expected; null where unknown")
+    eta_ms: int | None = Field(default=None, description="milliseconds until the expected end; null where unknown")
     error: ErrorObject | None = Field(default=None, description="why it failed")
 
 
 class GenerationStatus(JobStatus):
-    """Where a generation is. Once it is finished, it is also what `POST /generate` answers."""
+    """Where a generation is; once it has finished, with all that `POST /generate` answers."""
 
-    choices: list[Choice] | None = Field(default=None, description="this and what follows: once it is finished")
+    choices: list[Choice] | None = Field(default=None, description="this field and the next ones: once it has finished")
     usage: Usage | None = None
     sampling: Sampling | None = None
     timings: Timings | None = None
@@ -153,24 +155,24 @@ class GenerationStatus(JobStatus):
 
 
 class QueueState(Message):
-    """The work at hand."""
+    """The requests in the queue and in engines."""
 
-    running: int = Field(description="requests")
-    waiting: int = Field(description="requests")
-    network_evaluations: int = Field(description="that they still need")
+    running: int = Field(description="number of running requests")
+    waiting: int = Field(description="number of waiting requests")
+    network_evaluations: int = Field(description="number of network evaluations that they still need")
 
 
 class PlanAnswer(Message):
-    """What a request would cost, and when it would end if it came now. Nothing is queued."""
+    """What a request would cost, and when it would end if it were queued now."""
 
     model: str
-    length: int = Field(description="tokens of the whole canvas")
+    length: int = Field(description="length of the whole canvas in tokens")
     samples: int
-    masked: int = Field(description="sub-tokens to unmask, all samples")
-    network_evaluations: int = Field(description="all samples")
+    masked: int = Field(description="number of sub-tokens to unmask, all samples")
+    network_evaluations: int = Field(description="number of network evaluations, all samples")
     evaluations_per_sample: list[int]
-    idle_steps: int = Field(description="time steps that would reveal nothing and are skipped, all samples")
-    steps: int | None = Field(description="the sampler's steps, as asked for or as chosen for the deadline")
+    idle_steps: int = Field(description="number of time steps that would reveal nothing and are skipped, all samples")
+    steps: int | None = Field(description="steps of the sampler, as requested or as chosen for the deadline")
     seed: int
     eta_ms: int | None
     queue: QueueState
@@ -181,30 +183,30 @@ class StartEvent(Message):
 
     id: str
     model: str
-    length: int = Field(description="tokens of the whole canvas")
+    length: int = Field(description="length of the whole canvas in tokens")
     sub_tokens_per_token: int
     base: int
-    masked: int = Field(description="sub-tokens to unmask, all samples")
-    network_evaluations: int = Field(description="planned, all samples")
+    masked: int = Field(description="number of sub-tokens to unmask, all samples")
+    network_evaluations: int = Field(description="number of planned network evaluations, all samples")
     eta_ms: int | None = Field(
         description="milliseconds until `done` is expected; null while no engine has said how fast it is"
     )
     seed: int
-    canvas: list[list[Given]] = Field(description="for each sample the given tokens: [position, token_id, text]")
+    canvas: list[list[Token]] = Field(description="for each sample the given tokens: [position, token_id, text]")
 
 
 class UnmaskEvent(Message):
     """The data of the event `unmask`: what one network evaluation revealed in one sample."""
 
-    index: int = Field(description="which sample")
-    step: int = Field(description="the evaluation of this sample, counted from 1")
-    steps: int = Field(description="evaluations of this sample in all")
-    sub_tokens: list[Revealed] = Field(description="[position, j, digit] of every sub-token revealed")
-    tokens: list[Given] = Field(description="[position, token_id, text] of every token that this completed")
-    candidates: list[Left] = Field(
+    index: int = Field(description="number of the sample")
+    step: int = Field(description="number of this evaluation of the sample, from 1")
+    steps: int = Field(description="number of evaluations of the sample in all")
+    sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
+    tokens: list[Token] = Field(description="[position, token_id, text] of every token that this step completed")
+    candidates: list[Candidates] = Field(
         default=[],
-        description="where `candidates` was asked for: [position, classes left, [[token_id, text, probability], …]] of "
-        "every token that this touched and that is still partly masked",
+        description="with `candidates` in the request: [position, classes left, [[token_id, text, probability], …]] of "
+        "every token that this step touched and that is still partly masked",
     )
 
 
@@ -221,15 +223,15 @@ class Status(Message):
 
 
 class Limits(Message):
-    """What a request may ask of this server."""
+    """The limits of a request to this server."""
 
     max_samples: int = Field(description="the largest n")
     max_steps: int = Field(description="the largest sampler.steps")
     max_temperature: float
     max_body_bytes: int
-    max_requests: int = Field(description="requests that may wait or run")
+    max_requests: int = Field(description="number of requests that may wait or run")
     max_evaluations: int | None = Field(
-        description="network evaluations that may wait or run, unless one request has them all; null: no bound"
+        description="number of network evaluations that may wait or run, except for a single request; null: no bound"
     )
     max_deadline_ms: int = Field(description="the largest deadline_ms")
     max_candidates: int = Field(description="the largest candidates")
@@ -249,7 +251,7 @@ class ModelCard(Message):
     sub_tokens_per_token: int
     base: int = Field(description="digits are below this; it is the mask id too")
     canvas: Literal["as_requested", "full"] = Field(description="full: the network always sees the whole length")
-    tokenizer: bool = Field(description="whether text goes in and out; else token ids only")
+    tokenizer: bool = Field(description="whether it takes and gives text; else token ids only")
     end_token_id: Annotated[int, Field(ge=0)] | None
     limits: Limits
 

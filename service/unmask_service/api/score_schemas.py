@@ -1,4 +1,4 @@
-"""What goes over the wire for scores. The request itself is `unmask_diffusion`'s."""
+"""What goes over the wire for scores. The request itself comes from `unmask_diffusion`."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 from unmask_diffusion import Score, ScorePlan, ScoreRequest
 
-from unmask_service.api.schemas import JobStatus, Message
+from unmask_service.api.schemas import JobStatus, Message, only
 
-Contribution = tuple[int, int, str | None, float]
+Contribution = tuple[int, int, str | None, float]  # position, token id, text, nats
 
 
 class ScoreBody(ScoreRequest):
@@ -20,28 +20,30 @@ class ScoreBody(ScoreRequest):
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
     detach: bool = Field(
         default=False,
-        description="true: the score goes on when its client has gone, and can be read under /score/{id}; without "
-        "`stream` its status is answered at once, with 202",
+        description="true: the score goes on when its client leaves, and can be read under /score/{id}; without "
+        "`stream` the answer is 202 with its status, at once",
     )
 
     def request(self) -> ScoreRequest:
-        """What is to be scored, without the transport's fields; checked already, so not checked again."""
-        own = ScoreRequest.model_fields
-        values = {name: getattr(self, name) for name in own}
-        return ScoreRequest.model_construct(_fields_set=self.model_fields_set & own.keys(), **values)
+        """The request without the fields of the transport."""
+        return only(ScoreRequest, self)
 
 
 class Averaged(Message):
-    """What an estimate is the mean of."""
+    """What an estimate is the mean of: its estimator's replicates."""
 
     name: Literal["orders", "integral"]
-    replicates: int = Field(description="independent ones, whose spread gives the standard error; of orders, pairs")
-    network_evaluations: int = Field(description="of these replicates")
-    planned: int = Field(description="network evaluations planned: fewer are needed where a standard error is wished")
+    replicates: int = Field(
+        description="number of independent replicates (of orders: pairs), whose spread gives the standard error"
+    )
+    network_evaluations: int = Field(description="number of network evaluations of these replicates")
+    planned: int = Field(
+        description="number of planned network evaluations; fewer are needed to reach a requested standard error"
+    )
 
 
 class PublishedIntegrand(Message):
-    """The mean of MDM-Prime's published integrand, joint log-probabilities of tokens. It is no bound."""
+    """The mean of MDM-Prime's published integrand, joint log-probabilities of tokens. It is not a bound."""
 
     nats: float
     standard_error: float
@@ -58,36 +60,42 @@ class ScoreTimings(Message):
 
 
 class ScoreNumbers(Message):
-    """What a score comes to, wherever it was made: a bound on -log p(input | what is given)."""
+    """The numbers of a score, over HTTP and on the command line: a bound of -log p(input | what is given)."""
 
     model: str
-    nats: float = Field(description="the estimate of an upper bound on -log p of all scored tokens")
-    standard_error: float = Field(description="of nats")
+    nats: float = Field(description="estimate of an upper bound of -log p of all scored tokens")
+    standard_error: float = Field(description="standard error of nats")
     nats_per_token: float
     standard_error_per_token: float
-    perplexity_per_token: float | None = Field(description="exp(nats a token); null where no double is as large")
-    perplexity_per_word: float | None = Field(description="the same a word; see words")
-    bits_per_byte: float | None = Field(description="of the scored text in UTF-8; see bytes")
-    tokens: int = Field(description="that were scored")
-    words: int | None = Field(
-        description="of the scored text, separated by white space; null without a tokenizer, or with `given`"
+    perplexity_per_token: float | None = Field(
+        description="exp(nats per token); null where it is larger than any double"
     )
-    bytes: int | None = Field(description="of the scored text in UTF-8; null as words are")
+    perplexity_per_word: float | None = Field(description="the same per word; see words")
+    bits_per_byte: float | None = Field(description="bits per byte of the scored text in UTF-8; see bytes")
+    tokens: int = Field(description="number of scored tokens")
+    words: int | None = Field(
+        description="number of words of the scored text, split at white space; null without a tokenizer, or with given"
+    )
+    bytes: int | None = Field(description="number of bytes of the scored text in UTF-8; null where words is")
     estimator: Averaged
-    windows: int = Field(description="that the text was cut into; the bound is the sum of theirs")
-    window: int = Field(description="tokens of a window")
-    overlap: int = Field(description="tokens that a window shares with the one before, given there; 0 for one window")
+    windows: int = Field(
+        description="number of windows that the text was cut into; the bound is the sum of their bounds"
+    )
+    window: int = Field(description="length of a window in tokens")
+    overlap: int = Field(
+        description="number of tokens that a window shares with the one before, given there; 0 for one window"
+    )
     seed: int
-    published_integrand: PublishedIntegrand | None = Field(description="where it was asked for")
+    published_integrand: PublishedIntegrand | None = Field(description="null unless requested")
     token_nats: list[Contribution] | None = Field(
-        description="where per_token was asked for: [position in the input, token_id, text, nats] of every scored "
+        description="with per_token in the request: [position in the input, token_id, text, nats] of every scored "
         "token; they sum to nats"
     )
 
     @staticmethod
     def of(model: str, plan: ScorePlan, score: Score, text_of: Callable[[int], str | None]) -> "ScoreNumbers":
-        """Those of a model's score, with the texts of its tokens."""
-        told = [(each.position, each.token, text_of(each.token), each.nats) for each in score.token_nats]
+        """The numbers of a score by a model, with the texts of its tokens."""
+        by_token = [(each.position, each.token, text_of(each.token), each.nats) for each in score.token_nats]
         published = None
         if score.published is not None:
             published = PublishedIntegrand(
@@ -119,12 +127,12 @@ class ScoreNumbers(Message):
             overlap=plan.overlap,
             seed=plan.seed,
             published_integrand=published,
-            token_nats=told if plan.request.per_token else None,
+            token_nats=by_token if plan.request.per_token else None,
         )
 
 
 class ScoreAnswer(ScoreNumbers):
-    """The answer without `stream`, and the data of the event `done`: the numbers, and what only a server knows."""
+    """The answer without `stream`, and the data of the event `done`."""
 
     id: str
     created: int = Field(description="Unix time in seconds")
@@ -135,7 +143,7 @@ class ScoreAnswer(ScoreNumbers):
 class ScoreStatus(JobStatus):
     """Where a score is."""
 
-    answer: ScoreAnswer | None = Field(default=None, description="once it is finished")
+    answer: ScoreAnswer | None = Field(default=None, description="null until it has finished")
 
 
 class ScoreStartEvent(Message):
@@ -143,25 +151,25 @@ class ScoreStartEvent(Message):
 
     id: str
     model: str
-    tokens: int = Field(description="to score")
-    sub_tokens: int = Field(description="to score")
+    tokens: int = Field(description="number of tokens to score")
+    sub_tokens: int = Field(description="number of sub-tokens to score")
     windows: int
-    window: int = Field(description="tokens of a window")
+    window: int = Field(description="length of a window in tokens")
     overlap: int
     estimator: Literal["orders", "integral"]
-    replicates: int = Field(description="planned")
-    network_evaluations: int = Field(description="planned")
+    replicates: int = Field(description="number of planned replicates")
+    network_evaluations: int = Field(description="number of planned network evaluations")
     eta_ms: int | None = Field(
-        description="milliseconds until `done` is expected at the latest; null while no engine has said how fast it is"
+        description="milliseconds until `done` at the latest, as expected; null while no engine has reported its speed"
     )
     seed: int
 
 
 class ProgressEvent(Message):
-    """The data of the event `progress`: some network evaluations more."""
+    """The data of the event `progress`: some more network evaluations are done."""
 
-    network_evaluations: int = Field(description="planned")
+    network_evaluations: int = Field(description="number of planned network evaluations")
     network_evaluations_done: int
-    replicates: int = Field(description="that are complete")
-    nats_per_token: float | None = Field(description="of these; null before there are two")
+    replicates: int = Field(description="number of complete replicates")
+    nats_per_token: float | None = Field(description="estimate from the complete replicates; null before there are two")
     standard_error_per_token: float | None

@@ -2,48 +2,168 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from unmask_service.api.gate import Gate
+from unmask_diffusion import Outline
+
+from unmask_service.api.errors import RefusedError
 from unmask_service.api.schemas import ModelCard
-from unmask_service.api.state import State
-from unmask_service.broker import ApiBroker
+from unmask_service.broker import ApiBroker, BrokerAwayError
+from unmask_service.forecast import Load
 from unmask_service.metrics import Metrics
 
 PLANS_AT_A_TIME = 4
+LARGE_BODIES_AT_A_TIME = 2
+KEPT_STATUS_BYTES = 16 << 20
+
+
+class Vocabulary:
+    """The tokens of a model: digits → id → text."""
+
+    def __init__(self, model: Outline) -> None:
+        codes: list[list[int]] = model.sub_tokenizer.codes.tolist()
+        self.id_of = {tuple(code): token for token, code in enumerate(codes)}
+        self._tokenizer = model.tokenizer
+        self._texts: dict[int, str] = {}
+
+    def text_of(self, token: int) -> str | None:
+        """The text of one token, perhaps a part of a UTF-8 character; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        if token not in self._texts:
+            self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=False)
+        return self._texts[token]
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is ready."""
+
+    name: str  # the name that clients use
+    model: Outline  # what planning and reading logs need
+    vocabulary: Vocabulary
+
+
+class Gate:
+    """Whether work is accepted, and if not, why. Shut until a model is ready."""
+
+    def __init__(self) -> None:
+        self._served: ServedModel | None = None
+        self._shut: tuple[str, str] | None = ("loading", "the model is still loading")
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether work is accepted."""
+        return self._shut is None
+
+    def open(self, served: ServedModel) -> None:
+        """Accept work for this model, unless the gate has been closed."""
+        self._served = served
+        if not self._closed:
+            self._shut = None
+
+    def pause(self, code: str, reason: str) -> None:
+        """Accept no work until the gate is opened again."""
+        if not self._closed:
+            self._shut = code, reason
+
+    def close(self, code: str, reason: str) -> None:
+        """Accept no work from now on; nothing opens the gate again."""
+        self.pause(code, reason)
+        self._closed = True
+
+    def pass_through(self) -> ServedModel:
+        """The model to work with. Raises RefusedError while no work is accepted."""
+        if self._shut is not None:
+            raise RefusedError(*self._shut)
+        return self.look_in()
+
+    def look_in(self) -> ServedModel:
+        """The model whose jobs can be read, even while no work is accepted. Raises RefusedError before it is loaded."""
+        if self._served is None:
+            raise RefusedError(*(self._shut or ("loading", "the model is still loading")))
+        return self._served
+
+
+@dataclass(frozen=True)
+class State:
+    """The state of a process, for operators and their monitoring."""
+
+    gate: Gate
+    metrics: Metrics
+    load: Callable[[], Awaitable[Load]]
+    of_cluster: bool = True  # whether the metrics have the load of all engines: API processes report it, workers do not
+
+    async def check(self) -> None:
+        """Raise RefusedError where no work is accepted or no engine is alive, BrokerAwayError without a queue."""
+        self.gate.pass_through()
+        if (await self.load()).capacity is None:
+            raise RefusedError("no_worker", "no worker is alive")
+
+    async def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        load: Load | None = None
+        with contextlib.suppress(BrokerAwayError):
+            load = await self.load()
+        self.metrics.ready.set(self.gate.is_open and load is not None and load.capacity is not None)
+        if self.of_cluster:
+            self.metrics.show(load)
+        return self.metrics.exposition()
+
+
+class Cache:
+    """Values of so many bytes in all; the least recently used are dropped first."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most, self._held = most_bytes, 0
+        self._values: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        """The value of a key, if it is still there."""
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Keep a value."""
+        self._held += len(value) - len(self._values.pop(key, b""))
+        self._values[key] = value
+        while self._held > self._most:
+            _, dropped = self._values.popitem(last=False)
+            self._held -= len(dropped)
 
 
 @dataclass
 class Service:
-    """One model behind HTTP.
+    """One model behind HTTP."""
 
-    Attributes:
-        card: facts of the model and the bounds of a request, known before the model is loaded.
-        broker: takes jobs, gives logs.
-        metrics: what the requests are counted in.
-        gate: whether work is accepted.
-        planning: lets a few requests be planned at a time, so that no more than those find the queue full afterwards.
-        open_answers: responses whose last byte has not been sent.
-        cut: set when streams must end where they are.
-    """
-
-    card: ModelCard
+    card: ModelCard  # the facts of the model and the limits of a request, known before the model is loaded
     broker: ApiBroker
     metrics: Metrics
     gate: Gate = field(default_factory=Gate)
+    # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
-    open_answers: int = 0
-    cut: asyncio.Event = field(default_factory=asyncio.Event)
+    # a text of a megabyte may take 500 bytes of memory for each of its bytes while it is split into tokens
+    large_text: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
+    # their own threads: what is short, such as reading a log, never waits for these
+    planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
+    parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(LARGE_BODIES_AT_A_TIME, "parse"))
+    statuses: Cache = field(default_factory=lambda: Cache(KEPT_STATUS_BYTES))  # of jobs that have ended, as JSON
+    open_answers: int = 0  # responses that have not sent their last byte
+    cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 
     @property
     def state(self) -> State:
-        """What operators ask of it."""
+        """Its state for operators."""
         return State(self.gate, self.metrics, self.broker.load)
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """While an answer is given that may take long."""
+        """Count an open answer."""
         self.open_answers += 1
         self.metrics.streams.inc()
         try:

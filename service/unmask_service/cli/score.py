@@ -87,8 +87,7 @@ def score(
     plan = make_score_plan(bundle, checked)
     found = watch(bundle, plan)
     if as_json:
-        from unmask_service.api.score_schemas import ScoreNumbers
-        from unmask_service.api.transcript import Vocabulary
+        from unmask_service.api import ScoreNumbers, Vocabulary
 
         typer.echo(ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of).model_dump_json())
     else:

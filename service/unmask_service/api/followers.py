@@ -1,0 +1,390 @@
+"""A job as a client sees it: its log read from any position, on any API process, as events, a status or an answer.
+
+Every event is made in plain Python from a few integers: a call into torch would release the interpreter's lock to the
+evaluation that runs beside it, and wait to get it back.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import AsyncIterator
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+from pydantic import BaseModel
+from sse_starlette import ServerSentEvent
+from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay
+
+from unmask_service.api.errors import JobError, RefusedError, error_answer, job_error, quoted
+from unmask_service.api.schemas import (
+    Choice,
+    GenerateAnswer,
+    GenerationStatus,
+    JobStatus,
+    Sampling,
+    StartEvent,
+    Timings,
+    Token,
+    UnmaskEvent,
+    Usage,
+)
+from unmask_service.api.score_schemas import (
+    ProgressEvent,
+    ScoreAnswer,
+    ScoreNumbers,
+    ScoreStartEvent,
+    ScoreStatus,
+    ScoreTimings,
+)
+from unmask_service.api.service import ServedModel, Service
+from unmask_service.broker import Course, Failed, Job, LogEntry, Record, Revealed, Scored, milliseconds_between
+from unmask_service.forecast import Load, Work, outlook
+from unmask_service.request_log import log_request
+
+logger = logging.getLogger("unmask")
+
+# JSON leaves these as they are, and many readers of lines (Python's among them) end a line there
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class Follower(Generic[Answer]):
+    """A client that follows a job. The two subclasses know what the log of a generation, and of a score, means."""
+
+    plan_type: ClassVar[type]
+    noun: ClassVar[str]
+    id_prefix: ClassVar[str]
+    status_type: ClassVar[type[JobStatus]]
+    plan: Any  # of `plan_type`: subclasses declare it
+
+    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+        self.service, self.served = service, served
+        self.record = record  # what the broker knew of the job when the client came
+        self.job: Job = record.job
+        self.plan = record.job.plan
+        self.owned = owned  # the client that asked for the job: an attached job ends when it leaves
+        self.course = Course()  # what the log has said so far of times and engines
+
+    @classmethod
+    async def known(cls, service: Service, job_id: str) -> Self:
+        """Follow a job that was queued before. Raises RefusedError: the model is not loaded, or the job not known."""
+        served = service.gate.look_in()
+        record = await service.broker.look_up(job_id)
+        if record is None or not isinstance(record.job.plan, cls.plan_type):
+            message = f"{cls.noun} {quoted(job_id)} does not exist here, or does not exist any more"
+            raise RefusedError(f"{cls.noun}_not_found", message, "id")
+        return cls(service, served, record)
+
+    async def answer(self) -> Answer:
+        """Follow the log to its end; the answer is its last state. Raises JobError: the log ends with a failure."""
+        async for _, entry in self._follow():
+            self._note(entry)
+        return await self._answer()
+
+    async def events(self, after: int | None = None) -> AsyncIterator[ServerSentEvent]:
+        """Yield an event for each entry of the log behind a position, as it grows. A failure is an event too.
+
+        The id of an event is the position of its entry in the log. `start` comes before the first: 0.
+        """
+        position, seen = 0, -1 if after is None else after
+        try:
+            if seen < position:
+                yield event("start", position, self._start())
+            async for position, entry in self._follow():
+                self._note(entry)
+                data = self._event(entry)
+                if data is not None and seen < position:
+                    yield event(data[0], position, data[1])
+            yield event("done", position, await self._answer())
+        except JobError as error:
+            yield event("error", position + 1, error_answer(error))
+        except Exception as error:
+            logger.exception("the events of %s %s cannot be made", self.noun, self.job.id)
+            yield event("error", position + 1, error_answer(error))
+
+    async def status(self) -> JobStatus:
+        """Where the job is, and its answer if it has finished."""
+        record, planned = self.record, self.plan.network_evaluations
+        done = planned - record.evaluations_left
+        status: JobStatus = self.status_type(
+            id=self.job.id,
+            model=self.service.card.id,
+            created=int(self.job.submitted_at),
+            state=record.state,
+            progress=1.0 if record.state == "finished" else done / planned if planned else 0.0,
+            network_evaluations=planned,
+            network_evaluations_done=done,
+            eta_ms=await self._eta_ms(),
+        )
+        if not record.ended:
+            return status
+        try:
+            if record.state == "cancelled":  # its log may have been forgotten with its client
+                raise JobError("cancelled", "the request was cancelled")
+            return self._finished(status, await self.answer())
+        except JobError as error:
+            return status.model_copy(update={"error": error_answer(error).error})
+
+    async def status_json(self) -> bytes:
+        """The status as JSON. That of a job that has ended does not change: it is kept for a while."""
+        if self.record.ended and (known := self.service.statuses.get(self.job.id)) is not None:
+            return known
+        text = (await self.status()).model_dump_json().encode()
+        if self.record.ended:
+            self.service.statuses.put(self.job.id, text)
+        return text
+
+    async def cancel(self) -> JobStatus:
+        """Cancel the job if it has not ended; where it is then."""
+        saved = await self.service.broker.cancel(self.job.id)
+        self.count_cancelled(saved)
+        try:
+            return await (await self.known(self.service, self.job.id)).status()
+        except RefusedError:  # its client has read the end, and left: it is forgotten
+            if self.record.ended:
+                raise
+            gone = type(self)(self.service, self.served, dataclasses.replace(self.record, state="cancelled"))
+            return await gone.status()
+
+    async def leave(self) -> None:
+        """The client has its answer or has gone: cancel and forget the job if only this client wanted it."""
+        if self.owned and not self.job.detached:
+            self.count_cancelled(await self.service.broker.leave(self.job.id))
+
+    def count_cancelled(self, saved: int | None) -> None:
+        """Count a job that was cancelled before an engine took it (`saved` evaluations); engines count the others."""
+        if saved is not None:
+            self.service.metrics.evaluations_saved.inc(saved)
+            self.service.metrics.count_request("cancelled")
+            log_request(self.job, Course(), "cancelled", model=self.service.card.id)
+
+    async def _follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
+        begun = self.service.broker.now()
+        async for position, entry in self.service.broker.follow(self.job.id):
+            self.course.note(entry)
+            if isinstance(entry, Failed):
+                raise job_error(entry)
+            if isinstance(entry, Revealed | Scored) and entry.at > begun:
+                self.service.metrics.log_lag_seconds.observe(max(0.0, self.service.broker.now() - entry.at))
+            yield position, entry
+
+    async def _eta_ms(self) -> int | None:
+        """Milliseconds until the end: as forecast for a job that waits, at the current pace for one that runs."""
+        if self.record.state == "running" and (load := await self.service.broker.load()).capacity is not None:
+            rest = Work.of(self.plan).left(self.record.evaluations_left)
+            ahead = outlook(without(load, rest), load.capacity, rest)
+            return round(1000 * (ahead.seconds_of(rest) - ahead.start_seconds))
+        if self.record.state == "waiting" and self.job.expected_seconds is not None:
+            return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - self.service.broker.now())))
+        return None
+
+    def _start(self) -> BaseModel:
+        """The data of the event `start`: what will be done, known before the first network evaluation."""
+        raise NotImplementedError
+
+    def _note(self, entry: LogEntry) -> None:
+        """Keep what the answer needs of an entry."""
+        raise NotImplementedError
+
+    def _event(self, entry: LogEntry) -> tuple[str, BaseModel] | None:
+        """The event for an entry, if it has one: name and data. It is called for every entry in turn."""
+        raise NotImplementedError
+
+    async def _answer(self) -> Answer:
+        raise NotImplementedError
+
+    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus:
+        """The status with the answer in it."""
+        raise NotImplementedError
+
+
+AnyFollower = Follower[Any]
+
+
+class Generation(Follower[GenerateAnswer]):
+    """A client that follows a generation."""
+
+    plan_type, noun, id_prefix, status_type = Plan, "generation", "gen", GenerationStatus
+    plan: Plan
+
+    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+        super().__init__(service, served, record, owned)
+        self._reveals: list[Reveal] = []
+        # of each sample the digits of its intermediate tokens: position → j → digit
+        self._intermediate: list[dict[int, dict[int, int]]] = [{} for _ in self.plan.schedules]
+
+    def _start(self) -> StartEvent:
+        plan, sub_tokenizer, text_of = self.plan, self.served.model.sub_tokenizer, self.served.vocabulary.text_of
+        given = [(position, token, text_of(token)) for position, token in plan.given]
+        return StartEvent(
+            id=self.job.id,
+            model=self.served.name,
+            length=plan.length,
+            sub_tokens_per_token=sub_tokenizer.sub_tokens_per_token,
+            base=sub_tokenizer.base,
+            masked=plan.sub_tokens,
+            network_evaluations=plan.network_evaluations,
+            eta_ms=milliseconds(self.job.expected_seconds),
+            seed=plan.seed,
+            canvas=[given] * len(plan.schedules),
+        )
+
+    def _note(self, entry: LogEntry) -> None:
+        if isinstance(entry, Revealed):
+            self._reveals.append(entry.reveal)
+
+    def _event(self, entry: LogEntry) -> tuple[str, UnmaskEvent] | None:
+        if not isinstance(entry, Revealed):
+            return None
+        reveal, text_of = entry.reveal, self.served.vocabulary.text_of
+        unmask = UnmaskEvent(
+            index=reveal.sample,
+            step=reveal.step + 1,
+            steps=len(self.plan.schedules[reveal.sample].groups),
+            sub_tokens=list(reveal.sub_tokens),
+            tokens=self._complete(reveal),
+        )
+        if self.job.candidates:
+            candidates = [
+                (each.position, each.classes_left, [(token, text_of(token), p) for token, p in each.likeliest])
+                for each in entry.candidates
+            ]
+            unmask = unmask.model_copy(update={"candidates": candidates})
+        return "unmask", unmask
+
+    def _complete(self, reveal: Reveal) -> list[Token]:
+        """Take in a reveal; the tokens that it completes."""
+        vocabulary, intermediate = self.served.vocabulary, self._intermediate[reveal.sample]
+        completed: list[Token] = []
+        for position, j, digit in reveal.sub_tokens:
+            digits = intermediate.setdefault(position, {})
+            digits[j] = digit
+            if len(digits) == self.served.model.sub_tokenizer.sub_tokens_per_token:
+                del intermediate[position]
+                token = vocabulary.id_of[tuple(map(digits.__getitem__, range(len(digits))))]
+                completed.append((position, token, vocabulary.text_of(token)))
+        return sorted(completed)
+
+    async def _answer(self) -> GenerateAnswer:
+        plan, course, since = self.plan, self.course, self.job.submitted_at
+        choices = await asyncio.to_thread(self._choices)
+        given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
+        return GenerateAnswer(
+            id=self.job.id,
+            model=self.served.name,
+            created=int(since),
+            choices=choices,
+            usage=Usage(prompt_tokens=given, completion_tokens=returned, total_tokens=given + returned),
+            sampling=Sampling(
+                seed=plan.seed,
+                sub_tokens=plan.sub_tokens,
+                network_evaluations=plan.network_evaluations,
+                rounds=course.rounds,
+                idle_steps=plan.idle_steps,
+                steps=plan.request.sampler.steps,
+            ),
+            timings=Timings(
+                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
+                first_unmask_ms=milliseconds_between(since, course.first_unmask_at),
+                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+            ),
+            fingerprint=course.fingerprint,
+        )
+
+    def _choices(self) -> list[Choice]:
+        model, plan, choices = self.served.model, self.plan, []
+        for index, digits in enumerate(replay(model, plan, self._reveals)):
+            sample = read_sample(model, plan, index, digits)
+            reason = sample.finish_reason
+            choices.append(Choice(index=index, text=sample.text, token_ids=[*sample.token_ids], finish_reason=reason))
+        return choices
+
+    def _finished(self, status: JobStatus, answer: GenerateAnswer) -> JobStatus:
+        return status.model_copy(update={name: getattr(answer, name) for name in type(answer).model_fields})
+
+
+class Scoring(Follower[ScoreAnswer]):
+    """A client that follows a score."""
+
+    plan_type, noun, id_prefix, status_type = ScorePlan, "score", "score", ScoreStatus
+    plan: ScorePlan
+
+    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+        super().__init__(service, served, record, owned)
+        self._tally = Tally(self.plan)
+
+    def _start(self) -> ScoreStartEvent:
+        plan = self.plan
+        return ScoreStartEvent(
+            id=self.job.id,
+            model=self.served.name,
+            tokens=plan.scored_tokens,
+            sub_tokens=plan.sub_tokens,
+            windows=len(plan.windows),
+            window=plan.window_tokens,
+            overlap=plan.overlap,
+            estimator=plan.request.estimator,
+            replicates=plan.replicates,
+            network_evaluations=plan.network_evaluations,
+            eta_ms=milliseconds(self.job.expected_seconds),
+            seed=plan.seed,
+        )
+
+    def _note(self, entry: LogEntry) -> None:
+        if isinstance(entry, Scored):
+            self._tally.note(entry.readout)
+
+    def _event(self, entry: LogEntry) -> tuple[str, ProgressEvent] | None:
+        if not isinstance(entry, Scored):
+            return None
+        bound, tokens = self._tally.estimate(), self.plan.scored_tokens
+        progress = ProgressEvent(
+            network_evaluations=self.plan.network_evaluations,
+            network_evaluations_done=self._tally.evaluations,
+            replicates=self._tally.replicates,
+            nats_per_token=None if bound is None else bound.nats / tokens,
+            standard_error_per_token=None if bound is None else bound.standard_error / tokens,
+        )
+        return "progress", progress
+
+    async def _answer(self) -> ScoreAnswer:
+        score = await asyncio.to_thread(read_score, self.served.model, self._tally)
+        numbers = ScoreNumbers.of(self.served.name, self.plan, score, self.served.vocabulary.text_of)
+        course, since = self.course, self.job.submitted_at
+        return ScoreAnswer(
+            **vars(numbers),
+            id=self.job.id,
+            created=int(since),
+            timings=ScoreTimings(
+                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
+                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+            ),
+            fingerprint=course.fingerprint,
+        )
+
+    def _finished(self, status: JobStatus, answer: ScoreAnswer) -> JobStatus:
+        return status.model_copy(update={"answer": answer})
+
+
+def without(load: Load, work: Work) -> Load:
+    """The load of the others: without the running job that is this work, or was a moment ago."""
+
+    def distance(running: Work) -> tuple[int, int]:
+        return abs(running.tokens - work.tokens), abs(running.evaluations - work.evaluations)
+
+    own = min(load.running, key=distance, default=None)
+    others = list(load.running)
+    if own is not None:
+        others.remove(own)
+    return dataclasses.replace(load, running=tuple(others))
+
+
+def milliseconds(seconds: float | None) -> int | None:
+    """Whole milliseconds."""
+    return None if seconds is None else round(1000 * seconds)
+
+
+def event(name: str, position: int, data: BaseModel) -> ServerSentEvent:
+    """An event for the entry at a position of the log."""
+    text = data.model_dump_json(exclude_unset=True).translate(LINE_ENDS)
+    return ServerSentEvent(text, event=name, id=str(position), sep="\n")
