@@ -9,11 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from unmask_service.load import plot as load_plot
-from unmask_service.load.client import connect
-from unmask_service.load.run import Load, LoadRun
-from unmask_service.load.summary import summarise
-from unmask_service.load.workload import Mix
+from unmask_bench import report as load_report
+from unmask_bench.client import connect
+from unmask_bench.load import Load, LoadRun, Mix
+from unmask_bench.report import summarise
 
 from tests.helpers_command_line import Ended, Run
 from tests.helpers_server import UNMASK, Body, OpenStream, Server, environment, wait_for, with_open_streams
@@ -214,7 +213,7 @@ def test_a_line_that_is_no_request(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_picture_needs_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_plot, "find_spec", lambda _: None)
+    monkeypatch.setattr(load_report, "find_spec", lambda _: None)
     ended = run("bench", "--plot", "load.png")
     assert ended.code == 2
     assert "unmask[lab]" in ended.stderr

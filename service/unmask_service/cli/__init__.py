@@ -7,15 +7,15 @@ that `--help` answers at once.
 import sys
 
 import typer
+from unmask_bench import LoadError
+from unmask_bench.command import bench
 
-from unmask_service.cli.bench import bench
 from unmask_service.cli.checkpoints import import_checkpoint, models, pull
 from unmask_service.cli.generate import generate
 from unmask_service.cli.info import info
 from unmask_service.cli.keys import key
 from unmask_service.cli.score import score
 from unmask_service.cli.serve import api, serve, worker
-from unmask_service.load.errors import LoadError
 from unmask_service.settings import SettingsError
 
 EXIT_CODE = 2
