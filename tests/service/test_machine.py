@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from unmask_service.memory import available_memory
+from unmask_service.machine import available_memory
 
 GIB = 1 << 30
 
