@@ -1,9 +1,13 @@
-"""What a container leaves, read from files as Linux writes them."""
+"""What a container leaves of memory and processors, read from files as Linux writes them; the number of threads."""
 
+import os
 from pathlib import Path
 
 import pytest
-from unmask_service.machine import available_memory
+import torch
+from unmask_model_store import open_bundle
+from unmask_service import machine
+from unmask_service.machine import available_memory, available_processors
 
 GIB = 1 << 30
 
@@ -70,3 +74,83 @@ def test_a_limit_that_is_used_up_leaves_nothing(root: Path) -> None:
 
 def test_this_machine_has_some() -> None:
     assert available_memory() > 0
+
+
+# --- processors ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_quota_a_process_has_the_processors_of_its_affinity(root: Path) -> None:
+    write(root / "sys/fs/cgroup/cpu.max", "max 100000\n")
+    assert available_processors(root) == len(os.sched_getaffinity(0))
+
+
+def test_the_smallest_quota_around_a_group_holds(root: Path) -> None:
+    write(root / "proc/self/cgroup", "0::/pods/unmask\n")
+    write(root / "sys/fs/cgroup/pods/unmask/cpu.max", "80000 100000\n")
+    assert available_processors(root) == 0.8
+    write(root / "sys/fs/cgroup/pods/cpu.max", "50000 100000\n")
+    assert available_processors(root) == 0.5
+
+
+def test_the_first_version_of_control_groups_has_quotas_too(root: Path) -> None:
+    write(root / "proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n")
+    for name, value in (("quota", "70000"), ("period", "100000")):
+        write(root / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us", f"{value}\n")
+    assert available_processors(root) == 0.7
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+    assert available_processors(root) == len(os.sched_getaffinity(0))
+
+
+class Threads:
+    """torch's threads, and how long an evaluation takes with one and with several."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, processors: float, seconds: tuple[float, float]) -> None:
+        self.now = 4
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: self.now)
+        monkeypatch.setattr(torch, "set_num_threads", self.change)
+        monkeypatch.setattr(machine, "available_processors", lambda: processors)
+        monkeypatch.setattr(machine, "_seconds_of_evaluations", lambda *_: seconds)
+
+    def change(self, threads: int) -> None:
+        self.now = threads
+
+
+@pytest.mark.parametrize(
+    ("processors", "seconds", "threads"),
+    [
+        (4.0, (1.0, 0.5), 4),
+        (4.0, (1.0, 1.0), 1),
+        (4.0, (1.0, 10.0), 1),
+        (2.5, (1.0, 0.5), 2),
+        (0.5, (1.0, 0.5), 1),
+    ],
+)
+def test_one_thread_is_taken_where_more_are_no_faster(
+    processors: float, seconds: tuple[float, float], threads: int, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_threads = Threads(monkeypatch, processors, seconds)
+    bundle = open_bundle(bundles / "writer")
+    machine.set_threads(None, bundle)
+    assert torch_threads.now == threads
+
+
+def test_a_number_that_somebody_has_set_is_not_questioned(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_threads = Threads(monkeypatch, 1.0, (1.0, 10.0))
+    bundle = open_bundle(bundles / "writer")
+    machine.set_threads(3, bundle)
+    assert torch_threads.now == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    torch_threads.now = 4
+    machine.set_threads(None, bundle)
+    assert torch_threads.now == 4
+
+
+def test_workers_with_one_fingerprint_do_not_measure(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_threads = Threads(monkeypatch, 4.0, (1.0, 10.0))
+    machine.set_threads(None, open_bundle(bundles / "writer"), measure=False)
+    assert torch_threads.now == 4
+
+
+def test_an_evaluation_is_timed_with_each_number_of_threads(bundles: Path) -> None:
+    assert all(seconds > 0 for seconds in machine._seconds_of_evaluations(open_bundle(bundles / "writer"), (1, 1)))
