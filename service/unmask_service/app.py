@@ -75,16 +75,16 @@ def _run(settings: Settings, main: Main) -> None:
     card = describe(folder, settings)
     try:
         asyncio.run(main(settings, folder, card))
+        for thread in threading.enumerate():
+            if thread.name.startswith(EVALUATION_THREAD):
+                thread.join(JOIN_SECONDS)
+                if thread.is_alive():  # a model is still loading
+                    _exit(0)
     except HungEvaluationError as error:
         logger.critical("%s: the process ends", error)
         _exit(1)
-    except KeyboardInterrupt:  # one more signal, when all is over
+    except KeyboardInterrupt:  # one more signal, after the servers have ended
         _exit(0)
-    for thread in threading.enumerate():
-        if thread.name.startswith(EVALUATION_THREAD):
-            thread.join(JOIN_SECONDS)
-            if thread.is_alive():  # a model is still loading
-                _exit(0)
 
 
 def _exit(code: int) -> None:

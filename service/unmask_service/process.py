@@ -68,6 +68,7 @@ class HttpServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
