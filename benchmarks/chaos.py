@@ -33,7 +33,7 @@ import httpx
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from unmask_service.load.workload import Mix
+from unmask_bench.load import Mix
 
 from benchmarks.machine import machine
 from benchmarks.options import add_model_options, described, for_people, open_model, parser_of, write_json

@@ -21,9 +21,8 @@ from statistics import median
 import httpx
 from rich.console import Console
 from rich.table import Table
-from unmask_service.load.run import Load
-from unmask_service.load.summary import summarise
-from unmask_service.load.workload import Mix, Range
+from unmask_bench.load import Load, Mix, Range
+from unmask_bench.report import summarise
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from unmask_service.load.plot import plot
-from unmask_service.load.report import sweep_report
-from unmask_service.load.run import Load
-from unmask_service.load.summary import Figures, summarise
+from unmask_bench.load import Load
+from unmask_bench.report import Figures, plot, summarise, sweep_report
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from unmask_model_store import SHIPPED_MODEL, Bundle, BundleError, find_bundle, open_bundle
 from unmask_model_store.store import default_model_dir
-from unmask_service.allocator import keep_freed_memory
+from unmask_service.machine import keep_freed_memory
 
 STDOUT = Path("-")
 

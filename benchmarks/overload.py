@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from rich.console import Console
-from unmask_service.load.run import Load
-from unmask_service.load.summary import Figures, summarise
-from unmask_service.load.workload import Mix, Range
+from unmask_bench.load import Load, Mix, Range
+from unmask_bench.report import Figures, summarise
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

@@ -9,7 +9,7 @@ from unmask_diffusion import ActiveSample, Model, PrimeDenoiser
 from unmask_model_store import SHIPPED_MODEL, BundleError, find_bundle, open_bundle
 from unmask_model_store.bundle import resolve_dtype
 from unmask_model_store.store import default_model_dir
-from unmask_service.allocator import keep_freed_memory
+from unmask_service.machine import keep_freed_memory
 
 from benchmarks.models import OFFICIAL, NetworkModel, plan_of, random_model, spread_out
 

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 from rich.progress import track
-from unmask_service.load.workload import Mix
+from unmask_bench.load import Mix
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

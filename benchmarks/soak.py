@@ -27,11 +27,9 @@ from dataclasses import asdict, dataclass, replace
 import httpx
 from rich.console import Console
 from rich.table import Table
-from unmask_service.load.client import LEFT, LoadClient, Record, connect
-from unmask_service.load.progress import run_with_progress
-from unmask_service.load.run import Load, LoadRun
-from unmask_service.load.summary import outcomes
-from unmask_service.load.workload import Mix
+from unmask_bench.client import LEFT, LoadClient, Record, connect
+from unmask_bench.load import Load, LoadRun, Mix
+from unmask_bench.report import outcomes, run_with_progress
 
 from benchmarks.machine import machine
 from benchmarks.metrics import EVALUATIONS, Moment, Scrape, growth, resident, watching

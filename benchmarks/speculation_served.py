@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from rich.console import Console
-from unmask_service.load.run import Load
-from unmask_service.load.workload import Mix, Range
+from unmask_bench.load import Load, Mix, Range
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

@@ -18,9 +18,8 @@ from statistics import median
 import torch
 from rich.console import Console
 from rich.progress import track
+from unmask_bench.load import Load, Mix, Range
 from unmask_diffusion import Model
-from unmask_service.load.run import Load
-from unmask_service.load.workload import Mix, Range
 
 from benchmarks.figures import Figure, table_of
 from benchmarks.machine import machine

@@ -4,11 +4,10 @@ import argparse
 import asyncio
 import json
 
+from unmask_bench.client import connect
+from unmask_bench.load import Load, LoadRun, Mix, Range
+from unmask_bench.report import run_with_progress
 from unmask_diffusion import Model
-from unmask_service.load.client import connect
-from unmask_service.load.progress import run_with_progress
-from unmask_service.load.run import Load, LoadRun
-from unmask_service.load.workload import Mix, Range
 
 from benchmarks.server import ServerProcess
 

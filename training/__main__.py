@@ -1,10 +1,13 @@
 """Train a model from nothing, offline, with one command: `python -m training tales`."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: docs/settings.md, Threads
 
 from training import run_books, run_tales
 from training.recipe import Budget, Recipe

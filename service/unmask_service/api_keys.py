@@ -1,6 +1,6 @@
-"""API keys: what clients show, and what the server knows of them: a name and a hash.
+"""API keys: clients send the key, the server keeps only a name and a hash of it.
 
-A key has 256 random bits, so that one round of SHA-256 without salt keeps it: nobody can try them all, and no two are
+A key has 256 random bits, so one round of SHA-256 without salt is enough: nobody can try them all, and no two keys are
 the same.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unmask_service.settings import SettingsError, option_of, variable_of
 
-# so that a key is seen to be one, by people and by what looks for secrets in logs and repositories
+# people and scanners for secrets in logs and repositories recognise a key by it
 PREFIX = "unmask-key-"
 RANDOM_BYTES = 32
 
@@ -24,38 +24,29 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 
 @dataclass(frozen=True)
 class ApiKey:
-    """What the server knows of a key.
+    """A key as the server knows it."""
 
-    Attributes:
-        name: whose it is; may be logged.
-        digest: SHA-256 of the key.
-    """
-
-    name: str
-    digest: bytes
+    name: str  # of its holder; may be logged
+    digest: bytes  # SHA-256 of the key
 
 
 def new_key() -> str:
-    """A key that nobody has."""
+    """Make a random key."""
     return PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
 
 
 def line_of(name: str, key: str) -> str:
-    """The line that lets a key in: `name:sha256`.
-
-    Raises:
-        SettingsError: the name is none.
-    """
+    """The line for the server, `name:sha256`; raises SettingsError for an invalid name."""
     if not _NAME.fullmatch(name):
         raise SettingsError("a key's name has 1 to 64 letters, digits, dots, dashes and underscores")
     return f"{name}:{_digest_of(key.encode()).hex()}"
 
 
 def read_api_keys(file: Path | None, lines: str | None) -> tuple[ApiKey, ...]:
-    """The keys that are let in, from a file of lines and from lines that are separated by commas or spaces.
+    """Read the accepted keys from a file of lines, and from lines that are separated by commas or spaces.
 
     Raises:
-        SettingsError: the file cannot be read, a line is none, or what was given holds no key.
+        SettingsError: the file cannot be read, a line is invalid, or there is no key in it.
     """
     keys: list[ApiKey] = []
     if file is not None:
@@ -66,7 +57,7 @@ def read_api_keys(file: Path | None, lines: str | None) -> tuple[ApiKey, ...]:
 
 
 def holder_of(key: bytes, keys: Sequence[ApiKey]) -> str | None:
-    """The name of a key that is let in. Takes as long for a wrong key as for a right one."""
+    """The name of an accepted key, else None. It takes as long for a wrong key as for a right one."""
     digest, holder = _digest_of(key), None
     for known in keys:
         if hmac.compare_digest(digest, known.digest):
@@ -88,12 +79,12 @@ def _lines_of(file: Path) -> list[str]:
 def _read(source: str, lines: Iterable[str]) -> list[ApiKey]:
     keys = list(_parse(source, lines))
     if not keys:
-        raise SettingsError(f"{source} holds no key: nobody could come in")
+        raise SettingsError(f"{source} holds no key: the server would refuse everybody")
     return keys
 
 
 def _parse(source: str, lines: Iterable[str]) -> Iterator[ApiKey]:
-    """Lines are never repeated in errors: somebody may have written the key itself."""
+    # lines are never repeated in errors: somebody may have written the key itself
     for number, line in enumerate(lines, start=1):
         entry = line.partition("#")[0].strip()
         if not entry:

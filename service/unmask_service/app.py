@@ -8,16 +8,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from starlette.types import ASGIApp
 from unmask_model_store import find_bundle, open_outline
 from unmask_model_store.store import default_model_dir
 
-from unmask_service.allocator import keep_freed_memory
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
 from unmask_service.broker import Course, Failed, Job, MemoryBroker
@@ -25,27 +24,28 @@ from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, Redis
 from unmask_service.engine import HungEvaluationError
 from unmask_service.engine_room import EngineRoom
 from unmask_service.logs import configure_logging
+from unmask_service.machine import keep_freed_memory
 from unmask_service.metrics import Metrics, Outcome
-from unmask_service.process import LAST_WORDS_SECONDS, HttpServer, Process, listen, url_of
+from unmask_service.process import LAST_WORDS_SECONDS, HttpServer, Process, listen
 from unmask_service.request_log import log_request
-from unmask_service.settings import Settings, SettingsError
+from unmask_service.settings import Settings, SettingsError, kubernetes_variables
 from unmask_service.startup import build_facts, check_that_it_can_run, describe, open_for_api
 
 logger = logging.getLogger("unmask")
 
 Main = Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]
 
+# the beginning of the evaluation threads' names
+EVALUATION_THREAD = "evaluation"
+JOIN_SECONDS = 1.0
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def serve(settings: Settings) -> None:
     """`unmask serve`: API and engine in one process, the queue in memory.
 
-    Raises:
-        SettingsError: settings contradict each other.
-        BundleError: the model is broken, or cannot run here.
-        MemoryBudgetError: the model's activations do not fit into the memory.
-        ListenError: a port is taken, or the address is not this machine's.
+    This and the next two raise SettingsError, BundleError, MemoryBudgetError (the model's activations do not fit) and
+    ListenError.
     """
     if settings.redis_url is not None:
         raise SettingsError(
@@ -56,41 +56,40 @@ def serve(settings: Settings) -> None:
 
 
 def serve_api(settings: Settings) -> None:
-    """`unmask api`: the API alone, engines being reached over Redis.
-
-    Raises:
-        SettingsError: settings contradict each other, or Redis' address is none.
-        BundleError: the model is broken.
-        ListenError: a port is taken, or the address is not this machine's.
-    """
+    """`unmask api`: the API alone; its engines are reached over Redis."""
     _run(settings, _serve_api)
 
 
 def work(settings: Settings) -> None:
-    """`unmask worker`: an engine alone, taking its work from Redis.
-
-    Raises:
-        SettingsError: settings contradict each other, or Redis' address is none.
-        BundleError: the model is broken, or cannot run here.
-        MemoryBudgetError: the model's activations do not fit into the memory.
-        ListenError: the metrics' port is taken.
-    """
+    """`unmask worker`: an engine alone; its jobs come from Redis."""
     _run(settings, _work)
 
 
 def _run(settings: Settings, main: Main) -> None:
     configure_logging(settings.log_level, settings.log_format, settings.log_prompts)
+    if ignored := kubernetes_variables():
+        logger.info("ignored, as set by Kubernetes for a Service: %s", ", ".join(ignored))
     keep_freed_memory()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     card = describe(folder, settings)
     try:
         asyncio.run(main(settings, folder, card))
+        for thread in threading.enumerate():
+            if thread.name.startswith(EVALUATION_THREAD):
+                thread.join(JOIN_SECONDS)
+                if thread.is_alive():  # a model is still loading
+                    _exit(0)
     except HungEvaluationError as error:
         logger.critical("%s: the process ends", error)
-        logging.shutdown()
-        os._exit(1)  # the interpreter would wait for the thread for ever
+        _exit(1)
+    except KeyboardInterrupt:  # one more signal, after the servers have ended
+        _exit(0)
+
+
+def _exit(code: int) -> None:
+    """End the process now: the interpreter would wait for the evaluation thread, however long that takes."""
+    logging.shutdown()
+    os._exit(code)
 
 
 async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
@@ -108,7 +107,6 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
     room = EngineRoom(folder, settings, broker, metrics, service.gate)
 
     async def drain(seconds: float) -> None:
-        """Refuse new work, let what runs end in the time it has, and its clients read the end."""
         service.gate.close("draining", "the server is shutting down")
         await room.drain(seconds)
         await _last_words(service, min(seconds + 1, LAST_WORDS_SECONDS))
@@ -122,11 +120,21 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
             raise
 
     with _servers(settings, service) as servers:
+        announcing = asyncio.create_task(_announce(service.gate, card, servers[0]))
         await Process(servers, drain, settings.drain_seconds).run(run_engine())
+        announcing.cancel()
+
+
+async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
+    """Log where the API and the playground are, as soon as they work."""
+    logger.info("loading %s …", card.id)
+    while not gate.is_open:
+        await asyncio.sleep(0.02)
+    logger.info("ready: %s (API, and the playground for browsers)", server.url)
 
 
 def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int) -> None:
-    """Count a generation whose end neither an engine nor a client sees."""
+    """Count and log a generation whose end neither an engine nor a client sees."""
     outcome: Outcome = "cancelled" if failure.reason == "cancelled" else "failed"
     reason = "" if outcome == "cancelled" else failure.reason
     metrics.count_request(outcome, reason)
@@ -150,7 +158,6 @@ async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
     metrics.describe(build_facts(), {"model": card.id, "architecture": card.architecture})
 
     async def drain(seconds: float) -> None:
-        """Refuse new work, and let clients read on for a while; what is detached goes on without us."""
         service.gate.close("draining", "the server is shutting down")
         await _last_words(service, seconds)
         service.cut.set()
@@ -170,7 +177,6 @@ async def _work(settings: Settings, folder: Path, card: ModelCard) -> None:
     room = EngineRoom(folder, settings, broker, metrics, gate)
 
     async def drain(seconds: float) -> None:
-        """Claim no more, and let what runs end in the time it has; others go on with what is left."""
         gate.close("draining", "the worker is shutting down")
         await room.retire(seconds)
 
@@ -196,10 +202,12 @@ def _timing(settings: Settings) -> Timing:
 
 @contextlib.contextmanager
 def _servers(settings: Settings, service: Service) -> Iterator[list[HttpServer]]:
-    """The public server, and where there is a port for it, one for operators."""
+    """The public server, and where `metrics_port` is set, one for operators."""
     keys = read_api_keys(settings.api_keys_file, settings.api_keys)
     if not keys and settings.host not in LOOPBACK:
         logger.warning("listening on %s without API keys: whoever reaches it may use it", settings.host)
+        if "UNMASK_API_KEY" in os.environ:
+            logger.warning("UNMASK_API_KEY is a client's key; the server's setting is UNMASK_API_KEYS")
     origins = settings.cors_origins.split(",") if settings.cors_origins else ()
     public = create_app(service, keys, origins, with_metrics=settings.metrics_port is None)
     own = [] if settings.metrics_port is None else [(settings.metrics_port, create_state_app(service.state))]
@@ -209,18 +217,17 @@ def _servers(settings: Settings, service: Service) -> Iterator[list[HttpServer]]
 
 @contextlib.contextmanager
 def _listening(settings: Settings, apps: Sequence[tuple[int, ASGIApp]]) -> Iterator[list[HttpServer]]:
-    """Take the ports of applications."""
     with contextlib.ExitStack() as stack:
         servers = []
         for port, app in apps:
             listening = stack.enter_context(listen(settings.host, port))
-            logger.info("listening on %s", url_of(listening))
-            servers.append(HttpServer(app, listening))
+            servers.append(HttpServer(app, listening, settings.keep_alive_seconds))
+            logger.info("listening on %s", servers[-1].url)
         yield servers
 
 
 async def _last_words(service: Service, seconds: float) -> None:
-    """Let clients read what is left to be read, for so long at most."""
+    """Let clients read the rest of their answers, for so long at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while service.open_answers:

@@ -1,6 +1,6 @@
-"""Logs: one line a message on stderr, as text or JSON, with the fields of the request that it belongs to.
+"""Logs: one line a message on stderr, as text or JSON, with the fields of its request.
 
-Never prompts, at any level, unless `log_prompts` asks for them; never keys or passwords.
+They never hold prompts, at any level, unless `log_prompts` is set, and never keys or passwords.
 """
 
 import json
@@ -17,7 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 LogFormat = Literal["text", "json"]
 
-# the fields of records that hold what clients have given
+# the fields of records that hold tokens which clients have given
 PROMPT_FIELDS = ("canvas",)
 
 _NO_FIELDS: Mapping[str, str] = MappingProxyType({})
@@ -37,8 +37,8 @@ def configure_logging(level: str, log_format: LogFormat, log_prompts: bool = Fal
     """Log to stderr from this level on: debug, info, warning or error."""
     logging.basicConfig(level=level.upper(), handlers=[LogHandler(log_format, log_prompts)])
     logging.captureWarnings(True)
-    logging.getLogger("sse_starlette").setLevel(logging.INFO)  # it would log whole events
-    logging.getLogger("redis").setLevel(logging.INFO)  # it would log what a connection gets
+    logging.getLogger("sse_starlette").setLevel(logging.INFO)  # at debug it logs whole events
+    logging.getLogger("redis").setLevel(logging.INFO)  # at debug it logs what a connection receives
     if level != "debug":
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         logging.getLogger("redis").setLevel(logging.WARNING)
@@ -53,7 +53,6 @@ class LogHandler(logging.StreamHandler[Any]):
         self.setFormatter(json_formatter() if log_format == "json" else TextFormatter())
 
     def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Handler`."""
         for name, value in _context.get().items():
             record.__dict__.setdefault(name, value)
         for name in self._hidden:
@@ -62,23 +61,20 @@ class LogHandler(logging.StreamHandler[Any]):
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people: time, level, logger, message, name=value …; what is quoted in one can not forge another."""
+    """Lines for people: time, level, logger, message, name=value …. Quoted text cannot forge a line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """See `logging.Formatter`."""
         return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 — logging's name
-        """See `logging.Formatter`."""
         fields = {name: value for name, value in record.__dict__.items() if name not in _OF_EVERY_RECORD}
         line = super().formatMessage(record).strip().replace("\n", "\\n")
         return " ".join([line, *(f"{name}={_readable(value)}" for name, value in fields.items())])
 
     def formatException(self, ei: Any) -> str:  # noqa: N802, ANN401 — logging's name and type
-        """See `logging.Formatter`."""
         return textwrap.indent(super().formatException(ei), "  ", lambda _: True)
 
 
@@ -89,29 +85,28 @@ def json_formatter() -> logging.Formatter:
 
 
 def begin_context(**fields: str | None) -> None:
-    """Begin a request: every line that it logs from here on has these fields, and no others' of before."""
+    """Begin a request: all lines that it logs from now on have these fields."""
     _context.set({name: value for name, value in fields.items() if value is not None})
 
 
 def add_context(**fields: str) -> None:
-    """More fields for every line that the request logs from here on."""
+    """Add fields to all lines that the request logs from now on."""
     _context.set({**_context.get(), **fields})
 
 
 def context_field(name: str) -> str | None:
-    """A field of the request that this runs for, such as `request_id`; None where there is none."""
+    """A field of the current request, such as `request_id`; None where there is none."""
     return _context.get().get(name)
 
 
 def redacted(line: str) -> str:
-    """A line without keys, and without the passwords of addresses."""
+    """Hide keys, and passwords in URLs."""
     for secret, shown in _SECRETS:
         line = secret.sub(shown, line)
     return line
 
 
 def _readable(value: object) -> str:
-    """A value as it is where that is one word, else as JSON."""
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value, default=str)

@@ -1,7 +1,12 @@
-"""What Prometheus reads: counters, gauges and histograms of one process, in a registry of their own."""
+"""The metrics for Prometheus: counters, gauges and histograms of one process, in a registry of their own."""
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar
+
+# prometheus_client would write its values into files there; a process of Unmask exports its own metrics
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+os.environ.pop("prometheus_multiproc_dir", None)
 
 from prometheus_client import (
     CollectorRegistry,
@@ -14,11 +19,12 @@ from prometheus_client import (
     generate_latest,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics import MetricWrapperBase
 from unmask_diffusion import Plan, ScorePlan
 
 from unmask_service.forecast import Load, Tick
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one more gauge for every counter, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # they are one more gauge for each counter
 
 Outcome = Literal["finished", "cancelled", "failed", "rejected"]
 Phase = Literal["trunk", "draw", "other", "publish"]
@@ -33,23 +39,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """The metrics of a process that serves one model, or works for one. `docs/metrics.md` lists them all.
-
-    Attributes:
-        evaluations: network evaluations of samples (a shared evaluation of k samples counts k).
-        evaluations_saved: those that were planned, and not done because nobody wanted them any more.
-        engine_restarts: engines that took the place of one that failed.
-        takeovers: generations that were gone on with from another engine's log.
-        late_writes_refused: appends to generations that had been taken over.
-        rounds: evaluations of samples one after the other; fewer than `evaluations` where guesses were right.
-        lanes: states of samples that were evaluated, those that guesses led to included.
-        queue_seconds: from submission to an engine.
-        log_lag_seconds: from a reveal to the API process that tells it.
-        lease_age_seconds: since this worker last renewed its leases.
-        ready: whether work is accepted.
-        broker_up: whether the broker can be reached.
-        streams: streams and waiting answers that are open.
-    """
+    """The metrics of one process that serves a model or works for it; docs/metrics.md lists them."""
 
     def __init__(self, model: str) -> None:
         self.registry = CollectorRegistry()
@@ -78,7 +68,7 @@ class Metrics:
         self._idle_steps = self._counter("unmask_idle_steps_avoided", "Idle time steps that were skipped")
 
     def add_work_at_hand(self) -> None:
-        """What processes export that talk to clients: `show` sets it."""
+        """Add the gauges that only processes with clients export; `show` sets them."""
         self._running = Gauge("unmask_requests_running", "Requests that engines have claimed", registry=self.registry)
         self._waiting = Gauge("unmask_requests_waiting", "Requests that wait for an engine", registry=self.registry)
         self._evaluations_at_hand = Gauge(
@@ -94,7 +84,7 @@ class Metrics:
             "One network evaluation, whatever its number of samples: trunk, head and draw",
             EVALUATION_BUCKETS,
         )
-        self._told_seconds = 0.0
+        self._phases_of_evaluation = 0.0
         self._phase_seconds = self._family(
             Counter,
             "unmask_phase_seconds",
@@ -147,27 +137,20 @@ class Metrics:
         self.streams = self._gauge("unmask_streams", "Streams and waiting answers that are open")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
-        """One request has come to its end."""
+        """Count a request that has ended."""
         self._requests.labels(self.model, outcome, reason).inc()
 
     def count_reveal(self, at: float, before: float | None, submitted_at: float, sub_tokens: int) -> None:
-        """A group of one sample was revealed.
-
-        Args:
-            at: Unix time in seconds, as the others.
-            before: of the reveal of the same request before this one.
-            submitted_at: of the request.
-            sub_tokens: of the group.
-        """
+        """Count a reveal of one sample. Times are Unix times in seconds; `before` is the request's last reveal."""
         self.evaluations.inc()
         self._sub_tokens.inc(sub_tokens)
         if before is None:
             self._first_unmask_seconds.observe(max(0.0, at - submitted_at))
-        elif at > before:  # samples and lanes of one tick share its time
+        elif at > before:  # samples and lanes of one tick have the same time
             self._between_unmasks_seconds.observe(at - before)
 
     def count_plan(self, plan: Plan | ScorePlan, seconds: float) -> None:
-        """A plan has come to its end, so many seconds after it was submitted."""
+        """Count a plan that finished, so many seconds after its submission."""
         self._request_seconds.observe(seconds)
         if isinstance(plan, ScorePlan):
             self._scored_tokens.inc(plan.scored_tokens)
@@ -176,32 +159,30 @@ class Metrics:
         self._tokens.inc(plan.canvas.count(None) * len(plan.schedules))
 
     def count_tick(self, tick: Tick, noise_spread: float) -> None:
-        """What a tick did."""
         self._ticks.inc()
         self._batch_samples.observe(tick.samples)
         self._batch_tokens.inc(tick.lane_tokens)
         self._batch_noise_spread.observe(noise_spread)
 
     def count_phase(self, phase: Phase, seconds: float) -> None:
-        """Time that a tick spent."""
         self._phase_seconds.labels(self.model, phase).inc(seconds)
-        self._told_seconds += 0.0 if phase == "publish" else seconds  # which is outside of evaluations
+        self._phases_of_evaluation += 0.0 if phase == "publish" else seconds  # publishing is no part of evaluations
 
     def count_evaluation(self, seconds: float) -> None:
-        """One network evaluation has taken so long; what no phase has told of it since the last one is other."""
+        """Count an evaluation; the part that no phase has counted since the last one is `other`."""
         self._evaluation_seconds.observe(seconds)
-        self._phase_seconds.labels(self.model, "other").inc(max(0.0, seconds - self._told_seconds))
-        self._told_seconds = 0.0
+        self._phase_seconds.labels(self.model, "other").inc(max(0.0, seconds - self._phases_of_evaluation))
+        self._phases_of_evaluation = 0.0
 
     def count_round_trip(self, operation: str, seconds: float) -> None:
-        """A call of the broker's: submit, load, append, claim or renew."""
+        """Count a round trip of the broker: submit, load, append, claim or renew."""
         self._broker_seconds.labels(self.model, operation).observe(seconds)
 
     def count_rounds(self, rounds: Iterable[tuple[int, int]]) -> None:
-        """Count what one tick did for each sample: the lanes evaluated, and the outcomes accepted.
+        """Count one tick's rounds: for each sample the lanes evaluated and the outcomes accepted.
 
-        All accepted outcomes but the first are right guesses, and the one behind them is a wrong one. What lies behind
-        that is not judged.
+        All accepted outcomes but the first are right drafts, and the next one is a wrong draft. Later ones are not
+        verified.
         """
         guesses: dict[tuple[int, str], int] = {}
         for lanes, accepted in rounds:
@@ -214,7 +195,7 @@ class Metrics:
             self._guesses.labels(self.model, ahead, right).inc(count)
 
     def show(self, load: Load | None) -> None:
-        """Set the gauges to the work at hand, if it is known; before the metrics are read."""
+        """Set the gauges of work at hand, before the metrics are read; None: it is unknown."""
         unknown = float("nan")
         self._running.set(unknown if load is None else len(load.running))
         self._waiting.set(unknown if load is None else len(load.waiting))
@@ -222,7 +203,7 @@ class Metrics:
         self._workers.set(unknown if load is None else 0 if load.capacity is None else load.engines)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
-        """Say once which build serves which model."""
+        """Export, once, which build serves which model."""
         Info("unmask_build", "The software that runs", registry=self.registry).info(dict(build))
         Info("unmask_model", "The model that is served", registry=self.registry).info(dict(model))
 
@@ -241,3 +222,23 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = LATENCY_BUCKETS) -> Histogram:
         return self._family(Histogram, name, text, [], buckets=buckets).labels(self.model)
+
+
+def metrics_table() -> str:
+    """All metrics as a Markdown table, for the documentation: name, kind, labels, meaning."""
+    metrics = Metrics("model")
+    metrics.add_work_at_hand()
+    metrics.describe({}, {})
+    labels = _labels(metrics)
+    rows = ["| metric | kind | labels | what |", "| --- | --- | --- | --- |"]
+    for family in metrics.registry.collect():
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        names = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
+        rows.append(f"| `{name}` | {family.type} | {names} | {family.documentation.rstrip('.')} |")
+    return "\n".join(rows) + "\n"
+
+
+def _labels(metrics: Metrics) -> dict[str, tuple[str, ...]]:
+    # what a registry collects has the labels only of metrics that were counted already
+    collectors = metrics.registry._names_to_collectors
+    return {name: each._labelnames for name, each in collectors.items() if isinstance(each, MetricWrapperBase)}

@@ -1,11 +1,13 @@
-"""A process: its HTTP servers, the work behind them, and its way down.
+"""A process: its HTTP servers, the work behind them, and its shutdown.
 
-The first signal drains: new work gets 503 while the sockets stay open and what runs may end. The second leaves no time
-for that, the third cuts what is still open.
+The first signal drains: new work gets 503, while the sockets stay open and running requests may end. The second signal
+ends the drain, the third closes open connections.
 """
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -17,7 +19,7 @@ from starlette.types import ASGIApp
 
 logger = logging.getLogger("unmask")
 
-# once nothing runs any more, clients get so long to read the last of their answers
+# after the last request, clients have so long to read the end of their answers
 LAST_WORDS_SECONDS = 5
 
 
@@ -26,51 +28,63 @@ class ListenError(ValueError):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take the port.
+    """Take the port. The host `::` takes it for IPv4 too.
 
     Raises:
-        ListenError: it is taken, or the address is not this machine's.
+        ListenError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    dual_stack = family == socket.AF_INET6 and _is_any_address(host) and socket.has_dualstack_ipv6()
     try:
-        listening = socket.create_server((host, port), family=family)
+        listening = socket.create_server((host, port), family=family, dualstack_ipv6=dual_stack)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ListenError(f"cannot listen on {host}:{port}: {why.partition(' (while')[0]}") from error
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        hint = "; choose another with --port or UNMASK_PORT (make serve PORT=…)" if taken else ""
+        raise ListenError(f"cannot listen on {host}:{port}: {why.partition(' (while')[0]}{hint}") from error
     # Connections inherit it. asyncio would set it only on sockets that name their protocol; without it the body of an
     # answer waits some 40 ms until the client has acknowledged the headers.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listening
 
 
-def url_of(listening: socket.socket) -> str:
-    """Where a socket can be reached."""
-    host, port = listening.getsockname()[:2]
+def _is_any_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def url_of(host: str, port: int) -> str:
+    """The URL of an address; for all addresses, the one by which this machine reaches itself."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class HttpServer(uvicorn.Server):
-    """One application on one socket. Signals are the process' business."""
+    """One application on one socket. Signals are handled by `Process`."""
 
-    def __init__(self, app: ASGIApp, listening: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listening: socket.socket, keep_alive_seconds: int = 75) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
+                lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                timeout_keep_alive=keep_alive_seconds,
                 timeout_graceful_shutdown=LAST_WORDS_SECONDS,
             )
         )
         self._listening = listening
+        self.url = url_of(*listening.getsockname()[:2])
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """See `uvicorn.Server`."""
         yield
 
     async def run_on_socket(self) -> None:
-        """Answer until `should_exit`; requests that are cut then may still put in order what they leave behind."""
+        """Answer until `should_exit`; requests that are cut off then still run their cleanup."""
         await self.serve([self._listening])
         if self.server_state.tasks and not self.force_exit:
             await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
@@ -79,11 +93,8 @@ class HttpServer(uvicorn.Server):
 class Process:
     """Runs servers and work together.
 
-    Args:
-        servers: that answer.
-        drain: given the seconds there are, lets what runs end; called by the first signal, and again by the second,
-            with none.
-        drain_seconds: for the first.
+    `drain` lets running requests end within the given seconds. The first signal calls it with `drain_seconds`, the
+    second with 0.
     """
 
     def __init__(
@@ -96,11 +107,7 @@ class Process:
         self._drained = asyncio.Event()
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Answer and work until a signal, or until the work fails.
-
-        Raises:
-            Exception: what it failed with.
-        """
+        """Answer and work until a signal, or until the work fails: then raise its exception."""
         loop = asyncio.get_running_loop()
         for kind in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(kind, self._on_signal, kind.name)
@@ -118,7 +125,7 @@ class Process:
 
     def _on_signal(self, name: str) -> None:
         seconds = 0.0 if self._draining else self._seconds
-        logger.info("%s: no new work; what runs has %g s to end in", name, seconds)
+        logger.info("%s: no new work; running requests have %g s to end", name, seconds)
         for earlier in self._draining:
             earlier.cancel()
         for server in self._servers:

@@ -1,4 +1,4 @@
-"""One line a request: what it was, how long it took, how it ended."""
+"""One log line for each request, at its end: its parameters, times and outcome."""
 
 import logging
 from collections.abc import Sequence
@@ -13,73 +13,48 @@ logger = logging.getLogger("unmask.requests")
 
 @dataclass(frozen=True, kw_only=True)
 class RequestFacts:
-    """What there is to say of a request at its end; what is None is not said.
+    """The fields of a request's line; fields that are None are left out."""
 
-    Attributes:
-        outcome: finished, failed, cancelled or rejected.
-        reason: the error's code.
-        model: its name.
-        id: of the generation.
-        request_id: of the HTTP request that it came with.
-        trace_id: of the trace that the request is part of.
-        sampler: its name.
-        steps: of the schedules, as requested; None: exact.
-        estimator: of a score.
-        seed: the same again gives the same tokens.
-        samples: how many; of a score, passes planned.
-        length: of the canvas, in tokens.
-        sub_tokens: to unmask, all samples; of a score, to score.
-        network_evaluations: planned, all samples.
-        idle_steps: skipped, all samples.
-        rounds: evaluations of samples one after the other, all samples.
-        queue_ms: from submission to an engine.
-        first_unmask_ms: from submission to the first reveal.
-        total_ms: from submission to the end.
-        eta_ms: the same as forecast.
-        canvas: the token ids that were given, None for holes; of a score, all its tokens. Log handlers drop it
-            unless `log_prompts` is set.
-    """
-
-    outcome: str
-    reason: str | None = None
-    model: str | None = None
-    id: str | None = None
-    request_id: str | None = None
-    trace_id: str | None = None
-    sampler: str | None = None
-    steps: int | None = None
-    estimator: str | None = None
+    outcome: str  # finished, failed, cancelled or rejected
+    reason: str | None = None  # the error's code
+    model: str | None = None  # its name
+    id: str | None = None  # of the generation
+    request_id: str | None = None  # of the HTTP request that submitted it
+    trace_id: str | None = None  # of the trace that the request is part of
+    sampler: str | None = None  # its name
+    steps: int | None = None  # of the schedules, as requested; None: exact
+    estimator: str | None = None  # of a score
     seed: int | None = None
-    samples: int | None = None
-    length: int | None = None
-    sub_tokens: int | None = None
-    network_evaluations: int | None = None
-    idle_steps: int | None = None
-    rounds: int | None = None
-    queue_ms: float | None = None
-    first_unmask_ms: float | None = None
-    total_ms: float | None = None
-    eta_ms: float | None = None
+    samples: int | None = None  # of a score: planned passes
+    length: int | None = None  # of the canvas, in tokens
+    sub_tokens: int | None = None  # to unmask in all samples; of a score: to score
+    network_evaluations: int | None = None  # planned for all samples
+    idle_steps: int | None = None  # skipped in all samples
+    rounds: int | None = None  # of all samples
+    queue_ms: float | None = None  # from submission to an engine
+    first_unmask_ms: float | None = None  # from submission to the first reveal
+    total_ms: float | None = None  # from submission to the end
+    eta_ms: float | None = None  # the forecast of total_ms
+    # the given token ids, None for holes; of a score, all its tokens. Log handlers drop it without `log_prompts`.
     canvas: Sequence[int | None] | None = None
 
 
 def log_request(job: Job, course: Course, outcome: str, reason: str = "", model: str | None = None) -> None:
-    """A generation's log has come to its end."""
-    write(facts_of(job, course, outcome, reason, model))
+    """Log the end of a generation or a score."""
+    _write(facts_of(job, course, outcome, reason, model))
 
 
 def log_rejection(reason: str, model: str | None = None) -> None:
-    """A request was refused before it became a generation."""
-    write(RequestFacts(outcome="rejected", reason=reason, model=model))
+    """Log a request that was refused before it became a job."""
+    _write(RequestFacts(outcome="rejected", reason=reason, model=model))
 
 
-def write(facts: RequestFacts) -> None:
-    """Write one line."""
+def _write(facts: RequestFacts) -> None:
     logger.info("request", extra={name: value for name, value in vars(facts).items() if value is not None})
 
 
 def facts_of(job: Job, course: Course, outcome: str, reason: str = "", model: str | None = None) -> RequestFacts:
-    """What there is to say of a generation or a score."""
+    """The fields of a generation's or a score's line."""
     facts = RequestFacts(
         outcome=outcome,
         reason=reason or None,

@@ -1,4 +1,4 @@
-"""From a bundle's folder to a model that is ready: checked, tested on this machine, and its speed known."""
+"""From a bundle's folder to a model that is ready: checked, tested on this machine, and its speed measured."""
 
 import dataclasses
 import logging
@@ -25,43 +25,32 @@ from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 from unmask_service.api import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard, ServedModel, Vocabulary
 from unmask_service.engine import BrokenPromiseError, TimedDenoiser, fingerprint, measured_capacity, self_test
 from unmask_service.forecast import Capacity
-from unmask_service.memory import available_memory
+from unmask_service.machine import available_memory, set_threads
 from unmask_service.metrics import Metrics
 from unmask_service.settings import Settings
 
 logger = logging.getLogger("unmask")
 
-# of the memory that is free once the model is loaded; the rest is for plans, logs, what else runs, and luck
+# share of the memory that is free once the model is loaded; the rest is for plans, logs and other processes
 DEFAULT_SHARE = 0.5
 
 
 class MemoryBudgetError(ValueError):
-    """Not even one canvas fits into the memory that an evaluation may take."""
+    """Not even one canvas fits into the memory budget of an evaluation."""
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready.
+    """A model that is ready."""
 
-    Attributes:
-        model: for the engine.
-        served: the same for the API.
-        capacity: of an engine that runs it.
-        fingerprint: the kind of machine and arithmetic that this is.
-    """
-
-    model: Model
-    served: ServedModel
-    capacity: Capacity
-    fingerprint: str
+    model: Model  # for the engine
+    served: ServedModel  # the same model for the API
+    capacity: Capacity  # of an engine that runs it
+    fingerprint: str  # the kind of machine and arithmetic
 
 
 def describe(folder: Path, settings: Settings) -> ModelCard:
-    """Read what a bundle says of itself, cheaply.
-
-    Raises:
-        BundleError: the configuration is broken.
-    """
+    """Read a bundle's configuration; raises BundleError where it is broken."""
     config = read_config(folder)
     limits = Limits(
         max_samples=settings.max_samples,
@@ -90,11 +79,7 @@ def describe(folder: Path, settings: Settings) -> ModelCard:
 
 
 def check_that_it_can_run(folder: Path, settings: Settings) -> None:
-    """See, before anything slow begins, whether there is something to run here: for processes with an engine.
-
-    Raises:
-        BundleError: the weights are missing, or this machine cannot run them as asked.
-    """
+    """Check, before anything slow begins, that the weights are there and the device exists; raises BundleError."""
     resolve_dtype(settings.dtype, resolve_device(settings.device))
     try:
         (folder / WEIGHTS_FILE).open("rb").close()
@@ -103,14 +88,14 @@ def check_that_it_can_run(folder: Path, settings: Settings) -> None:
 
 
 def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
-    """Open a bundle, and see what this machine does with it. For the thread that will evaluate it.
+    """Open a bundle, test and measure it. Call it in the thread that will evaluate the model.
 
-    Raises:
-        BundleError: it is broken.
-        MemoryBudgetError: not even one canvas fits into the memory that an evaluation may take.
+    Raises BundleError for a broken bundle, and MemoryBudgetError.
     """
     begun = time.perf_counter()
     bundle = open_bundle(folder, settings.dtype, settings.device)
+    # workers share a fingerprint, which the number of threads is a part of: nothing is measured there
+    set_threads(settings.threads, bundle, measure=settings.redis_url is None)
     tokens_per_tick = tokens_that_fit(bundle, settings)
     kind = fingerprint(bundle)
     try:
@@ -127,30 +112,22 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
 
 
 def open_for_api(folder: Path) -> ServedModel:
-    """What an API process needs of a bundle: everything but the weights.
-
-    Raises:
-        BundleError: it is broken.
-    """
+    """What an API process needs of a bundle: everything but the weights. Raises BundleError."""
     return served_model(open_outline(folder))
 
 
 def served_model(outline: BundleOutline) -> ServedModel:
-    """A bundle as the API knows it."""
+    """A bundle as the API needs it."""
     return ServedModel(outline.name, outline, Vocabulary(outline))
 
 
 def build_facts() -> dict[str, str]:
-    """Which software this is."""
+    """Versions of the software."""
     return {"version": version("unmask"), "torch": torch.__version__}
 
 
 def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
-    """Tokens of all canvases that may share an evaluation: by the settings, and by the memory that it takes.
-
-    Raises:
-        MemoryBudgetError: not even one canvas fits.
-    """
+    """Most tokens of all canvases of an evaluation, by the settings and by memory; raises MemoryBudgetError."""
     budget = settings.memory_budget or default_memory_budget(bundle.device)
     longest, a_token = bundle.denoiser.length, bundle.denoiser.activation_bytes_per_token
     fit = budget // a_token
@@ -165,7 +142,7 @@ def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
 
 
 def default_memory_budget(device: torch.device) -> int:
-    """Half of what is free, in bytes: on the device, or in the container or machine that this process runs in."""
+    """Half of the free memory in bytes: the device's, or the container's or machine's."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
     return int(DEFAULT_SHARE * free)
 
@@ -174,7 +151,8 @@ def _labels_of(bundle: Bundle, kind_of_machine: str) -> dict[str, str]:
     return {
         "model": bundle.name,
         "architecture": bundle.config.architecture,
-        "device": str(bundle.device),
+        # an exact model stays on the CPU
+        "device": str(bundle.device) if isinstance(bundle.denoiser, torch.nn.Module) else "cpu",
         "dtype": str(bundle.dtype).removeprefix("torch."),
         "fingerprint": kind_of_machine,
     }

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from unmask_service.load.client import Record
+from unmask_bench.client import Record
 
 from benchmarks import __main__ as everything
 from benchmarks import mixed_load, overload, slow_readers, soak, speculation_served, throughput

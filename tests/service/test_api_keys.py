@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 from unmask_service.api_keys import holder_of, line_of, new_key, read_api_keys
-from unmask_service.cli.keys import key as key_command
+from unmask_service.cli.serve import key as key_command
 from unmask_service.settings import SettingsError
 
 from tests.helpers_command_line import Run

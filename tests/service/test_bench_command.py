@@ -9,11 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
-from unmask_service.load import plot as load_plot
-from unmask_service.load.client import connect
-from unmask_service.load.run import Load, LoadRun
-from unmask_service.load.summary import summarise
-from unmask_service.load.workload import Mix
+from unmask_bench import report as load_report
+from unmask_bench.client import connect
+from unmask_bench.load import Load, LoadRun, Mix
+from unmask_bench.report import summarise
+from unmask_service.api_keys import line_of, new_key
 
 from tests.helpers_command_line import Ended, Run
 from tests.helpers_server import UNMASK, Body, OpenStream, Server, environment, wait_for, with_open_streams
@@ -214,7 +214,36 @@ def test_a_line_that_is_no_request(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_picture_needs_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load_plot, "find_spec", lambda _: None)
+    monkeypatch.setattr(load_report, "find_spec", lambda _: None)
     ended = run("bench", "--plot", "load.png")
     assert ended.code == 2
     assert "unmask[lab]" in ended.stderr
+
+
+# --- API keys --------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_with_keys(run: Run, bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = new_key()
+    given = ["--requests", "2", "--json", "--out", "/dev/null"]
+    with Server(bundles / "table", settings={"api_keys": line_of("alice", key)}) as server:
+        bench = ["bench", "--url", server.until_ready().url, *given]
+        assert figures_of(run(*bench, "--api-key", key))["completed"] == 2
+        monkeypatch.setenv("UNMASK_API_KEY", key)
+        assert figures_of(run(*bench))["completed"] == 2
+        monkeypatch.delenv("UNMASK_API_KEY")
+        for words, needle in (([], "wants an API key"), (["--api-key", "wrong"], "refuses the API key")):
+            ended = run(*bench, *words)
+            assert (ended.code, ended.stdout) == (2, "")
+            assert needle in ended.stderr
+            assert "--api-key" in ended.stderr
+
+
+def test_credentials_of_a_url_are_never_printed(run: Run, writer: Server) -> None:
+    url = writer.url.replace("//", "//user:unmask-secret@")
+    ended = run("bench", "--url", url, "--requests", "1", "--json")
+    assert figures_of(ended)["url"] == writer.url
+    for wrong in ("http://user:unmask-secret@127.0.0.1:9", "http://user:unmask-secret@[", f"{url}/nowhere"):
+        refused = run("bench", "--url", wrong)
+        assert refused.code == 2
+        assert "unmask-secret" not in ended.stdout + ended.stderr + refused.stdout + refused.stderr

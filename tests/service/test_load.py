@@ -14,12 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import expon, kstest
-from unmask_service.load import options
-from unmask_service.load.client import Events, Record, connect
-from unmask_service.load.errors import LoadError
-from unmask_service.load.run import Load, LoadRun
-from unmask_service.load.summary import Objective, distribution, summarise
-from unmask_service.load.workload import Call, Mix, Range, arrivals
+from unmask_bench import LoadError, command
+from unmask_bench.client import Call, Events, Record, connect
+from unmask_bench.load import Load, LoadRun, Mix, Range, arrivals
+from unmask_bench.report import Objective, distribution, summarise
 
 from tests.helpers import FALSE_ALARM_RATE
 
@@ -91,11 +89,11 @@ def test_only_streams_are_left_before_the_end() -> None:
         lambda: Objective.parse("speed:3"),
         lambda: Objective.parse("e2e:-1"),
         lambda: Objective.parse("e2e:nan"),
-        lambda: options.sampler("ancestral:x", None),
-        lambda: options.loads(2, 2.0, None, None, None),
-        lambda: options.loads(None, None, "1,0", None, None),
-        lambda: options.loads(None, None, "rate:1,x", None, None),
-        lambda: options.loads(None, None, "width:1", None, None),
+        lambda: command.parse_sampler("ancestral:x", None),
+        lambda: command.parse_loads(2, 2.0, None, None, None),
+        lambda: command.parse_loads(None, None, "1,0", None, None),
+        lambda: command.parse_loads(None, None, "rate:1,x", None, None),
+        lambda: command.parse_loads(None, None, "width:1", None, None),
     ],
 )
 def test_options_that_mean_nothing(wrong: Callable[[], object]) -> None:
@@ -104,18 +102,18 @@ def test_options_that_mean_nothing(wrong: Callable[[], object]) -> None:
 
 
 def test_options_that_mean_something() -> None:
-    assert options.loads(None, None, None, None, None) == [Load(concurrency=8, requests=64)]
-    assert options.loads(None, 2.0, None, None, 5.0) == [Load(request_rate=2.0, seconds=5.0)]
-    assert options.loads(None, None, "1,4", 9, None) == [Load(1, requests=9), Load(4, requests=9)]
-    assert options.loads(None, None, "rate:0.5", 9, None) == [Load(request_rate=0.5, requests=9)]
-    assert options.sampler("ancestral", 4) == {"name": "ancestral", "steps": 4}
-    assert options.sampler("ancestral:8", 4) == {"name": "ancestral", "steps": 8}
-    assert options.objectives(["ttft:1,itl:2", "e2e:3"]) == [
+    assert command.parse_loads(None, None, None, None, None) == [Load(concurrency=8, requests=64)]
+    assert command.parse_loads(None, 2.0, None, None, 5.0) == [Load(request_rate=2.0, seconds=5.0)]
+    assert command.parse_loads(None, None, "1,4", 9, None) == [Load(1, requests=9), Load(4, requests=9)]
+    assert command.parse_loads(None, None, "rate:0.5", 9, None) == [Load(request_rate=0.5, requests=9)]
+    assert command.parse_sampler("ancestral", 4) == {"name": "ancestral", "steps": 4}
+    assert command.parse_sampler("ancestral:8", 4) == {"name": "ancestral", "steps": 8}
+    assert command.parse_objectives(["ttft:1,itl:2", "e2e:3"]) == [
         Objective("ttft", 1),
         Objective("itl", 2),
         Objective("e2el", 3),
     ]
-    assert [options.usual_tokens(length) for length in (2, 1024)] == [Range(1, 2), Range(16, 64)]
+    assert [command.usual_tokens(length) for length in (2, 1024)] == [Range(1, 2), Range(16, 64)]
 
 
 # --- what a client makes of bytes ----------------------------------------------------------------------------------
@@ -195,23 +193,23 @@ def test_kinds_of_ends(answered: bytes | None, streamed: bool, outcome: str) -> 
             await writer.wait_closed()
         gone.set()
 
-    async def ask() -> Record:
+    async def send() -> Record:
         async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
             port, patience = server.sockets[0].getsockname()[1], 0.3 if answered is None else 60
             async with connect(f"http://127.0.0.1:{port}", patience) as client:
-                record = await client.ask(Call(b"{}", streamed))
+                record = await client.send(Call(b"{}", streamed))
             await gone.wait()
             return record
 
-    assert asyncio.run(ask()).outcome == outcome
+    assert asyncio.run(send()).outcome == outcome
 
 
 def test_nobody_there() -> None:
-    async def ask() -> Record:
+    async def send() -> Record:
         async with connect("http://127.0.0.1:9", 60) as client:
-            return await client.ask(Call(b"{}", True))
+            return await client.send(Call(b"{}", True))
 
-    assert asyncio.run(ask()).outcome == "connection ConnectError"
+    assert asyncio.run(send()).outcome == "connection ConnectError"
 
 
 # --- loops ---------------------------------------------------------------------------------------------------------
@@ -225,7 +223,7 @@ class FakeClient:
         self.calls: list[bytes] = []
         self.together = self.most = 0
 
-    async def ask(self, call: Call) -> Record:
+    async def send(self, call: Call) -> Record:
         self.calls.append(call.body)
         self.together += 1
         self.most = max(self.most, self.together)
@@ -251,7 +249,7 @@ def test_every_request_is_sent_once(load: Load) -> None:
 
 def test_what_is_on_its_way_is_abandoned_where_asked() -> None:
     class Deaf(FakeClient):
-        async def ask(self, call: Call) -> Record:
+        async def send(self, call: Call) -> Record:
             self.calls.append(call.body)
             await asyncio.Event().wait()
             raise AssertionError
@@ -327,7 +325,7 @@ def test_rates_and_outcomes() -> None:
 def test_goodput_counts_those_that_keep_every_objective(objectives: list[str], good: int) -> None:
     streamed = [record_of(1.0, 0.2, (0.1, 0.3)), record_of(3.0, 0.1)]
     records = [*streamed, record_of(2.0), record_of(9.0), Record(0.0, "429 queue_full", 0.001)]
-    figures = summarise(run_of(records, 2.0), options.objectives(objectives))
+    figures = summarise(run_of(records, 2.0), command.parse_objectives(objectives))
     assert figures["request_goodput"] == good / 2
 
 

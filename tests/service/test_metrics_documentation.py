@@ -1,7 +1,7 @@
 """docs/metrics.md lists every metric, each is used somewhere, and nothing asks for one that there is not."""
 
 import pytest
-from unmask_service.metrics_table import metrics_table
+from unmask_service.metrics import metrics_table
 
 from tests.helpers_metrics import DOCUMENTATION, described_metrics, documented_metrics, metrics_in
 from tests.system.boards import REPOSITORY, boards

@@ -13,9 +13,8 @@ from tokenizers import Tokenizer
 from unmask_diffusion import Estimate, Score, ScorePlan, ScoreRequest, TokenNats, score
 from unmask_model_store import Bundle, open_bundle
 from unmask_service.api.score_schemas import ScoreAnswer
-from unmask_service.cli.score import estimate_text
+from unmask_service.cli.score import GIVEN, LEVELS, estimate_text, heat_map, legend, rows_of, style_of
 from unmask_service.cli.score import score as command
-from unmask_service.cli.score_view import GIVEN, LEVELS, heat_map, legend, rows_of, style_of
 
 from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, prime_model
 from tests.helpers_command_line import Ended, Run
@@ -166,7 +165,7 @@ def test_a_terminal_shows_progress_and_colours(
         (["--standard-error-per-token", "nan"], ["standard-error-per-token"]),
         (["--seed", "-1"], ["seed"]),
         (["--prompt", "\udcff"], ["prompt"]),
-        (["--ids"], ["input is no JSON list of token ids"]),
+        (["--ids"], ["input is not a JSON list of token ids"]),
         (["--dtype", "float8"], ["dtype"]),
     ],
 )
@@ -182,11 +181,11 @@ def test_what_cannot_be_scored(
         (b"", [], ["input has no tokens"]),
         (b"\n", [], ["input has no tokens"]),
         (b"ab\xff", [], ["input is not valid UTF-8: -, byte 2"]),
-        (b"{}", ["--ids"], ["input is no JSON list of token ids"]),
-        (b"[1, true]", ["--ids"], ["input is no JSON list of token ids"]),
+        (b"{}", ["--ids"], ["input is not a JSON list of token ids"]),
+        (b"[1, true]", ["--ids"], ["input is not a JSON list of token ids"]),
         (b"[300]", ["--ids"], ["input holds token id 300", "259"]),
         (b"[-1]", ["--ids"], ["input.0: Input should be greater than or equal to 0"]),
-        (b"[1]", ["--ids", "--suffix", "end"], ["suffix is no JSON list of token ids"]),
+        (b"[1]", ["--ids", "--suffix", "end"], ["suffix is not a JSON list of token ids"]),
     ],
 )
 def test_what_cannot_be_read(

@@ -9,8 +9,7 @@ from rich.text import Text
 from tokenizers import Tokenizer
 from torch import Tensor
 from unmask_diffusion import Plan, run
-from unmask_service.cli.canvas_view import GLOW, STYLES, canvas_text
-from unmask_service.cli.live import LiveCanvas
+from unmask_service.cli.generate import GLOW, STYLES, LiveCanvas, canvas_text
 
 from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, plan_for, prime_model
 

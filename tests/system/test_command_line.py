@@ -6,13 +6,15 @@ Most commands run in this process, which saves them the start of Python and torc
 import json
 import shutil
 import socket
+import subprocess
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from tests.helpers_command_line import Ended, Run
-from tests.helpers_server import Server, unmask
+from tests.helpers_server import UNMASK, Server, environment, unmask
 
 
 def refused_in_one_line(ended: Ended, *needles: str) -> None:
@@ -207,3 +209,33 @@ def test_help_names_the_commands(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0
     assert all(command in ended.stdout for command in ("serve", "generate", "info"))
+
+
+def test_the_version(run: Run) -> None:
+    ended = run("--version")
+    assert (ended.code, ended.stdout) == (0, f"unmask {version('unmask')}\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_any_locale_can_be_written(encoding: str, bundles: Path, tmp_path: Path) -> None:
+    """ASCII is the encoding of LC_ALL=C where Python does not replace it; what is written is UTF-8 then."""
+    text = tmp_path / "text.txt"
+    text.write_text(" the café – …")
+    variables = environment() | {"LC_ALL": "C", "PYTHONIOENCODING": encoding}
+    for words in (["serve", "--help"], ["score", text, "--seed", "1", "--per-token", "--model", bundles / "writer"]):
+        done = subprocess.run([UNMASK, *words], env=variables, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert b"Traceback" not in done.stderr
+        assert encoding != "ascii" or done.stdout.decode("utf-8")
+
+
+@pytest.mark.parametrize("command", [["models"], ["generate", "--seed", "1"], ["info"]])
+def test_a_servers_variable_stops_no_other_command(
+    run: Run, bundles: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("UNMASK_PORT", "many")
+    monkeypatch.setenv("UNMASK_API_KEY", "unmask-key-client")
+    monkeypatch.setenv("UNMASK_MODEL", str(bundles / "table"))
+    assert run(*command, *([bundles / "table"] if command == ["info"] else [])).code == 0
+    monkeypatch.setenv("UNMASK_PROT", "8000")
+    refused_in_one_line(run(*command, *([bundles / "table"] if command == ["info"] else [])), "UNMASK_PROT")

@@ -126,6 +126,6 @@ def test_what_the_build_sees_is_what_the_image_installs() -> None:
     """.dockerignore keeps all else out, so no secret and no virtual environment gets into a layer."""
     first, *admitted = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert first == "*"
-    packages = ["diffusion", "kernels", "model_store", "service"]
+    packages = ["bench", "diffusion", "kernels", "model_store", "service"]
     files = ["pyproject.toml", "constraints.txt", "README.md", "LICENSE"]
     assert {line[1:] for line in admitted if line.startswith("!")} == {*packages, *files}

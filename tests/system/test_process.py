@@ -3,9 +3,11 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.helpers import byte_tokenizer
 from tests.helpers_server import Body, Server, parse_events, token_ids, wait_for
@@ -86,13 +88,55 @@ def test_speculation_changes_no_tokens(bundles: Path) -> None:
     assert all(answer["sampling"]["rounds"] == answer["sampling"]["network_evaluations"] for answer in answers[0])
 
 
-def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
-    """Its tokenizer is a pipe that nobody has written to yet, so loading waits for this test."""
+def slow_model(bundles: Path, tmp_path: Path) -> Path:
+    """A model whose tokenizer is a pipe: loading waits until somebody writes to it."""
     folder = tmp_path / "slow"
     folder.mkdir()
     for name in ("config.json", "model.safetensors"):
         (folder / name).symlink_to(bundles / "writer" / name)
     os.mkfifo(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
+def test_a_process_that_loads_ends_at_once(bundles: Path, tmp_path: Path, signals: list[signal.Signals]) -> None:
+    """The interpreter does not wait for a model that nobody needs any more."""
+    with Server(slow_model(bundles, tmp_path)) as server:
+        wait_for(lambda: server.status_of("/health") == 200, 120)
+        for kind in signals:
+            server.process.send_signal(kind)
+            time.sleep(0.1)
+        assert server.process.wait(30) == 0, server.output()
+        assert "Traceback" not in server.output()
+
+
+def test_the_log_says_what_loads_and_where_it_can_be_reached(bundles: Path) -> None:
+    with Server(bundles / "table") as server:
+        server.until_ready()
+        wait_for(lambda: f"ready: {server.url}" in server.output(), 120)
+        before, _, after = server.output().partition(f"ready: {server.url}")
+        assert "loading table …" in before
+        assert "playground" in after.splitlines()[0]
+
+
+def test_a_process_beside_kubernetes_services_and_prometheus_folders(
+    bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables that others have set: it starts, says which it ignores, and writes no metrics into files."""
+    metrics = tmp_path / "metrics"
+    metrics.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(metrics))
+    settings = {"port": "tcp://10.0.0.1:8000", "service_host": "10.0.0.1", "api_key": "unmask-key-client"}
+    with Server(bundles / "table", settings=settings) as server:
+        server.until_ready().generate(seed=1)
+        assert server.metric('unmask_rounds_total{model="table"}') > 0
+        assert "ignored, as set by Kubernetes for a Service: UNMASK_PORT, UNMASK_SERVICE_HOST" in server.output()
+        assert not list(metrics.iterdir())
+
+
+def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
+    """Its tokenizer is a pipe that nobody has written to yet, so loading waits for this test."""
+    folder = slow_model(bundles, tmp_path)
     with Server(folder) as server:
         wait_for(lambda: server.status_of("/health") == 200, 120)
         assert server.status_of("/ready") == 503

@@ -11,7 +11,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 from unmask_diffusion import Outline, Plan, RequestError, ScorePlan, cut, make_plan, make_score_plan
 
-from unmask_service.allocator import return_freed_memory
+from unmask_service.machine import return_freed_memory
 from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState

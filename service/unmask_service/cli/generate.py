@@ -1,43 +1,56 @@
-"""`unmask generate`: generations in this process, without a server, with the server's own sampler."""
+"""`unmask generate`: generate in this process, without a server, with the server's own sampler.
+
+In a terminal the canvas is drawn while it unmasks, as on the playground: given, unmasked, intermediate and masked
+tokens have a style each; an intermediate token shows its known digits, and what is new since the last frame glows.
+"""
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
 
 import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
-from unmask_service.allocator import keep_freed_memory
 from unmask_service.cli.options import Device, Dtype, Model, ModelDir, Threads
 from unmask_service.settings import MOST_SAMPLES, Settings, read_settings
 
 if TYPE_CHECKING:
-    from unmask_diffusion import ActiveSample, Plan, Sample
+    from torch import Tensor
+    from unmask_diffusion import ActiveSample, Outline, Plan
+    from unmask_diffusion import Model as Network
     from unmask_model_store import Bundle
 
 SEED_LIMIT = 2**63
+FRAMES_PER_SECOND = 20
 
-
-@dataclass(frozen=True)
-class Line:
-    """A line of JSON for scripts. The request with this seed and n > index gives the same tokens anywhere."""
-
-    seed: int
-    index: int
-    text: str | None
-    token_ids: tuple[int, ...]
-    finish_reason: str
+State = Literal["given", "unmasked", "intermediate", "masked", "after_end"]
+STYLES: dict[State, str] = {
+    "given": "bold",
+    "unmasked": "",
+    "intermediate": "black on cyan",
+    "masked": "grey50",
+    "after_end": "grey37",
+}
+GLOW = "bold bright_cyan"
+MASKED_DIGIT, END = "·", "⏎"
 
 
 def generate(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="the prompt; may be left out")] = "",
-    suffix: Annotated[str, typer.Option(help="what comes after the gap that is filled")] = "",
+    suffix: Annotated[str, typer.Option(help="text after the gap that is filled")] = "",
     max_tokens: Annotated[int | None, typer.Option(help="tokens to generate (64, or what still fits)")] = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="samples; beyond 64 they are made in requests of 64")] = 1,
+    n: Annotated[int, typer.Option("--n", min=1, help="samples; more than 64 become requests of 64")] = 1,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same tokens; drawn when left out")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off")] = None,
@@ -45,7 +58,7 @@ def generate(
     sampler: Annotated[str | None, typer.Option(help="first_hitting or ancestral")] = None,
     steps: Annotated[int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral: T")] = None,
     high_order: Annotated[
-        str | None, typer.Option(help="groups from two predictions: extrapolation or predictor_corrector")
+        str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON a sample, for scripts")] = False,
     out: Annotated[Path | None, typer.Option(help="write the lines of JSON to this file")] = None,
@@ -57,8 +70,8 @@ def generate(
 ) -> None:
     """Generate in the terminal, unmasking before your eyes; no server is needed.
 
-    More than 64 samples are made 64 a request, the requests' seeds being SEED, SEED + 1, …; each line of JSON says
-    which seed and index it came from.
+    More than 64 samples become requests of 64 with the seeds SEED, SEED + 1, …; each line of JSON has the seed and the
+    index of its sample.
 
     For example:
 
@@ -76,7 +89,7 @@ def generate(
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
     bundle = open_model(settings)
     plans = plans_of(bundle, request, n)
-    plans = chain([next(plans)], plans)  # what is wrong with the request is said before a file is touched
+    plans = chain([next(plans)], plans)  # a wrong request is refused before a file is touched
     if out is not None:
         with out.open("w", encoding="utf-8") as file:
             write_lines(bundle, plans, file, n)
@@ -88,19 +101,20 @@ def generate(
 
 def open_model(settings: Settings) -> "Bundle":
     """Open the model that the settings name."""
-    import torch
     from unmask_model_store import find_bundle, open_bundle
     from unmask_model_store.store import default_model_dir
 
+    from unmask_service.machine import keep_freed_memory, set_threads
+
     keep_freed_memory()
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
-    return open_bundle(folder, settings.dtype, settings.device)
+    bundle = open_bundle(folder, settings.dtype, settings.device)
+    set_threads(settings.threads, bundle)
+    return bundle
 
 
 def plans_of(bundle: "Bundle", request: dict[str, Any], n: int) -> "Iterator[Plan]":
-    """Plans of at most 64 samples; the first one's seed is the request's or drawn, the others' count up from it."""
+    """Plans of at most 64 samples each; the first seed is the request's or drawn, the next ones count up from it."""
     from unmask_diffusion import GenerationRequest, make_plan
 
     for start in range(0, n, MOST_SAMPLES):
@@ -111,9 +125,10 @@ def plans_of(bundle: "Bundle", request: dict[str, Any], n: int) -> "Iterator[Pla
 
 
 def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int) -> None:
-    """Every sample a line of JSON, with a progress bar where there is a terminal that the lines do not go to."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Write each sample as a line of JSON, with a progress bar where stderr is a terminal and the lines go elsewhere.
+
+    A request with the line's seed and n > index gives the same tokens anywhere.
+    """
     from unmask_diffusion import run
 
     console = Console(stderr=True)
@@ -131,22 +146,16 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
                     progress.update(task, completed=before + int(share * len(samples)))
 
             for sample in run(bundle, plan, advance):
-                file.write(json.dumps(asdict(line_of(plan, sample)), ensure_ascii=False) + "\n")
+                line = {"seed": plan.seed} | asdict(sample)
+                fields = ("seed", "index", "text", "token_ids", "finish_reason")
+                file.write(json.dumps({name: line[name] for name in fields}, ensure_ascii=False) + "\n")
             file.flush()
             before += len(plan.schedules)
 
 
-def line_of(plan: "Plan", sample: "Sample") -> Line:
-    """A sample for scripts."""
-    return Line(plan.seed, sample.index, sample.text, sample.token_ids, sample.finish_reason)
-
-
 def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
-    """Show samples as they unmask; without a terminal, only what they became."""
-    from rich.console import Console
+    """Draw samples while they unmask; without a terminal, print only their texts."""
     from unmask_diffusion import run
-
-    from unmask_service.cli.live import LiveCanvas
 
     console = Console(highlight=False)
     for plan in plans:
@@ -155,5 +164,102 @@ def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
                 run(bundle, plan, canvas.show)
         else:
             for sample in run(bundle, plan):
-                words = " ".join(map(str, sample.token_ids)) if sample.text is None else sample.text
-                typer.echo(words)
+                typer.echo(" ".join(map(str, sample.token_ids)) if sample.text is None else sample.text)
+
+
+# --- the canvas in the terminal ------------------------------------------------------------------------------------
+
+
+class LiveCanvas:
+    """The canvases of a plan's samples, drawn again as they change."""
+
+    def __init__(self, console: Console, model: "Network", plan: "Plan") -> None:
+        self.model = model
+        self.plan = plan
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+        self._begun = time.perf_counter()
+        self._drawn = 0.0
+        self._before: list[Tensor] = []
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, samples: "list[ActiveSample]") -> None:
+        """Draw a frame, unless the last one is recent and more will follow."""
+        now = time.perf_counter()
+        finished = all(sample.finished for sample in samples)
+        if finished or now - self._drawn >= 1 / FRAMES_PER_SECOND:
+            self._drawn = now
+            self._live.update(self._frame(samples, finished), refresh=True)
+
+    def _frame(self, samples: "list[ActiveSample]", finished: bool) -> Group:
+        now = [each.digits.clone() for each in samples]
+        before = now if finished or not self._before else self._before  # in the last frame nothing glows
+        self._before = now
+        texts = [canvas_text(self.model, self.plan, *each) for each in zip(now, before, strict=True)]
+        done, planned = sum(each.step for each in samples), self.plan.network_evaluations
+        rate = f" · {done / (time.perf_counter() - self._begun):.0f} a second" if done else ""
+        progress = Text(f"{done} of {planned} network evaluations{rate} · seed {self.plan.seed}", style="dim")
+        return Group(*(Padding(text, (0, 0, 1, 0)) for text in texts), progress)
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """A token of the canvas as it is drawn."""
+
+    state: State
+    glows: bool = False  # whether digits of it are new since the last frame
+    token: int | None = None  # its id, where all its digits are known
+    digits: str = ""  # the known digits, and a dot for each masked one
+
+    @property
+    def style(self) -> str:
+        return GLOW if self.glows and self.state == "unmasked" else STYLES[self.state]
+
+
+def canvas_text(model: "Outline", plan: "Plan", digits: "Tensor", before: "Tensor") -> Text:
+    """Draw a sample's canvas: `digits` int64 [length, l], and `before`, the same at the last frame."""
+    text = Text()
+    tokens = _shown_tokens(model, plan, digits, before)
+    for (_, style), run in groupby(tokens, key=lambda shown: (shown.state, shown.style)):
+        text.append(_words(model, list(run)), style)
+    return text
+
+
+def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Tensor") -> Iterator[ShownToken]:
+    mask = model.sub_tokenizer.mask_id
+    known = digits[: len(plan.canvas)] != mask
+    fresh = (digits != before).any(-1)
+    ended = False
+    for position, given in enumerate(plan.canvas):
+        glows = bool(fresh[position])
+        if given is not None:
+            yield ShownToken("given", token=given)
+        elif ended:
+            yield ShownToken("after_end")
+        elif bool(known[position].all()):
+            token = int(model.sub_tokenizer.decode(digits[position]))
+            # the answer ends at this token only once everything before it is known
+            ended = token == model.end_token_id and bool(known[:position].all())
+            yield ShownToken("unmasked", glows, token)
+        else:
+            shown = " ".join(MASKED_DIGIT if digit == mask else str(digit) for digit in digits[position].tolist())
+            yield ShownToken("intermediate" if bool(known[position].any()) else "masked", glows, digits=shown)
+
+
+def _words(model: "Outline", run: list[ShownToken]) -> str:
+    """The text of neighbours in one state where their tokens are known, else their digits."""
+    ids = [shown.token for shown in run if shown.token is not None]
+    if not ids:
+        return "".join(f" {shown.digits} " for shown in run if shown.digits)
+    if model.tokenizer is None:
+        return "".join(f"{token} " for token in ids)
+    end = model.end_token_id
+    parts = (list(part) for _, part in groupby(ids, key=lambda token: token == end))
+    return "".join(END if part[0] == end else model.tokenizer.decode(part, skip_special_tokens=False) for part in parts)

@@ -1,4 +1,4 @@
-"""Options that are settings, described once: by the settings."""
+"""Command-line options that are settings. Their descriptions are the settings' own."""
 
 from collections.abc import Callable, Sequence
 from inspect import Parameter, Signature
@@ -9,7 +9,7 @@ import typer
 
 from unmask_service.settings import Settings, option_of, read_settings, variable_of
 
-# what stands for a setting's value in `--help`, where the end of its name does not say
+# placeholders of values in `--help`, by name or by the end of the name
 METAVARS = {
     "model": "NAME_OR_PATH",
     "host": "HOST",
@@ -28,7 +28,7 @@ ENDINGS = {"_seconds": "SECONDS", "_bytes": "BYTES", "_dir": "DIR", "_file": "FI
 
 
 def setting(name: str, **more: Any) -> Any:  # noqa: ANN401 — typer's OptionInfo is untyped
-    """The command-line option of a setting. Its default is None: then the environment and the default speak."""
+    """The command-line option of a setting. Its default is None, which leaves the setting to the environment."""
     field = Settings.model_fields[name]
     default = "" if field.default is None else f", default {field.default}"
     return typer.Option(
@@ -46,10 +46,10 @@ Threads = Annotated[int | None, setting("threads", metavar="N")]
 def settings_command(
     name: str, settings: Sequence[str], start: Callable[[Settings], None], help_text: str
 ) -> Callable[..., None]:
-    """A command whose options are settings. What they may be, the settings say: here all of them are text."""
+    """Make a command whose options are settings. All of them are text here: the settings check them."""
 
     def command(**given: str | None) -> None:
-        start(read_settings(**given))
+        start(read_settings(**dict.fromkeys(Settings.model_fields) | given))
 
     command.__name__ = name
     command.__doc__ = help_text

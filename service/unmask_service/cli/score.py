@@ -1,29 +1,54 @@
-"""`unmask score`: the likelihood of a text in this process, without a server, read as the server reads it."""
+"""`unmask score`: the likelihood of a text, computed in this process as the server computes it.
+
+In a terminal it is a table, and with --per-token the text in colours: a heat map of what each token costs.
+"""
 
 import json
 import math
 import sys
+import time
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 from unmask_service.cli.generate import open_model
 from unmask_service.cli.options import Device, Dtype, Model, ModelDir, Threads
 from unmask_service.settings import read_settings
 
 if TYPE_CHECKING:
-    from unmask_diffusion import Estimate, Score, ScorePlan, Tally
+    from unmask_diffusion import Estimate, Outline, Score, ScorePlan, Tally
     from unmask_model_store import Bundle
 
 STANDARD_INPUT = "-"
+# without a terminal, a line of progress is printed this often
+SECONDS_BETWEEN_LINES = 20.0
+
+# tokens that cost less than so many nats have the style; it is the same in every text, so that texts can be compared
+LEVELS = (
+    (0.1, "default"),
+    (0.5, "black on #ffeda0"),
+    (1.0, "black on #feb24c"),
+    (2.0, "black on #fc4e2a"),
+    (4.0, "white on #bd0026"),
+    (float("inf"), "white on #600020"),
+)
+GIVEN = "grey50"
+# what a part of a character is decoded to
+REPLACEMENT = "\ufffd"
 
 
 def score(
     file: Annotated[str, typer.Argument(metavar="FILE", help="the text, in UTF-8; - reads it from standard input")],
     ids: Annotated[bool, typer.Option("--ids", help="FILE, --prompt and --suffix are JSON lists of token ids")] = False,
-    prompt: Annotated[str, typer.Option(help="what comes before the text: given, not scored")] = "",
-    suffix: Annotated[str, typer.Option(help="what comes after the text: given, not scored")] = "",
+    prompt: Annotated[str, typer.Option(help="text before FILE's: given, not scored")] = "",
+    suffix: Annotated[str, typer.Option(help="text after FILE's: given, not scored")] = "",
     given: Annotated[
         str | None, typer.Option(metavar="0,5,…", help="positions of the text's tokens that are given, not scored")
     ] = None,
@@ -38,14 +63,17 @@ def score(
         float | None, typer.Option(metavar="NATS", help="stop as soon as the standard error a token is no larger")
     ] = None,
     overlap: Annotated[
-        int | None, typer.Option(metavar="TOKENS", help="that windows of a long text share [half a window]")
+        int | None, typer.Option(metavar="TOKENS", help="tokens that windows of a long text share [half a window]")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same numbers; drawn when left out")] = None,
     published_integrand: Annotated[
-        bool, typer.Option("--published-integrand", help="also what MDM-Prime's paper reports, which is no bound")
+        bool,
+        typer.Option(
+            "--published-integrand", help="also the number that MDM-Prime's paper reports, which is not a bound"
+        ),
     ] = False,
     per_token: Annotated[
-        bool, typer.Option("--per-token", help="also the text, coloured by what each token costs")
+        bool, typer.Option("--per-token", help="also the text, coloured by the cost of each token")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object, for scripts")] = False,
     model: Model = None,
@@ -91,13 +119,11 @@ def score(
 
         typer.echo(ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of).model_dump_json())
     else:
-        from unmask_service.cli.score_view import show
-
         show(bundle, plan, found)
 
 
 def text_of(file: str) -> str:
-    """What a file holds, but for one line break at its end."""
+    """Read a file, without one line break at its end."""
     from unmask_diffusion import RequestError
 
     read = sys.stdin.buffer.read() if file == STANDARD_INPUT else Path(file).read_bytes()
@@ -109,20 +135,20 @@ def text_of(file: str) -> str:
 
 
 def ids_of(param: str, text: str) -> list[int]:
-    """A JSON list of token ids; nothing stands for none."""
+    """Read a JSON list of token ids; an empty text is an empty list."""
     from unmask_diffusion import RequestError
 
     try:
         ids = json.loads(text) if text else []
     except ValueError as error:
-        raise RequestError(param, f"{param} is no JSON list of token ids: {error}") from error
+        raise RequestError(param, f"{param} is not a JSON list of token ids: {error}") from error
     if not isinstance(ids, list) or any(type(each) is not int for each in ids):
-        raise RequestError(param, f"{param} is no JSON list of token ids")
+        raise RequestError(param, f"{param} is not a JSON list of token ids")
     return ids
 
 
 def positions_of(given: str) -> list[int]:
-    """Positions with commas between them."""
+    """Read positions with commas between them."""
     from unmask_diffusion import RequestError
 
     try:
@@ -132,29 +158,34 @@ def positions_of(given: str) -> list[int]:
 
 
 def watch(bundle: "Bundle", plan: "ScorePlan") -> "Score":
-    """Score, with a progress bar where there is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Score with a progress bar on stderr, or where that is no terminal, with a line now and then."""
     from unmask_diffusion import run_score
 
     console = Console(stderr=True)
     columns = (TextColumn("network evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = TextColumn("{task.description}")
+    begun = said = time.monotonic()
     with Progress(*columns, shown, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=plan.network_evaluations)
 
         def advance(tally: "Tally") -> None:
+            nonlocal said
             progress.update(task, completed=tally.evaluations, description=so_far(tally))
+            now = time.monotonic()
+            if not console.is_terminal and tally.evaluations and now - said >= SECONDS_BETWEEN_LINES:
+                said = now
+                left = (now - begun) * (plan.network_evaluations / tally.evaluations - 1)
+                done = f"{tally.evaluations:,} of {plan.network_evaluations:,} network evaluations"
+                words = (done, f"at most {left:.0f} s left", so_far(tally))
+                typer.echo(", ".join(filter(None, words)), err=True)
 
         return run_score(bundle, plan, advance)
 
 
 def so_far(tally: "Tally") -> str:
-    """The estimate as it stands, per token."""
-    estimate, tokens = tally.estimate(), tally.plan.scored_tokens
-    if estimate is None:
-        return ""
-    return f"{estimate_text(estimate, tokens)} nats per token"
+    """The current estimate per token, once there is one."""
+    estimate = tally.estimate()
+    return "" if estimate is None else f"{estimate_text(estimate, tally.plan.scored_tokens)} nats per token"
 
 
 def estimate_text(estimate: "Estimate", share: int = 1) -> str:
@@ -162,3 +193,108 @@ def estimate_text(estimate: "Estimate", share: int = 1) -> str:
     nats, error = estimate.nats / share, estimate.standard_error / share
     decimals = min(6, max(1, 1 - math.floor(math.log10(error)))) if error > 0 else 4
     return f"{nats:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def show(bundle: "Bundle", plan: "ScorePlan", score: "Score") -> None:
+    """Print a table for people, and the heat map where the request has per_token."""
+    console = Console(highlight=False, markup=False)
+    table = Table(title=bundle.name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows_of(plan, score):
+        table.add_row(name, value)
+    console.print(table)
+    if plan.request.per_token and console.color_system is None:
+        console.print("\nno colours here: --json tells the nats of each token")
+    elif plan.request.per_token:
+        console.print("", legend(), "", heat_map(bundle, plan, score), sep="\n")
+
+
+def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
+    """The rows of the table; ± is one standard error."""
+    of_estimator = {"orders": "pairs of random orders", "integral": "passes over the mask rates"}
+    replicates = f"{score.replicates:,} {of_estimator[plan.request.estimator]}"
+    rows = [
+        ("bound on -log p", f"{estimate_text(score.bound)} nats"),
+        ("per token", f"{estimate_text(score.bound, score.tokens)} nats, {_count(score.tokens, 'token')}"),
+        ("perplexity", _perplexities(score)),
+    ]
+    if score.bits_per_byte is not None and score.bytes is not None:
+        rows.append(("bits per byte", f"{score.bits_per_byte:.4g}, {_count(score.bytes, 'byte')}"))
+    if score.published is not None:
+        published = f"{estimate_text(score.published)} nats, {estimate_text(score.published, score.tokens)} per token"
+        rows.append(("published integrand", f"{published}: no bound"))
+    wished = plan.request.standard_error_per_token
+    if wished is not None and score.standard_error_per_token > wished:
+        most = "--budget" if plan.request.budget is not None else "what is planned without --budget"
+        rows.append(("not reached", f"a standard error of {wished:g} per token: {most} is spent"))
+    return [
+        *rows,
+        ("windows", _windows(plan)),
+        ("averaged over", f"{replicates}, {score.network_evaluations:,} network evaluations"),
+        ("seed", str(plan.seed)),
+    ]
+
+
+def _perplexities(score: "Score") -> str:
+    perplexity = score.perplexity_per_token
+    of_token = "beyond a double" if perplexity is None else f"{perplexity:.4g}"
+    if score.perplexity_per_word is None or score.words is None:
+        return f"{of_token} per token"
+    return f"{of_token} per token, {score.perplexity_per_word:.4g} per word, {_count(score.words, 'word')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _windows(plan: "ScorePlan") -> str:
+    tokens = f"{len(plan.windows):,} of {_count(plan.window_tokens, 'token')}"
+    return tokens if len(plan.windows) == 1 else f"{tokens}, each sharing {plan.overlap:,} with the one before"
+
+
+# --- the heat map ----------------------------------------------------------------------------------------------------
+
+
+def style_of(nats: float) -> str:
+    """The style of a token that costs so many nats."""
+    return next(style for limit, style in LEVELS if nats < limit)
+
+
+def legend() -> Text:
+    """The key of the colours."""
+    text, before = Text("nats  "), ""
+    for limit, style in LEVELS:
+        label = f"{before} and more" if limit == float("inf") else f"below {limit:g}"
+        text.append(f" {label} ", style).append(" ")
+        before = f"{limit:g}"
+    return text
+
+
+def heat_map(model: "Outline", plan: "ScorePlan", score: "Score") -> Text:
+    """The input's text, each token in the style of its nats; given tokens are grey."""
+    text = Text()
+    for style, pieces in groupby(_pieces(model, plan, score), key=lambda piece: piece[0]):
+        text.append(_words(model, [token for _, tokens in pieces for token in tokens]), style)
+    return text
+
+
+def _pieces(model: "Outline", plan: "ScorePlan", score: "Score") -> Iterator[tuple[str, list[int]]]:
+    """Tokens with their styles. Tokens that share a character come together, with the sum of their nats."""
+    nats = {each.position: each.nats for each in score.token_nats}
+    first, waiting, cost = len(plan.request.prompt), list[int](), 0.0
+    for position in range(len(plan.request.input)):
+        waiting.append(plan.tokens[first + position])
+        cost += nats.get(position, 0.0)
+        following = position + 1
+        if (following in nats) != (position in nats) or not _words(model, waiting).endswith(REPLACEMENT):
+            yield style_of(cost) if position in nats else GIVEN, waiting
+            waiting, cost = [], 0.0
+    if waiting:
+        yield style_of(cost), waiting
+
+
+def _words(model: "Outline", tokens: Sequence[int]) -> str:
+    if model.tokenizer is None:
+        return "".join(f"{token} " for token in tokens)
+    return model.tokenizer.decode(list(tokens), skip_special_tokens=False)

@@ -1,13 +1,17 @@
-"""`unmask serve`, `unmask api` and `unmask worker`: their options are the settings that they use."""
+"""The server's commands: `unmask serve`, `unmask api`, `unmask worker`, and `unmask key`, which makes API keys."""
 
 from collections.abc import Callable
+from typing import Annotated
 
+import typer
+
+from unmask_service.api_keys import line_of, new_key
 from unmask_service.cli.options import settings_command
 from unmask_service.settings import Settings
 
 MODEL = ("model", "model_dir")
 ENGINE = ("device", "dtype", "threads", "tokens_per_tick", "speculation", "memory_budget", "hang_seconds")
-HTTP = ("host", "port", "metrics_port", "api_keys_file", "api_keys", "cors_origins")
+HTTP = ("host", "port", "keep_alive_seconds", "metrics_port", "api_keys_file", "api_keys", "cors_origins")
 ADMISSION = ("max_requests", "max_evaluations", "max_body_bytes", "max_samples")
 KEPT = ("orphan_seconds", "keep_seconds")
 REDIS = ("redis_url", "redis_prefix", "lease_seconds")
@@ -15,10 +19,8 @@ PROCESS = ("drain_seconds", "log_level", "log_format", "log_prompts")
 
 
 def _start(name: str) -> Callable[[Settings], None]:
-    """Import torch and all the rest only when the process is to run, so that `--help` answers at once."""
-
     def start(settings: Settings) -> None:
-        from unmask_service import app
+        from unmask_service import app  # imports torch: `--help` does not wait for it
 
         getattr(app, name)(settings)
 
@@ -44,9 +46,9 @@ api = settings_command(
     "api",
     (*MODEL, *REDIS, *HTTP, *ADMISSION, *KEPT, *PROCESS),
     _start("serve_api"),
-    """Serve the HTTP API of a model whose workers are reached over Redis. Any number of them may run.
+    """Serve the HTTP API of a model whose workers are reached over Redis. Any number of API processes may run.
 
-    Of the model it reads everything but the weights.
+    It reads everything of the model but the weights.
 
     For example:
 
@@ -59,12 +61,31 @@ worker = settings_command(
     "worker",
     (*MODEL, *REDIS, *ENGINE, "host", "metrics_port", "keep_seconds", *PROCESS),
     _start("work"),
-    """Evaluate a model for API processes, which are reached over Redis. Any number of them may run.
+    """Evaluate a model for API processes, which are reached over Redis. Any number of workers may run.
 
-    A worker that dies loses nothing: others go on with what it had begun, from its log, with the same tokens.
+    When a worker dies, others resume its generations from their logs, with the same tokens.
 
     For example:
 
         UNMASK_REDIS_URL=rediss://user:password@redis.example:6379/0 unmask worker --metrics-port 9464
     """,
 )
+
+
+def key(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="the key's holder; the server's logs show it")],
+) -> None:
+    """Make an API key: print the key on stderr, for the client, and its line on stdout, for the server.
+
+    The server needs only the line. It holds a hash, from which nobody can compute the key.
+
+    For example:
+
+        unmask key alice >> api-keys
+        unmask serve --api-keys-file api-keys
+        curl -H 'Authorization: Bearer unmask-key-…' localhost:8000/v1/models
+    """
+    made = new_key()
+    line = line_of(name, made)
+    typer.echo(made, err=True)
+    typer.echo(line)

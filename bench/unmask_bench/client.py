@@ -1,4 +1,4 @@
-"""Asking a server and keeping what its client saw, by the client's clock."""
+"""Sends requests to a server and records what the client sees, by the client's clock."""
 
 import asyncio
 import json
@@ -13,8 +13,7 @@ from typing import Any, Final
 
 import httpx
 
-from unmask_service.load.errors import LoadError
-from unmask_service.load.workload import Call
+from unmask_bench import LoadError
 
 CONNECT_SECONDS = 10.0
 HEADERS = {"Content-Type": "application/json"}
@@ -24,60 +23,54 @@ LEFT: Final = "left"
 _FIELD = re.compile(rb"^(event|data): ?(.*)$", re.MULTILINE)
 
 
+@dataclass(frozen=True)
+class Call:
+    """One request to send."""
+
+    body: bytes  # of `POST /generate`, JSON
+    streamed: bool  # whether it asks for events
+    leave_after: int | None = None  # unmask events after which the client disconnects; None: never
+
+
 @dataclass
 class Record:
-    """One request as its client saw it. Times in seconds.
+    """One request as its client saw it. Times in seconds, from sending; None where they were not seen."""
 
-    Attributes:
-        sent: when it was sent, on `time.perf_counter`'s clock.
-        outcome: "completed", "left" (its client went away on purpose), or the kind of error: "429 queue_full".
-        seconds: from sending to the last byte.
-        planned_at: from sending to the event `start`; streams only.
-        first_unmask: from sending to the first event `unmask`; streams only.
-        between_unmasks: between two `unmask` events of the same sample; streams only.
-        unmasks: `unmask` events that were read.
-        planned, masked: network evaluations and sub-tokens that `start` announced.
-        eta: what `start` said of the seconds from there to the end, where the server says so.
-        retry_after: what a refusal said.
-        message: what an error said.
-        answer: of a completed request, without its tokens.
-    """
-
-    sent: float
-    outcome: str = ""
-    seconds: float = 0.0
-    planned_at: float | None = None
-    first_unmask: float | None = None
-    between_unmasks: "array[float]" = field(default_factory=lambda: array("d"))
-    unmasks: int = 0
-    planned: int = 0
-    masked: int = 0
-    eta: float | None = None
-    retry_after: float | None = None
-    message: str = ""
-    answer: dict[str, Any] | None = None
+    sent: float  # when it was sent, on `time.perf_counter`'s clock
+    outcome: str = (
+        ""  # "completed", "left" (the client disconnected on purpose), or the kind of error: "429 queue_full"
+    )
+    seconds: float = 0.0  # to the last byte
+    planned_at: float | None = None  # to the event `start`; streams only
+    first_unmask: float | None = None  # to the first event `unmask`; streams only
+    between_unmasks: "array[float]" = field(default_factory=lambda: array("d"))  # of the same sample; streams only
+    unmasks: int = 0  # number of `unmask` events that were read
+    planned: int = 0  # network evaluations that `start` announced
+    masked: int = 0  # sub-tokens that `start` announced
+    eta: float | None = None  # forecast of `start`: seconds from there to the end
+    retry_after: float | None = None  # of a refusal
+    message: str = ""  # of an error
+    answer: dict[str, Any] | None = None  # of a completed request, without its tokens
 
     @property
     def completed(self) -> bool:
-        """Whether it came to its answer."""
         return self.outcome == COMPLETED
 
     def counted(self, part: str, name: str) -> float:
-        """A number of the answer, for example ("usage", "completion_tokens"); 0 without an answer."""
+        """Return a number of the answer, for example ("usage", "completion_tokens"); 0 without an answer."""
         return self.answer[part][name] if self.answer else 0
 
     def complete(self, answer: dict[str, Any]) -> None:
-        """It came to its answer; the tokens are let go, since a long test has many."""
+        """Keep the numbers of an answer; its tokens are dropped, since a long test has many."""
         self.answer = {part: answer[part] for part in ("usage", "sampling", "timings")}
         self.outcome = COMPLETED
 
     def fail(self, where: str, error: dict[str, Any]) -> None:
-        """It came to an error object."""
         self.outcome, self.message = f"{where} {error['code']}", error["message"]
 
 
 class Events:
-    """Reads a stream's events, however they are cut into chunks, into a record."""
+    """Reads a stream's events into a record, however they are cut into chunks."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -86,7 +79,7 @@ class Events:
         self._last: dict[int, float] = {}
 
     def feed(self, chunk: bytes, elapsed: float) -> None:
-        """Read a chunk that came `elapsed` seconds after sending."""
+        """Read a chunk that arrived `elapsed` seconds after sending."""
         blocks = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n\n")
         self._rest = blocks.pop()
         for block in blocks:
@@ -126,12 +119,12 @@ class LoadClient:
         self.http = http
         self.seconds = seconds
 
-    async def ask(self, call: Call) -> Record:
-        """Send a call and follow it to its end. Whatever goes wrong is the record's outcome."""
+    async def send(self, call: Call) -> Record:
+        """Send a call and follow it to its end. Whatever goes wrong becomes the record's outcome."""
         record = Record(time.perf_counter())
         try:
             async with asyncio.timeout(self.seconds):
-                await self._ask(call, record)
+                await self._send(call, record)
         except TimeoutError:
             record.outcome = "timeout"
         except httpx.HTTPError as error:
@@ -141,7 +134,7 @@ class LoadClient:
         record.seconds = time.perf_counter() - record.sent
         return record
 
-    async def _ask(self, call: Call, record: Record) -> None:
+    async def _send(self, call: Call, record: Record) -> None:
         async with self.http.stream("POST", "/generate", content=call.body, headers=HEADERS) as response:
             if response.status_code != HTTPStatus.OK:
                 self._refused(response, await response.aread(), record)
@@ -170,29 +163,44 @@ class LoadClient:
 
 
 @asynccontextmanager
-async def connect(url: str, seconds: float) -> AsyncIterator[LoadClient]:
-    """A client of the server at `url`; a request may take `seconds`."""
+async def connect(url: str, seconds: float, api_key: str | None = None) -> AsyncIterator[LoadClient]:
+    """Open a client of the server at `url`; a request may take `seconds`."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout) as http:
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout, headers=_key(api_key)) as http:
         yield LoadClient(http, seconds)
 
 
-def served_model(url: str) -> dict[str, Any]:
-    """What the server says of its model.
+def served_model(url: str, api_key: str | None = None) -> dict[str, Any]:
+    """Return the server's card of its model.
 
     Raises:
-        LoadError: nobody answers, it is no Unmask server, or it is not ready.
+        LoadError: the server cannot be reached, wants another API key, is no Unmask server, or is not ready.
     """
+    shown = without_credentials(url)
     try:
         ready = httpx.get(f"{url}/ready", timeout=CONNECT_SECONDS)
-        models = httpx.get(f"{url}/v1/models", timeout=CONNECT_SECONDS)
+        models = httpx.get(f"{url}/v1/models", timeout=CONNECT_SECONDS, headers=_key(api_key))
+        if models.status_code == HTTPStatus.UNAUTHORIZED:
+            wants = "refuses the API key" if api_key else "wants an API key"
+            raise LoadError(f"{shown} {wants}: give one with --api-key, or in UNMASK_API_KEY")
         if ready.is_success:
             card: dict[str, Any] = models.raise_for_status().json()["data"][0]
             return card
         message = ready.json()["error"]["message"]
+    except LoadError:
+        raise
     except (httpx.HTTPStatusError, ValueError, LookupError, TypeError) as error:
-        raise LoadError(f"{url} does not answer as an Unmask server does") from error
+        raise LoadError(f"{shown} does not answer as an Unmask server does") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise LoadError(f"{url} cannot be reached: {error}; is `unmask serve` running there?") from error
-    raise LoadError(f"{url} is not ready: {message}")
+        raise LoadError(f"{shown} cannot be reached: {error}; is `unmask serve` running there?") from error
+    raise LoadError(f"{shown} is not ready: {message}")
+
+
+def without_credentials(url: str) -> str:
+    """Remove `user:password@` from a URL, so that it can be printed."""
+    return re.sub(r"//[^/?#]*@", "//", url)
+
+
+def _key(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"Authorization": f"Bearer {api_key}"}

@@ -1,0 +1,170 @@
+"""What this process may use of its machine or container: memory and processors."""
+
+import ctypes
+import logging
+import os
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unmask_model_store import Bundle
+
+logger = logging.getLogger("unmask")
+
+# (limit, usage, the line of memory.stat that counts what the kernel can reclaim) of cgroups v2 and v1
+FILES_V2 = ("memory.max", "memory.current", "inactive_file")
+FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+# parameters of glibc's mallopt(3)
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# one thread is taken where an evaluation takes it at most this many times as long as several threads
+SINGLE_THREAD_BONUS = 1.1
+# a small model is timed so often, a large one until this is spent
+MOST_TURNS, LEAST_TURNS = 15, 2
+ENOUGH_SECONDS = 0.5
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory: otherwise each evaluation returns its buffers and faults them in again."""
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(M_TRIM_THRESHOLD, 1 << 30)
+        libc.mallopt(M_ARENA_MAX, 1)  # arenas of other threads are returned whatever the threshold
+
+
+def return_freed_memory() -> None:
+    """Give back all that is free now: after something rare and large."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process can still take: the least of what the machine has free and its control groups allow.
+
+    `root` is the folder that holds /proc and /sys.
+    """
+    return max(0, min([_machine(root), *_containers(root)]))
+
+
+def _machine(root: Path) -> int:
+    """MemAvailable on Linux, elsewhere all of the machine's memory."""
+    try:
+        return _counts(root / "proc/meminfo")["MemAvailable:"] * 1024
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _containers(root: Path) -> Iterator[int]:
+    for folder, version in _control_groups(root, "memory"):
+        limit, usage, reclaimable = FILES_V2 if version == 2 else FILES_V1
+        try:
+            most = int((folder / limit).read_text())
+            used = int((folder / usage).read_text())
+            reclaimed = _counts(folder / "memory.stat").get(reclaimable, 0)
+        except (OSError, ValueError):  # no such group here, or "max": no limit
+            continue
+        yield most - used + reclaimed
+
+
+def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
+    """Folders of this process' control group and of the groups around it, each with its version of cgroups."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            mount, version = root / "sys/fs/cgroup", 2
+        elif controller in controllers.split(","):
+            mount, version = root / "sys/fs/cgroup" / controller, 1
+        else:
+            continue
+        # in a container the group's path is often one of the host, and what is mounted is the group itself
+        path = PurePosixPath(group.lstrip("/"))
+        for each in (path, *path.parents):
+            yield mount / each, version
+
+
+def _counts(file: Path) -> dict[str, int]:
+    """Lines of a name and a number."""
+    return {name: int(number) for name, number, *_ in map(str.split, file.read_text().splitlines())}
+
+
+def available_processors(root: Path = Path("/")) -> float:
+    """Processors that this process may use: by its affinity and by every CPU quota of its control groups.
+
+    `root` is the folder that holds /proc and /sys.
+    """
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min([float(own), *_quotas(root)])
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    for folder, version in _control_groups(root, "cpu"):
+        try:
+            if version == 2:
+                quota, period = map(int, (folder / "cpu.max").read_text().split())
+            else:
+                quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+        except (OSError, ValueError):  # no such group here, or "max": no quota
+            continue
+        if quota > 0 and period > 0:  # -1: no quota
+            yield quota / period
+
+
+def wait_passively() -> None:
+    """Let OpenMP's threads sleep while they wait for each other; call it before torch is imported.
+
+    They spin otherwise, and beside other busy processes each operation then waits for the scheduler: ten times slower.
+    The environment wins: OMP_WAIT_POLICY=active, GOMP_SPINCOUNT or KMP_BLOCKTIME.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def set_threads(threads: int | None, bundle: "Bundle", measure: bool = True) -> None:
+    """Set the number of threads of this thread's arithmetic, and of threads that start later.
+
+    That is the number given, or OMP_NUM_THREADS, or torch's choice within the container's CPU quota. The latter is
+    measured against a single thread, which wins where it is about as fast: a small model gains nothing from more.
+    """
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        most = max(1, min(torch.get_num_threads(), int(available_processors())))
+        torch.set_num_threads(most)
+        if most > 1 and measure and bundle.device.type == "cpu" and isinstance(bundle.denoiser, torch.nn.Module):
+            single, several = _seconds_of_evaluations(bundle, (1, most))
+            torch.set_num_threads(1 if single <= SINGLE_THREAD_BONUS * several else most)
+            measured = f"an evaluation takes {1000 * single:.3g} ms with 1 and {1000 * several:.3g} ms with {most}"
+            logger.info("%d threads: %s", torch.get_num_threads(), measured)
+
+
+def _seconds_of_evaluations(bundle: "Bundle", counts: tuple[int, ...]) -> list[float]:
+    """Median seconds that an evaluation of the longest canvas takes with each number of threads."""
+    import torch
+
+    digits = torch.zeros(bundle.denoiser.length, bundle.sub_tokenizer.sub_tokens_per_token, dtype=torch.int64)
+    digits[0] = bundle.sub_tokenizer.mask_id
+    rows = torch.zeros(1, dtype=torch.int64)
+    seconds: list[list[float]] = [[] for _ in counts]
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        for turn in range(1 + MOST_TURNS):
+            for count, found in zip(counts, seconds, strict=True):
+                torch.set_num_threads(count)
+                started = time.perf_counter()
+                bundle.denoiser.head(bundle.denoiser.trunk([digits], [rows]))
+                if turn:  # the first time takes longer
+                    found.append(time.perf_counter() - started)
+            if turn >= LEAST_TURNS and time.perf_counter() - begun > ENOUGH_SECONDS:
+                break
+    return [statistics.median(found) for found in seconds]

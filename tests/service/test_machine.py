@@ -1,0 +1,156 @@
+"""What a container leaves of memory and processors, read from files as Linux writes them; the number of threads."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from unmask_model_store import open_bundle
+from unmask_service import machine
+from unmask_service.machine import available_memory, available_processors
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A machine with 8 GiB free, where nothing is limited."""
+    write(tmp_path / "proc/meminfo", f"MemTotal:       33554432 kB\nMemFree:  1 kB\nMemAvailable:   {8 << 20} kB\n")
+    write(tmp_path / "proc/self/cgroup", "0::/\n")
+    return tmp_path
+
+
+def write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def limit_v2(folder: Path, most: str, used: int, inactive: int = 0) -> None:
+    write(folder / "memory.max", f"{most}\n")
+    write(folder / "memory.current", f"{used}\n")
+    write(folder / "memory.stat", f"anon 1\ninactive_file {inactive}\n")
+
+
+def test_without_a_limit_it_is_what_the_machine_has(root: Path) -> None:
+    assert available_memory(root) == 8 * GIB
+    limit_v2(root / "sys/fs/cgroup", "max", GIB)
+    assert available_memory(root) == 8 * GIB
+    (root / "proc/self/cgroup").unlink()
+    assert available_memory(root) == 8 * GIB
+
+
+def test_a_container_has_what_its_limit_leaves(root: Path) -> None:
+    limit_v2(root / "sys/fs/cgroup", str(4 * GIB), 3 * GIB, inactive=2 * GIB)
+    assert available_memory(root) == 3 * GIB, "files that were read can be dropped"
+
+
+def test_the_limits_around_a_group_hold_for_it_too(root: Path) -> None:
+    write(root / "proc/self/cgroup", "0::/system.slice/unmask.service\n")
+    limit_v2(root / "sys/fs/cgroup/system.slice/unmask.service", str(6 * GIB), GIB)
+    assert available_memory(root) == 5 * GIB
+    limit_v2(root / "sys/fs/cgroup/system.slice", str(3 * GIB), GIB)
+    assert available_memory(root) == 2 * GIB
+
+
+def test_a_container_sees_its_own_group_at_the_root_of_what_is_mounted(root: Path) -> None:
+    write(root / "proc/self/cgroup", "0::/../../kubepods/pod1234\n")
+    limit_v2(root / "sys/fs/cgroup", str(2 * GIB), GIB)
+    assert available_memory(root) == GIB
+
+
+def test_the_first_version_of_control_groups_is_read_too(root: Path) -> None:
+    write(root / "proc/self/cgroup", "5:cpu,cpuacct:/a\n4:memory:/docker/abc\n")
+    folder = root / "sys/fs/cgroup/memory"
+    write(folder / "memory.limit_in_bytes", f"{5 * GIB}\n")
+    write(folder / "memory.usage_in_bytes", f"{2 * GIB}\n")
+    write(folder / "memory.stat", f"total_inactive_file {GIB}\n")
+    assert available_memory(root) == 4 * GIB
+
+
+def test_a_limit_that_is_used_up_leaves_nothing(root: Path) -> None:
+    limit_v2(root / "sys/fs/cgroup", str(GIB), 2 * GIB)
+    assert available_memory(root) == 0
+
+
+def test_this_machine_has_some() -> None:
+    assert available_memory() > 0
+
+
+# --- processors ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_quota_a_process_has_the_processors_of_its_affinity(root: Path) -> None:
+    write(root / "sys/fs/cgroup/cpu.max", "max 100000\n")
+    assert available_processors(root) == len(os.sched_getaffinity(0))
+
+
+def test_the_smallest_quota_around_a_group_holds(root: Path) -> None:
+    write(root / "proc/self/cgroup", "0::/pods/unmask\n")
+    write(root / "sys/fs/cgroup/pods/unmask/cpu.max", "80000 100000\n")
+    assert available_processors(root) == 0.8
+    write(root / "sys/fs/cgroup/pods/cpu.max", "50000 100000\n")
+    assert available_processors(root) == 0.5
+
+
+def test_the_first_version_of_control_groups_has_quotas_too(root: Path) -> None:
+    write(root / "proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n")
+    for name, value in (("quota", "70000"), ("period", "100000")):
+        write(root / f"sys/fs/cgroup/cpu/cpu.cfs_{name}_us", f"{value}\n")
+    assert available_processors(root) == 0.7
+    write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
+    assert available_processors(root) == len(os.sched_getaffinity(0))
+
+
+class Threads:
+    """torch's threads, and how long an evaluation takes with one and with several."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, processors: float, seconds: tuple[float, float]) -> None:
+        self.now = 4
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: self.now)
+        monkeypatch.setattr(torch, "set_num_threads", self.change)
+        monkeypatch.setattr(machine, "available_processors", lambda: processors)
+        monkeypatch.setattr(machine, "_seconds_of_evaluations", lambda *_: seconds)
+
+    def change(self, threads: int) -> None:
+        self.now = threads
+
+
+@pytest.mark.parametrize(
+    ("processors", "seconds", "threads"),
+    [
+        (4.0, (1.0, 0.5), 4),
+        (4.0, (1.0, 1.0), 1),
+        (4.0, (1.0, 10.0), 1),
+        (2.5, (1.0, 0.5), 2),
+        (0.5, (1.0, 0.5), 1),
+    ],
+)
+def test_one_thread_is_taken_where_more_are_no_faster(
+    processors: float, seconds: tuple[float, float], threads: int, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_threads = Threads(monkeypatch, processors, seconds)
+    bundle = open_bundle(bundles / "writer")
+    machine.set_threads(None, bundle)
+    assert torch_threads.now == threads
+
+
+def test_a_number_that_somebody_has_set_is_not_questioned(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_threads = Threads(monkeypatch, 1.0, (1.0, 10.0))
+    bundle = open_bundle(bundles / "writer")
+    machine.set_threads(3, bundle)
+    assert torch_threads.now == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    torch_threads.now = 4
+    machine.set_threads(None, bundle)
+    assert torch_threads.now == 4
+
+
+def test_workers_with_one_fingerprint_do_not_measure(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_threads = Threads(monkeypatch, 4.0, (1.0, 10.0))
+    machine.set_threads(None, open_bundle(bundles / "writer"), measure=False)
+    assert torch_threads.now == 4
+
+
+def test_an_evaluation_is_timed_with_each_number_of_threads(bundles: Path) -> None:
+    assert all(seconds > 0 for seconds in machine._seconds_of_evaluations(open_bundle(bundles / "writer"), (1, 1)))
