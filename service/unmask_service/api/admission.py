@@ -11,7 +11,6 @@ from uuid import uuid4
 from pydantic import BaseModel
 from unmask_diffusion import Outline, Plan, RequestError, ScorePlan, cut, make_plan, make_score_plan
 
-from unmask_service.machine import return_freed_memory
 from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
@@ -20,6 +19,7 @@ from unmask_service.api.service import ServedModel, Service
 from unmask_service.broker import IdempotencyKey, Job, QueueFullError, Record
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
+from unmask_service.machine import return_freed_memory
 
 # the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8

@@ -20,8 +20,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import Receive
 
-from unmask_service.machine import return_freed_memory
 from unmask_service.api.errors import LONGEST_QUOTE, RefusedError, first_complaint, invalid, quoted
+from unmask_service.machine import return_freed_memory
 
 Body = TypeVar("Body", bound=BaseModel)
 
