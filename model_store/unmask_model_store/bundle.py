@@ -236,11 +236,13 @@ def _build_network(
         shape = config.shape
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if shape.parameters > max(2 * held, FREE_PARAMETERS):  # far too many to allocate them before the shapes are checked
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    if shape.parameters > max(
+        2 * stored, FREE_PARAMETERS
+    ):  # far too many to allocate them before the shapes are checked
         raise BundleError(
             f"{folder / CONFIG_FILE}: hidden_size, blocks, vocabulary_size and base ask for {shape.parameters} "
-            f"parameters; {WEIGHTS_FILE} holds {held}"
+            f"parameters; {WEIGHTS_FILE} holds {stored}"
         )
     with SkipInitialisation():
         network = PrimeDenoiser(shape, sub_tokenizer.codes)

@@ -61,9 +61,9 @@ def open_facts(bundle: Bundle) -> OpenModelFacts:
     """The facts of an open bundle."""
     facts = ModelFacts.of(bundle.path, bundle.config, bundle.tokenizer is not None)
     # the parameters of a network, or the tables of an exact model
-    module = bundle.denoiser
-    held = module.parameters() if isinstance(module, Module) else vars(module).values()
-    tensors = [tensor for tensor in held if isinstance(tensor, Tensor)]
+    denoiser = bundle.denoiser
+    values = denoiser.parameters() if isinstance(denoiser, Module) else vars(denoiser).values()
+    tensors = [tensor for tensor in values if isinstance(tensor, Tensor)]
     row = FLOAT_BYTES * facts.vocabulary_size
     return OpenModelFacts(
         **vars(facts),

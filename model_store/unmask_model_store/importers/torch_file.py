@@ -109,7 +109,7 @@ def _check_opcodes(data: bytes) -> None:
 
 
 class _Dict(dict[Any, Any]):
-    """A dict whose keys hash at once: a nested tuple, which could take for ever or overflow the stack, is replaced."""
+    """A dict whose keys hash at once: a nested tuple, which could take forever or overflow the stack, is replaced."""
 
     def __setitem__(self, key: object, value: object) -> None:
         scalars = (str, int, float, bytes, bool, type(None), Global, Recorded)
@@ -303,7 +303,7 @@ def open_torch_file(file: Path) -> Iterator[TorchFile]:
 
 
 def _describe(head: bytes) -> str:
-    """Say what a file is whose first bytes are not those of a zip archive."""
+    """Describe a file that does not begin as a zip archive does."""
     if not head:
         return "is empty"
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
