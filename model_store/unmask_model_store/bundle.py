@@ -147,7 +147,7 @@ def read_config(folder: Path) -> BundleConfig:
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        if b'"model_type"' in content:
+        if b'"model_type"' in content and b'"architecture"' not in content:
             raise BundleError(
                 f"{folder}: is not a bundle: its {CONFIG_FILE} is that of a Hugging Face model, with a model_type; "
                 "`unmask import` makes a bundle of an MDLM"
