@@ -147,7 +147,7 @@ def read_config(folder: Path) -> BundleConfig:
     except OSError as error:
         raise BundleError(f"{file}: cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        if b'"model_type"' in content:
+        if b'"model_type"' in content and b'"architecture"' not in content:
             raise BundleError(
                 f"{folder}: is not a bundle: its {CONFIG_FILE} is that of a Hugging Face model, with a model_type; "
                 "`unmask import` makes a bundle of an MDLM"
@@ -236,11 +236,13 @@ def _build_network(
         shape = config.shape
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
-    held = sum(tensor.numel() for tensor in tensors.values())
-    if shape.parameters > max(2 * held, FREE_PARAMETERS):  # far too many to allocate them before the shapes are checked
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    if shape.parameters > max(
+        2 * stored, FREE_PARAMETERS
+    ):  # far too many to allocate them before the shapes are checked
         raise BundleError(
             f"{folder / CONFIG_FILE}: hidden_size, blocks, vocabulary_size and base ask for {shape.parameters} "
-            f"parameters; {WEIGHTS_FILE} holds {held}"
+            f"parameters; {WEIGHTS_FILE} holds {stored}"
         )
     with SkipInitialisation():
         network = PrimeDenoiser(shape, sub_tokenizer.codes)

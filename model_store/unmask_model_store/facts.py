@@ -1,6 +1,6 @@
 """What there is to say about a model, written once: for `unmask info`, the card of an import, and `/v1/models`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -33,20 +33,9 @@ class ModelFacts:
     @staticmethod
     def of(folder: Path, config: BundleConfig, tokenizer: bool) -> "ModelFacts":
         """The facts of a bundle in this folder."""
-        return ModelFacts(
-            name=name_of(folder, config),
-            path=str(folder),
-            architecture=config.architecture,
-            length=config.length,
-            vocabulary_size=config.vocabulary_size,
-            sub_tokens_per_token=config.sub_tokens_per_token,
-            base=config.base,
-            parameterization=config.parameterization if isinstance(config, PrimeConfig) else None,
-            carry_over=config.carry_over,
-            canvas=config.canvas,
-            tokenizer=tokenizer,
-            end_token_id=config.end_token_id,
-        )
+        keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
+        keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer}
+        return ModelFacts(**{"parameterization": None} | keys)
 
 
 @dataclass(frozen=True)
@@ -72,9 +61,9 @@ def open_facts(bundle: Bundle) -> OpenModelFacts:
     """The facts of an open bundle."""
     facts = ModelFacts.of(bundle.path, bundle.config, bundle.tokenizer is not None)
     # the parameters of a network, or the tables of an exact model
-    module = bundle.denoiser
-    held = module.parameters() if isinstance(module, Module) else vars(module).values()
-    tensors = [tensor for tensor in held if isinstance(tensor, Tensor)]
+    denoiser = bundle.denoiser
+    values = denoiser.parameters() if isinstance(denoiser, Module) else vars(denoiser).values()
+    tensors = [tensor for tensor in values if isinstance(tensor, Tensor)]
     row = FLOAT_BYTES * facts.vocabulary_size
     return OpenModelFacts(
         **vars(facts),

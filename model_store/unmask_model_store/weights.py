@@ -27,7 +27,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor with a known shape and dtype whose values are read later."""
+    """A tensor with a known shape and dtype; its values are read later."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype

@@ -131,6 +131,11 @@ def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     refused(written(tmp_path), "records")
 
 
+def test_a_directory_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unmask_model_store.importers.torch_file.LARGEST_DIRECTORY", 1000)
+    refused(written(tmp_path), "directory", "1,000")
+
+
 @pytest.mark.parametrize(
     ("change", "needle"),
     [

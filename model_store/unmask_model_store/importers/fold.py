@@ -30,7 +30,7 @@ def fold(source: Source, dtype: torch.dtype) -> dict[str, LazyTensor]:
         dtype: of the blocks' projections; everything else is float32, as in serving.
     """
     condition = _condition(source)
-    tensors = {"embedding.weight": _same(source, EMBEDDING, torch.float32)}
+    tensors = {"embedding.weight": _lazy(source, EMBEDDING)}
     for i in range(source.shape.blocks):
         folded = _fold_block(source, f"blocks.{i}", condition, dtype)
         tensors |= {f"blocks.{i}.{name}": tensor for name, tensor in folded.items()}
@@ -57,13 +57,13 @@ def _fold_block(source: Source, block: str, condition: Tensor, dtype: torch.dtyp
     shift1, scale1, gate1, shift2, scale2, gate2 = _modulations(source, block, condition, 6)
     return {
         **_norm(source, f"{block}.norm1", "norm1", shift1, scale1),
-        "attn_qkv.weight": _same(source, f"{block}.attn_qkv.weight", dtype),
-        "attn_out.weight": _changed(source, f"{block}.attn_out.weight", dtype, lambda w: w * gate1[:, None]),
+        "attn_qkv.weight": _lazy(source, f"{block}.attn_qkv.weight", dtype),
+        "attn_out.weight": _lazy(source, f"{block}.attn_out.weight", dtype, lambda w: w * gate1[:, None]),
         **_norm(source, f"{block}.norm2", "norm2", shift2, scale2),
-        "mlp_in.weight": _same(source, f"{block}.mlp.0.weight", dtype),
-        "mlp_in.bias": _same(source, f"{block}.mlp.0.bias", dtype),
-        "mlp_out.weight": _changed(source, f"{block}.mlp.2.weight", dtype, lambda w: w * gate2[:, None]),
-        "mlp_out.bias": _changed(source, f"{block}.mlp.2.bias", dtype, lambda b: b * gate2),
+        "mlp_in.weight": _lazy(source, f"{block}.mlp.0.weight", dtype),
+        "mlp_in.bias": _lazy(source, f"{block}.mlp.0.bias", dtype),
+        "mlp_out.weight": _lazy(source, f"{block}.mlp.2.weight", dtype, lambda w: w * gate2[:, None]),
+        "mlp_out.bias": _lazy(source, f"{block}.mlp.2.bias", dtype, lambda b: b * gate2),
     }
 
 
@@ -82,21 +82,21 @@ def _fold_output(source: Source, condition: Tensor) -> dict[str, LazyTensor]:
 
 def _norm(source: Source, official: str, name: str, shift: Tensor, scale: Tensor) -> dict[str, LazyTensor]:
     return {
-        f"{name}.weight": _changed(source, f"{official}.weight", torch.float32, lambda w: w * (1 + scale)),
+        f"{name}.weight": _lazy(source, f"{official}.weight", change=lambda w: w * (1 + scale)),
         f"{name}.bias": LazyTensor(tuple(shift.shape), torch.float32, lambda: _rounded(f"{name}.bias", shift)),
     }
 
 
-def _same(source: Source, official: str, dtype: torch.dtype) -> LazyTensor:
-    return LazyTensor(source.weights[official].shape, dtype, lambda: source.read(official).float().to(dtype))
+def _lazy(
+    source: Source, official: str, dtype: torch.dtype = torch.float32, change: _Change | None = None
+) -> LazyTensor:
+    """An official tensor, changed in float64."""
 
+    def read() -> Tensor:
+        tensor = source.read(official)
+        return (tensor.float() if change is None else _rounded(official, change(tensor.double()))).to(dtype)
 
-def _changed(source: Source, official: str, dtype: torch.dtype, change: _Change) -> LazyTensor:
-    return LazyTensor(
-        source.weights[official].shape,
-        dtype,
-        lambda: _rounded(official, change(source.read(official).double())).to(dtype),
-    )
+    return LazyTensor(source.weights[official].shape, dtype, read)
 
 
 def _rounded(name: str, tensor: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ LONGEST = 2**20
 class Source:
     """An official network in a file, with its weights unread but their shapes checked."""
 
-    file: Path  # that holds the weights
+    file: Path  # the file with the weights
     shape: NetworkShape  # the mask is not counted as a class
     condition_size: int  # width of the noise level's embedding, `cond_dim`
     mask_is_a_class: bool  # MDLM's head has one more column, for the mask, which is never drawn

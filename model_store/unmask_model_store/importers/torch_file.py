@@ -30,6 +30,7 @@ LARGEST_PICKLE = 64 * 2**20
 # an official checkpoint's pickle has about 40,000 opcodes; one with GPT-2's slow tokenizer inside about 700,000
 MOST_OPCODES = 5_000_000
 MOST_RECORDS = 100_000
+LARGEST_DIRECTORY = 2**25
 MOST_DIMENSIONS = 8
 LOCAL_HEADER_BYTES = 30
 CHUNK = 2**20
@@ -108,7 +109,7 @@ def _check_opcodes(data: bytes) -> None:
 
 
 class _Dict(dict[Any, Any]):
-    """A dict whose keys hash at once: a nested tuple, which could take for ever or overflow the stack, is replaced."""
+    """A dict whose keys hash at once: a nested tuple, which could take forever or overflow the stack, is replaced."""
 
     def __setitem__(self, key: object, value: object) -> None:
         scalars = (str, int, float, bytes, bool, type(None), Global, Recorded)
@@ -289,7 +290,12 @@ def open_torch_file(file: Path) -> Iterator[TorchFile]:
         if not head.startswith(b"PK\x03\x04"):
             raise ImportFailure(_describe(head))
         try:
+            end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # ZipFile would make an object per record
+            if end and end[5] > LARGEST_DIRECTORY:
+                raise ImportFailure(f"its directory has {end[5]:,} bytes; at most {LARGEST_DIRECTORY:,} are read")
             archive = zipfile.ZipFile(stream)
+        except ImportFailure:
+            raise
         except _ZIP_ERRORS as error:
             raise ImportFailure(f"is cut off or not a zip file: {printable(error)}") from error
         with archive:
@@ -297,7 +303,7 @@ def open_torch_file(file: Path) -> Iterator[TorchFile]:
 
 
 def _describe(head: bytes) -> str:
-    """Say what a file is whose first bytes are not those of a zip archive."""
+    """Describe a file that does not begin as a zip archive does."""
     if not head:
         return "is empty"
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):

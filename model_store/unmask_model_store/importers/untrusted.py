@@ -1,4 +1,4 @@
-"""What comes out of a file that nobody vouches for: values, text, and the error about them."""
+"""Values out of an untrusted file, and the error that says what is wrong with it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
