@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError
 from unmask_kernels.consistency import class_table
-from unmask_kernels.draws import Draws, checked_classes
+from unmask_kernels.draws import Drawn, Draws, checked_classes
 from unmask_kernels.head import draw_from_hidden_reference
 from unmask_kernels.triton.head import TILES, Tile, Tiles, draw_on_gpu
 
@@ -33,11 +33,11 @@ class Case:
     codes: Tensor
     draws: Draws
 
-    def draw(self) -> tuple[Tensor, Tensor]:
+    def draw(self) -> Drawn:
         return draw_on_gpu(self.hidden, self.weight, self.bias, self.codes, self.draws)
 
     def classes(self) -> Tensor:
-        return checked_classes(*self.draw())
+        return checked_classes(self.draw())
 
     def reference(self) -> Tensor:
         return draw_from_hidden_reference(self.hidden, self.weight, self.bias, self.codes, self.draws)
