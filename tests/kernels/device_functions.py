@@ -50,6 +50,6 @@ def races(logits: Tensor, temperature: float, seed: int, events: int) -> Tensor:
     """Logits float32 [C], C a power of 2 → the winner of each event from 0 on, int64 [events], a multiple of 32."""
     winners = torch.empty(events, dtype=torch.int64, device=logits.device)
     block = _DRAWS if logits.is_cuda else events & -events
-    heat = torch.tensor(temperature, dtype=torch.float64, device=logits.device)
-    _races_kernel[events // block,](logits, heat, seed, winners, len(logits), block)
+    temperatures = torch.tensor(temperature, dtype=torch.float64, device=logits.device)
+    _races_kernel[events // block,](logits, temperatures, seed, winners, len(logits), block)
     return winners

@@ -47,10 +47,10 @@ def test_equals_plain_python(seed: int) -> None:
     mask_from = int(case.codes.max()) + 1
     drawn = case.draw_unfiltered().tolist()
     for row, found in enumerate(drawn):
-        heat, shown = float(case.temperature[row]), case.revealed[row].tolist()
+        temperature, shown = float(case.temperature[row]), case.revealed[row].tolist()
         scores = {
-            c: float(case.logits[row, c]) / heat + plain.gumbel(int(case.seeds[row]), int(case.events[row]), c)
-            if heat
+            c: float(case.logits[row, c]) / temperature + plain.gumbel(int(case.seeds[row]), int(case.events[row]), c)
+            if temperature
             else float(case.logits[row, c])
             for c, code in enumerate(case.codes.tolist())
             if plain.is_consistent(shown, code, mask_from)

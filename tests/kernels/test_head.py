@@ -47,9 +47,9 @@ def margin(case: Case, logits: Tensor, row: int, other: int) -> float:
     """By how much the reference's class beats another, after temperature and noise, relative to their size."""
 
     def score(c: int) -> float:
-        heat = float(case.temperature[row])
-        noise = plain.gumbel(int(case.seeds[row]), int(case.events[row]), c) if heat else 0.0
-        return float(logits[row, c]) / (heat or 1.0) + noise
+        temperature = float(case.temperature[row])
+        noise = plain.gumbel(int(case.seeds[row]), int(case.events[row]), c) if temperature else 0.0
+        return float(logits[row, c]) / (temperature or 1.0) + noise
 
     best = int(reference(case, logits)[row])
     return (score(best) - score(other)) / max(1.0, abs(score(best)))

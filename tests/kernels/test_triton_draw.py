@@ -57,12 +57,12 @@ def draw_on(device: torch.device, logits: Tensor, revealed: Tensor, codes: Tenso
 def scores(case: Case) -> Tensor:
     """What the reference compares, float64 [N, C]; noise is none at temperature 0."""
     logits = case.logits.double().masked_fill(~agrees(case.revealed, case.codes), -math.inf)
-    heat = case.temperature[:, None]
+    temperature = case.temperature[:, None]
     classes = torch.arange(len(case.codes))[None]
     counter = (classes, *halves(case.events[:, None]), torch.tensor(0))
     noise = gumbel_from_words(*philox_4x32(counter, halves(case.seeds[:, None]))[:2])
     scaled = logits - logits.amax(1, keepdim=True)
-    return torch.where(heat == 0, scaled, scaled / heat.where(heat > 0, 1) + noise)
+    return torch.where(temperature == 0, scaled, scaled / temperature.where(temperature > 0, 1) + noise)
 
 
 def assert_drawn(case: Case, drawn: Tensor) -> None:
@@ -172,8 +172,8 @@ def test_great_logits_keep_their_noise(device: torch.device, scale: float) -> No
 def test_temperatures_beyond_float32(device: torch.device, temperature: float, like: float) -> None:
     case = on(device, plainly(make_case(5, (500, 23, 2), seed=11)))
     drawn = [
-        dataclasses.replace(case, temperature=torch.full_like(case.temperature, heat)).draw()
-        for heat in (temperature, like)
+        dataclasses.replace(case, temperature=torch.full_like(case.temperature, one)).draw()
+        for one in (temperature, like)
     ]
     assert torch.equal(drawn[0], drawn[1])
 

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError
 from unmask_kernels.consistency import class_table
-from unmask_kernels.draws import Draws, checked_classes
+from unmask_kernels.draws import Drawn, Draws, checked_classes
 from unmask_kernels.head import draw_from_hidden_reference
 from unmask_kernels.triton.head import TILES, Tile, Tiles, draw_on_gpu
 
@@ -33,11 +33,11 @@ class Case:
     codes: Tensor
     draws: Draws
 
-    def draw(self) -> tuple[Tensor, Tensor]:
+    def draw(self) -> Drawn:
         return draw_on_gpu(self.hidden, self.weight, self.bias, self.codes, self.draws)
 
     def classes(self) -> Tensor:
-        return checked_classes(*self.draw())
+        return checked_classes(self.draw())
 
     def reference(self) -> Tensor:
         return draw_from_hidden_reference(self.hidden, self.weight, self.bias, self.codes, self.draws)
@@ -71,12 +71,12 @@ def make_case(
     truth = torch.randint(classes, (rows,), generator=generator)
     shares = torch.rand(rows, 1, generator=generator) * 1.6 - 0.3
     revealed = torch.where(torch.rand(rows, length, generator=generator) < shares, codes[truth], base + seed % 3)
-    heat = torch.rand(rows, generator=generator, dtype=torch.float64)
+    temperatures = torch.rand(rows, generator=generator, dtype=torch.float64)
     draws = Draws(
         revealed,
         torch.randint(2**63 - 1, (rows,), generator=generator),
         torch.randint(63 * 2**32 + 4096, (rows,), generator=generator),
-        torch.where(heat < 0.2, 0, 2 * heat),
+        torch.where(temperatures < 0.2, 0, 2 * temperatures),
         torch.zeros(rows, dtype=torch.int64),
         torch.ones(rows, dtype=torch.float64),
     )
@@ -223,19 +223,19 @@ def test_great_temperature_is_noise_alone(device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_class_that_is_no_number_spoils_the_rows_that_may_become_it(value: float, device: torch.device) -> None:
+def test_a_class_with_an_invalid_logit_makes_its_candidate_rows_invalid(value: float, device: torch.device) -> None:
     case = make_case(20, (101, 11, 2, 24), device, seed=5)
     good = case.classes()
     bad = 33
     agreeing = (case.draws.revealed == case.codes[bad]) | (case.draws.revealed > case.codes.max())
-    spoiled = agreeing.all(1)
+    invalid = agreeing.all(1)
     bias = torch.zeros(101, device=device) if case.bias is None else case.bias.clone()
     bias[bad] = value
     with pytest.raises(InvalidLogitsError) as caught:
         replace(case, bias=bias).classes()
-    assert 0 < int(spoiled.sum()) < 20
-    assert caught.value.invalid == spoiled.nonzero()[:, 0].tolist()
-    assert torch.equal(caught.value.classes, good.masked_fill(spoiled, -1))
+    assert 0 < int(invalid.sum()) < 20
+    assert caught.value.invalid == invalid.nonzero()[:, 0].tolist()
+    assert torch.equal(caught.value.classes, good.masked_fill(invalid, -1))
 
 
 def test_weights_and_hidden_rows_that_are_no_numbers(device: torch.device) -> None:
