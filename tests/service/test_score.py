@@ -172,7 +172,7 @@ def test_a_detached_score_is_read_later(writer: Server) -> None:
     response = writer.http.post("/score", json=body | {"detach": True}, headers={"Idempotency-Key": "once"})
     assert response.status_code == 202
     path = response.headers["location"]
-    assert path == f"/score/{response.json()['id']}"
+    assert path == f"score/{response.json()['id']}"
     wait_for(lambda: writer.http.get(path).json()["state"] == "finished", ANSWER_SECONDS)
     status = writer.http.get(path).json()
     assert numbers(status["answer"]) == numbers(scored(writer, **body))

@@ -52,7 +52,7 @@ def start(api: Server, body: Body) -> str:
     response = post(api, body | {"detach": True})
     assert response.status_code == 202, response.text
     found: str = response.json()["id"]
-    assert response.headers["location"] == f"/generate/{found}"
+    assert response.headers["location"] == f"generate/{found}"
     return found
 
 

@@ -2,11 +2,12 @@
 
 FastAPI would buffer any body and parse it with `json.loads`, which accepts lone surrogates, raises exceptions of its
 own for integers of 5000 digits and for deep nesting, and names no field. pydantic's parser refuses all of these. Large
-bodies are parsed in threads, a few at a time, so that none of them holds the event loop.
+bodies are parsed in a thread, one at a time, so that none of them holds the event loop.
 """
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}:]', re.DOTALL)
 async def read_body(request: Request, model: type[Body], limit: int, parsers: Executor) -> Body:
     """Read, parse and check a body of at most `limit` bytes; one without a content type is read as JSON.
 
-    `parsers` are the threads for large bodies.
+    `parsers` has the one thread for large bodies.
 
     Raises:
         RefusedError: it is too large, not JSON, or has a value that `model` does not allow.
@@ -78,9 +79,18 @@ def parse(body: bytes, model: type[Body]) -> Body:
 
 
 def _parse_large(body: bytes, model: type[Body]) -> Body:
+    """Parse without garbage collections.
+
+    The parser holds the interpreter's lock, and 350,000 lists would have every object of the process looked at again
+    and again: 0.4 s instead of 0.03 s.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
     try:
         return parse(body, model)
     finally:
+        if collecting:
+            gc.enable()
         return_freed_memory()
 
 

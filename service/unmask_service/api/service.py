@@ -16,7 +16,6 @@ from unmask_service.forecast import Load
 from unmask_service.metrics import Metrics
 
 PLANS_AT_A_TIME = 4
-LARGE_BODIES_AT_A_TIME = 2
 KEPT_STATUS_BYTES = 16 << 20
 
 
@@ -151,7 +150,7 @@ class Service:
     large_text: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
     # their own threads: what is short, such as reading a log, never waits for these
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
-    parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(LARGE_BODIES_AT_A_TIME, "parse"))
+    parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "parse"))
     statuses: Cache = field(default_factory=lambda: Cache(KEPT_STATUS_BYTES))  # of jobs that have ended, as JSON
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
