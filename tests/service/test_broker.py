@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import gc
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 
 import pytest
-from unmask_diffusion import Reveal
+from unmask_diffusion import Reveal, ScoreRequest, make_score_plan
 from unmask_service.broker import (
     ApiBroker,
     Claim,
@@ -22,11 +24,12 @@ from unmask_service.broker import (
     Revealed,
     Started,
 )
+from unmask_service.broker.memory import plan_bytes
 from unmask_service.broker.redis import Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.forecast import Capacity, Load, Pace, Work
 from unmask_service.metrics import Metrics
 
-from tests.helpers import plan_for, table_model
+from tests.helpers import plan_for, prime_model, table_model
 from tests.helpers_redis import Redis
 
 MODEL = table_model(classes=3, length=2, digits=2)
@@ -467,5 +470,79 @@ def test_a_wall_clock_that_is_set_does_not_change_how_long_things_take() -> None
         await broker.leave("a")
         await broker.refuse_if_full()
         assert broker.now() == 1e9 + 3600, "nothing is at hand that the step could touch"
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize("fields", [{"max_tokens": 64, "n": 64}, {"max_tokens": 64, "n": 32, "sampler": {"steps": 4}}])
+def test_a_plan_takes_no_more_memory_than_is_counted(fields: dict[str, object]) -> None:
+    model = prime_model(length=64, digits=4)
+    plan_for(model, seed=1, **fields)
+    tracemalloc.start()
+    try:
+        plan = plan_for(model, seed=2, **fields)
+        gc.collect()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken <= plan_bytes(plan) <= 10 * taken
+    score = make_score_plan(model, ScoreRequest(input=[1, 2, 0] * 1000, seed=1))
+    assert 8 * len(score.tokens) < plan_bytes(score) < 1000 * len(score.tokens)
+
+
+def test_the_memory_of_plans_is_bounded() -> None:
+    """Whatever waits, runs or is kept for those who come back; the oldest answers make room, those that run do not."""
+    plan = plan_for(MODEL, canvas=[None, None], seed=1, n=8)
+    most = 3 * plan_bytes(plan)
+
+    def large(name: str) -> Job:
+        return Job(name, plan, submitted_at=0.0, detached=True)
+
+    async def test() -> None:
+        broker = MemoryBroker(max_requests=100, max_plan_bytes=most)
+        for name in "abc":
+            await broker.submit(large(name))
+        for _ in range(2):
+            with pytest.raises(QueueFullError, match=f"plans .* at most {most} bytes"):
+                await broker.submit(large("d"))
+        assert len((await broker.load()).waiting) == 3
+        assert [(await broker.claim()).job.id for _ in "ab"] == ["a", "b"]
+        await broker.append([("a", Finished(1.0))])
+        await broker.submit(large("d"))
+        assert await broker.look_up("a") is None, "it made room"
+        with pytest.raises(QueueFullError, match="bytes"):
+            await broker.submit(large("e"))
+        assert await broker.cancel("d") == plan.network_evaluations
+        await broker.submit(large("e"))
+        assert [await broker.look_up(name) is not None for name in "bcde"] == [True, True, False, True]
+
+    asyncio.run(test())
+
+
+def test_no_answer_is_forgotten_for_a_request_that_is_refused_all_the_same() -> None:
+    one, large = plan_for(MODEL, canvas=[None, None], seed=1), plan_for(MODEL, canvas=[None, None], seed=1, n=8)
+
+    async def test() -> None:
+        broker = MemoryBroker(max_requests=100, max_plan_bytes=plan_bytes(one) + plan_bytes(large) - 1)
+        for name in ("answered", "waiting"):
+            await broker.submit(Job(name, one, submitted_at=0.0, detached=True))
+        await broker.claim()
+        await broker.append([("answered", Finished(1.0))])
+        with pytest.raises(QueueFullError, match="bytes"):
+            await broker.submit(Job("large", large, submitted_at=0.0))
+        assert await broker.look_up("answered") is not None
+
+    asyncio.run(test())
+
+
+def test_one_request_is_let_in_whatever_its_plan_takes() -> None:
+    async def test() -> None:
+        broker = MemoryBroker(max_requests=100, max_plan_bytes=1)
+        await broker.submit(job("a"))
+        for ask in (broker.refuse_if_full(), broker.submit(job("b"))):
+            with pytest.raises(QueueFullError, match="of at most 1 bytes"):
+                await ask
+        await broker.leave("a")
+        await broker.submit(job("b"))
 
     asyncio.run(test())

@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from unmask_diffusion import Plan, ScorePlan
+
 from unmask_service.broker.interface import (
     MOST_ATTEMPTS,
     Claim,
@@ -34,6 +36,7 @@ NoteEnd = Callable[[Job, Failed, int], None]
 
 KEPT_LOGS = 4  # jobs that are kept, the ended ones included, as a multiple of the requests that may wait or run
 SWEEP_SECONDS = 1.0  # interval between two searches for orphans and expired jobs
+MAX_PLAN_BYTES = 256 << 20  # default bound of the memory that plans take
 ENTRIES_PER_TURN = 16  # a reader gives the event loop to others after so many entries that are there already
 
 
@@ -76,6 +79,7 @@ class Log:
 class _KeptJob:
     job: Job
     work: Work
+    plan_bytes: int
     key: IdempotencyKey | None
     evaluations_left: int
     attended_at: float  # last followed or looked up
@@ -90,6 +94,11 @@ class _KeptJob:
     def state(self) -> State:
         return state_at(self.log.entries[-1]) if self.log.ended else "running" if self.claimed else "waiting"
 
+    @property
+    def may_be_forgotten(self) -> bool:
+        """Whether it can make room for another: its client reads no more, but might come back."""
+        return self.log.ended and self.job.detached and not self.followers
+
 
 class MemoryBroker:
     """`ApiBroker` and `EngineBroker` in one. No method waits half-way, so no locks are needed."""
@@ -103,9 +112,11 @@ class MemoryBroker:
         clock: Callable[[], float] = time.monotonic,
         note_end: NoteEnd = lambda _job, _failure, _left: None,
         wall_clock: Callable[[], float] = time.time,
+        max_plan_bytes: int = MAX_PLAN_BYTES,
     ) -> None:
         self.max_requests = max_requests
         self.max_evaluations = max_evaluations
+        self.max_plan_bytes = max_plan_bytes
         self._orphan_seconds, self._keep_seconds = orphan_seconds, keep_seconds
         self._clock, self._wall_clock, self._note_end = clock, wall_clock, note_end
         self._wall_offset = wall_clock() - clock()
@@ -123,14 +134,15 @@ class MemoryBroker:
     async def refuse_if_full(self) -> None:
         if not self._unfinished():  # no duration is being measured: follow the wall clock
             self._wall_offset = self._wall_clock() - self._clock()
-        self._refuse_if_full(1)
+        self._refuse_if_full(evaluations=1, memory=1)
 
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         if key is not None and (known := await self.id_of(key)) is not None:
             return known
         work = Work.of(job.plan)
-        self._refuse_if_full(work.evaluations)
-        self._jobs[job.id] = _KeptJob(job, work, key, work.evaluations, self._clock())
+        memory = plan_bytes(job.plan)
+        self._refuse_if_full(work.evaluations, memory)
+        self._jobs[job.id] = _KeptJob(job, work, memory, key, work.evaluations, self._clock())
         if key is not None:
             self._keys[key.name] = key.digest, job.id
         self._waiting.append(job.id)
@@ -272,8 +284,11 @@ class MemoryBroker:
     def _unfinished(self) -> list[_KeptJob]:
         return [each for each in self._jobs.values() if not each.log.ended]
 
-    def _refuse_if_full(self, evaluations: int) -> None:
-        """One request is accepted whatever its work if there is no other."""
+    def _refuse_if_full(self, evaluations: int, memory: int) -> None:
+        """Make room for a request with so much work and so large a plan, or raise `QueueFullError`.
+
+        One request is accepted whatever its work and its plan if there is no other.
+        """
         unfinished = self._unfinished()
         if len(unfinished) >= self.max_requests:
             raise QueueFullError.of_requests(self.max_requests)
@@ -282,11 +297,25 @@ class MemoryBroker:
         planned = sum(each.evaluations_left for each in unfinished)
         if self.max_evaluations is not None and planned and planned + evaluations > self.max_evaluations:
             raise QueueFullError.of_evaluations(self.max_evaluations, planned)
+        taken = sum(each.plan_bytes for each in self._jobs.values())
+        stays = taken - sum(each.plan_bytes for each in self._jobs.values() if each.may_be_forgotten)
+        if stays and stays + memory > self.max_plan_bytes:
+            raise QueueFullError(
+                f"the queue is full: plans of other requests take {stays} of at most {self.max_plan_bytes} bytes"
+            )
+        while taken + memory > self.max_plan_bytes and self._forget_oldest():
+            taken = sum(each.plan_bytes for each in self._jobs.values())
 
     def _forget_oldest(self) -> bool:
-        """Make room: forget the oldest detached job that has ended and that nobody reads."""
-        for job_id, each in self._jobs.items():
-            if each.log.ended and each.job.detached and not each.followers:
-                self._forget(job_id)
-                return True
-        return False
+        """Make room: forget the oldest job that may be forgotten, if there is one."""
+        oldest = next((job_id for job_id, each in self._jobs.items() if each.may_be_forgotten), None)
+        if oldest is not None:
+            self._forget(oldest)
+        return oldest is not None
+
+
+def plan_bytes(plan: Plan | ScorePlan) -> int:
+    """Memory that a plan takes at most, in bytes, estimated from its sizes: its schedules are arrays of integers."""
+    if isinstance(plan, ScorePlan):
+        return 1000 + 100 * len(plan.tokens)
+    return 5000 + 40 * len(plan.canvas) + 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)
