@@ -4,6 +4,7 @@ In a terminal the canvas is drawn while it unmasks, as on the playground: given,
 tokens have a style each; an intermediate token shows its known digits, and what is new since the last frame glows.
 """
 
+import codecs
 import json
 import sys
 import time
@@ -148,9 +149,15 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
             for sample in run(bundle, plan, advance):
                 line = {"seed": plan.seed} | asdict(sample)
                 fields = ("seed", "index", "text", "token_ids", "finish_reason")
-                file.write(json.dumps({name: line[name] for name in fields}, ensure_ascii=False) + "\n")
+                chosen = {name: line[name] for name in fields}
+                file.write(json.dumps(chosen, ensure_ascii=not takes_unicode(file)) + "\n")
             file.flush()
             before += len(plan.schedules)
+
+
+def takes_unicode(file: TextIO) -> bool:
+    """Whether a file takes all characters; else JSON has to escape those that are not ASCII."""
+    return codecs.lookup(file.encoding or "utf-8").name == "utf-8"
 
 
 def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
