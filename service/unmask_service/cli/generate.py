@@ -88,7 +88,7 @@ def generate(
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
-    bundle = open_model(settings)
+    bundle = open_model(settings, min(n, 8))
     plans = plans_of(bundle, request, n)
     plans = chain([next(plans)], plans)  # a wrong request is refused before a file is touched
     if out is not None:
@@ -100,8 +100,8 @@ def generate(
         watch(bundle, plans)
 
 
-def open_model(settings: Settings) -> "Bundle":
-    """Open the model that the settings name."""
+def open_model(settings: Settings, canvases: int) -> "Bundle":
+    """Open the model that the settings name, for evaluations of so many canvases."""
     from unmask_model_store import find_bundle, open_bundle
     from unmask_model_store.store import default_model_dir
 
@@ -110,7 +110,7 @@ def open_model(settings: Settings) -> "Bundle":
     keep_freed_memory()
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     bundle = open_bundle(folder, settings.dtype, settings.device)
-    set_threads(settings.threads, bundle)
+    set_threads(settings.threads, bundle, [canvases])
     return bundle
 
 

@@ -111,7 +111,7 @@ def score(
     from unmask_diffusion import ScoreRequest, make_score_plan
 
     checked = ScoreRequest.model_validate(request)
-    bundle = open_model(settings)
+    bundle = open_model(settings, canvases=8)
     plan = make_score_plan(bundle, checked)
     found = watch(bundle, plan)
     if as_json:
