@@ -10,6 +10,8 @@ MINUTES ?= 60
 TEST_PROCESSES ?= 2
 
 BIN := .venv/bin
+# what serving needs, and what tests and tools need beside it
+SERVING := .venv/.serving
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
@@ -18,14 +20,19 @@ INSTALLED := .venv/.installed
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-install: $(INSTALLED) ## a virtual environment in .venv, with exact versions
+install: $(INSTALLED) ## a virtual environment in .venv with all tools, in exact versions
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(SERVING): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Unmask needs Python 3.11 or newer")'
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv || { rm -rf .venv; $(MAKE) python-venv && $(PYTHON) -m venv .venv; }
-	@echo 'installing torch and some 80 packages into .venv; this takes a minute or two'
+	@echo 'installing torch and some 50 packages into .venv; this takes a minute or two'
 	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
 	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt hatchling editables
+	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --editable .
+	@touch $@
+
+$(INSTALLED): $(SERVING)
+	@echo 'installing some 50 packages for tests and tools'
 	$(BIN)/pip install --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $@
 
@@ -35,8 +42,15 @@ python-venv:
 	@command -v apt-get >/dev/null || { echo "python3 has no working venv module: install it and try again"; exit 1; }
 	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; $$sudo apt-get update -qq && $$sudo apt-get install -y -qq python3-venv
 
-serve: install ## the server with the model that ships: make serve PORT=8000 MODEL=tales
+serve: free-port $(SERVING) ## the server with the model that ships: make serve PORT=8000 MODEL=tales
 	$(BIN)/unmask serve --model $(MODEL) --host $(HOST) --port $(PORT)
+
+# before minutes of installation
+.PHONY: free-port
+free-port:
+	@$(PYTHON) -c 'import socket, sys; host, port = sys.argv[1:]; \
+	socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()' $(HOST) $(PORT) \
+		2>/dev/null || { echo "cannot listen on $(HOST):$(PORT); choose another port: make serve PORT=8001"; exit 1; }
 
 test: install redis-server ## all tests that need nothing but Python packages, and a Redis where PyPI has none
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist worksteal

@@ -6,7 +6,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -22,9 +22,10 @@ FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_fi
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 # one thread is taken where an evaluation takes it at most this many times as long as several threads
 SINGLE_THREAD_BONUS = 1.1
-# a small model is timed so often, a large one until this is spent
-MOST_TURNS, LEAST_TURNS = 15, 2
-ENOUGH_SECONDS = 0.5
+# where an evaluation takes longer, in seconds, several threads are worth their waiting: nothing is measured
+LONG_EVALUATION = 1.0
+MEASURED_TURNS = 5
+MEASURED_TOKENS = 1024
 
 
 def keep_freed_memory() -> None:
@@ -128,11 +129,16 @@ def wait_passively() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
-def set_threads(threads: int | None, bundle: "Bundle", measure: bool = True) -> None:
+def set_threads(threads: int | None, bundle: "Bundle", canvases: Sequence[int] = ()) -> None:
     """Set the number of threads of this thread's arithmetic, and of threads that start later.
 
     That is the number given, or OMP_NUM_THREADS, or torch's choice within the container's CPU quota. The latter is
-    measured against a single thread, which wins where it is about as fast: a small model gains nothing from more.
+    measured against a single thread, which wins where it loses nothing: a small model gains nothing from more.
+
+    Args:
+        threads: number of threads; None: chosen.
+        bundle: the model to measure.
+        canvases: numbers of canvases in an evaluation at which a single thread must lose nothing; none: not measured.
     """
     import torch
 
@@ -141,30 +147,33 @@ def set_threads(threads: int | None, bundle: "Bundle", measure: bool = True) -> 
     elif "OMP_NUM_THREADS" not in os.environ:
         most = max(1, min(torch.get_num_threads(), int(available_processors())))
         torch.set_num_threads(most)
-        if most > 1 and measure and bundle.device.type == "cpu" and isinstance(bundle.denoiser, torch.nn.Module):
-            single, several = _seconds_of_evaluations(bundle, (1, most))
-            torch.set_num_threads(1 if single <= SINGLE_THREAD_BONUS * several else most)
-            measured = f"an evaluation takes {1000 * single:.3g} ms with 1 and {1000 * several:.3g} ms with {most}"
-            logger.info("%d threads: %s", torch.get_num_threads(), measured)
+        network_on_cpu = bundle.device.type == "cpu" and isinstance(bundle.denoiser, torch.nn.Module)
+        if most > 1 and canvases and network_on_cpu:
+            one_is_enough = all(_one_thread_is_enough(bundle, count, most) for count in canvases)
+            torch.set_num_threads(1 if one_is_enough else most)
+            logger.info("threads of the arithmetic: %d of %d", torch.get_num_threads(), most)
 
 
-def _seconds_of_evaluations(bundle: "Bundle", counts: tuple[int, ...]) -> list[float]:
-    """Median seconds that an evaluation of the longest canvas takes with each number of threads."""
+def _one_thread_is_enough(bundle: "Bundle", canvases: int, most: int) -> bool:
+    """Whether an evaluation of so many canvases takes about as long with one thread as with the most."""
     import torch
 
-    digits = torch.zeros(bundle.denoiser.length, bundle.sub_tokenizer.sub_tokens_per_token, dtype=torch.int64)
+    length = bundle.denoiser.length
+    count = max(1, min(canvases, MEASURED_TOKENS // length))
+    digits = torch.zeros(length, bundle.sub_tokenizer.sub_tokens_per_token, dtype=torch.int64)
     digits[0] = bundle.sub_tokenizer.mask_id
     rows = torch.zeros(1, dtype=torch.int64)
-    seconds: list[list[float]] = [[] for _ in counts]
-    begun = time.perf_counter()
-    with torch.inference_mode():
-        for turn in range(1 + MOST_TURNS):
-            for count, found in zip(counts, seconds, strict=True):
-                torch.set_num_threads(count)
-                started = time.perf_counter()
-                bundle.denoiser.head(bundle.denoiser.trunk([digits], [rows]))
-                if turn:  # the first time takes longer
-                    found.append(time.perf_counter() - started)
-            if turn >= LEAST_TURNS and time.perf_counter() - begun > ENOUGH_SECONDS:
-                break
-    return [statistics.median(found) for found in seconds]
+
+    @torch.inference_mode()
+    def seconds(threads: int) -> float:
+        torch.set_num_threads(threads)
+        begun = time.perf_counter()
+        bundle.denoiser.head(bundle.denoiser.trunk([digits] * count, [rows] * count))
+        return time.perf_counter() - begun
+
+    seconds(1)  # the first time takes longer
+    if seconds(most) > LONG_EVALUATION:
+        return False
+    turns = [(seconds(1), seconds(most)) for _ in range(MEASURED_TURNS)]
+    one, several = map(statistics.median, zip(*turns, strict=True))
+    return one <= SINGLE_THREAD_BONUS * several

@@ -94,8 +94,8 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
     """
     begun = time.perf_counter()
     bundle = open_bundle(folder, settings.dtype, settings.device)
-    # workers share a fingerprint, which the number of threads is a part of: nothing is measured there
-    set_threads(settings.threads, bundle, measure=settings.redis_url is None)
+    # workers have one fingerprint, which the number of threads is a part of: nothing is measured there
+    set_threads(settings.threads, bundle, () if settings.redis_url else (1, 8))
     tokens_per_tick = tokens_that_fit(bundle, settings)
     kind = fingerprint(bundle)
     try:

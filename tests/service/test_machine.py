@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from unmask_model_store import open_bundle
+from unmask_model_store import Bundle, open_bundle
 from unmask_service import machine
 from unmask_service.machine import available_memory, available_processors
 
@@ -102,55 +102,73 @@ def test_the_first_version_of_control_groups_has_quotas_too(root: Path) -> None:
 
 
 class Threads:
-    """torch's threads, and how long an evaluation takes with one and with several."""
+    """torch's threads, of which one is enough for so many canvases."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, processors: float, seconds: tuple[float, float]) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, processors: float, enough_for: int) -> None:
         self.now = 4
+        self.enough_for = enough_for
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         monkeypatch.setattr(torch, "get_num_threads", lambda: self.now)
         monkeypatch.setattr(torch, "set_num_threads", self.change)
         monkeypatch.setattr(machine, "available_processors", lambda: processors)
-        monkeypatch.setattr(machine, "_seconds_of_evaluations", lambda *_: seconds)
+        self.measured: list[int] = []
+        monkeypatch.setattr(machine, "_one_thread_is_enough", self.is_enough)
 
     def change(self, threads: int) -> None:
         self.now = threads
 
+    def is_enough(self, _: Bundle, canvases: int, most: int) -> bool:
+        assert most == self.now
+        self.measured.append(canvases)
+        return canvases <= self.enough_for
+
 
 @pytest.mark.parametrize(
-    ("processors", "seconds", "threads"),
-    [
-        (4.0, (1.0, 0.5), 4),
-        (4.0, (1.0, 1.0), 1),
-        (4.0, (1.0, 10.0), 1),
-        (2.5, (1.0, 0.5), 2),
-        (0.5, (1.0, 0.5), 1),
-    ],
+    ("processors", "enough_for", "threads"), [(4.0, 0, 4), (4.0, 1, 4), (4.0, 8, 1), (2.5, 0, 2), (0.5, 0, 1)]
 )
-def test_one_thread_is_taken_where_more_are_no_faster(
-    processors: float, seconds: tuple[float, float], threads: int, bundles: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_thread_is_taken_where_it_loses_nothing(
+    processors: float, enough_for: int, threads: int, bundles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch_threads = Threads(monkeypatch, processors, seconds)
-    bundle = open_bundle(bundles / "writer")
-    machine.set_threads(None, bundle)
+    torch_threads = Threads(monkeypatch, processors, enough_for)
+    machine.set_threads(None, open_bundle(bundles / "writer"), (1, 8))
     assert torch_threads.now == threads
 
 
-def test_a_number_that_somebody_has_set_is_not_questioned(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_threads = Threads(monkeypatch, 1.0, (1.0, 10.0))
+def test_a_number_that_somebody_has_set_is_taken(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch_threads = Threads(monkeypatch, 1.0, 8)
     bundle = open_bundle(bundles / "writer")
-    machine.set_threads(3, bundle)
+    machine.set_threads(3, bundle, (1,))
     assert torch_threads.now == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     torch_threads.now = 4
-    machine.set_threads(None, bundle)
+    machine.set_threads(None, bundle, (1,))
     assert torch_threads.now == 4
+    assert torch_threads.measured == []
 
 
-def test_workers_with_one_fingerprint_do_not_measure(bundles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch_threads = Threads(monkeypatch, 4.0, (1.0, 10.0))
-    machine.set_threads(None, open_bundle(bundles / "writer"), measure=False)
-    assert torch_threads.now == 4
+def test_workers_with_one_fingerprint_and_exact_models_do_not_measure(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch_threads = Threads(monkeypatch, 4.0, 8)
+    machine.set_threads(None, open_bundle(bundles / "writer"))
+    machine.set_threads(None, open_bundle(bundles / "table"), (1, 8))
+    assert (torch_threads.now, torch_threads.measured) == (4, [])
 
 
-def test_an_evaluation_is_timed_with_each_number_of_threads(bundles: Path) -> None:
-    assert all(seconds > 0 for seconds in machine._seconds_of_evaluations(open_bundle(bundles / "writer"), (1, 1)))
+@pytest.mark.parametrize(("single", "several", "enough"), [(1.0, 1.0, True), (1.0, 0.5, False), (1.0, 9.0, True)])
+def test_evaluations_are_timed(
+    single: float, several: float, enough: bool, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes as fast as there are threads."""
+    threads = Threads(monkeypatch, 4.0, 0)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "set_num_threads", threads.change)
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.01 * (single if threads.now == 1 else several)
+        return now
+
+    monkeypatch.setattr(machine.time, "perf_counter", clock)
+    assert machine._one_thread_is_enough(open_bundle(bundles / "writer"), 8, 4) == enough

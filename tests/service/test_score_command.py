@@ -149,6 +149,18 @@ def test_a_terminal_shows_progress_and_colours(
     assert "\x1b[" in ended.stdout.split("4 and more")[1]
 
 
+def test_a_long_score_in_a_pipe_says_how_far_it_is(
+    run: Run, bundles: Path, text_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(command.__globals__, "SECONDS_BETWEEN_LINES", 0.0)
+    ended = run("score", text_file, "--seed", "5", "--json", "--model", bundles / "writer")
+    assert json.loads(ended.stdout)
+    done, left, estimate = ended.stderr.splitlines()[-1].split(", ", 2)
+    assert done.endswith("network evaluations")
+    assert left.startswith("at most ")
+    assert estimate.endswith("nats per token")
+
+
 # --- what cannot be --------------------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ In a terminal the canvas is drawn while it unmasks, as on the playground: given,
 tokens have a style each; an intermediate token shows its known digits, and what is new since the last frame glows.
 """
 
+import codecs
 import json
 import sys
 import time
@@ -87,7 +88,7 @@ def generate(
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
-    bundle = open_model(settings)
+    bundle = open_model(settings, min(n, 8))
     plans = plans_of(bundle, request, n)
     plans = chain([next(plans)], plans)  # a wrong request is refused before a file is touched
     if out is not None:
@@ -99,8 +100,8 @@ def generate(
         watch(bundle, plans)
 
 
-def open_model(settings: Settings) -> "Bundle":
-    """Open the model that the settings name."""
+def open_model(settings: Settings, canvases: int) -> "Bundle":
+    """Open the model that the settings name, for evaluations of so many canvases."""
     from unmask_model_store import find_bundle, open_bundle
     from unmask_model_store.store import default_model_dir
 
@@ -109,7 +110,7 @@ def open_model(settings: Settings) -> "Bundle":
     keep_freed_memory()
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     bundle = open_bundle(folder, settings.dtype, settings.device)
-    set_threads(settings.threads, bundle)
+    set_threads(settings.threads, bundle, [canvases])
     return bundle
 
 
@@ -148,9 +149,15 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
             for sample in run(bundle, plan, advance):
                 line = {"seed": plan.seed} | asdict(sample)
                 fields = ("seed", "index", "text", "token_ids", "finish_reason")
-                file.write(json.dumps({name: line[name] for name in fields}, ensure_ascii=False) + "\n")
+                chosen = {name: line[name] for name in fields}
+                file.write(json.dumps(chosen, ensure_ascii=not takes_unicode(file)) + "\n")
             file.flush()
             before += len(plan.schedules)
+
+
+def takes_unicode(file: TextIO) -> bool:
+    """Whether a file takes all characters; else JSON has to escape those that are not ASCII."""
+    return codecs.lookup(file.encoding or "utf-8").name == "utf-8"
 
 
 def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from unmask_service.cli.generate import open_model
+from unmask_service.cli.generate import open_model, takes_unicode
 from unmask_service.cli.options import Device, Dtype, Model, ModelDir, Threads
 from unmask_service.settings import read_settings
 
@@ -111,13 +111,14 @@ def score(
     from unmask_diffusion import ScoreRequest, make_score_plan
 
     checked = ScoreRequest.model_validate(request)
-    bundle = open_model(settings)
+    bundle = open_model(settings, canvases=8)
     plan = make_score_plan(bundle, checked)
     found = watch(bundle, plan)
     if as_json:
         from unmask_service.api import ScoreNumbers, Vocabulary
 
-        typer.echo(ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of).model_dump_json())
+        numbers = ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of)
+        typer.echo(numbers.model_dump_json(ensure_ascii=not takes_unicode(sys.stdout)))
     else:
         show(bundle, plan, found)
 
