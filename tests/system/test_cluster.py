@@ -13,6 +13,7 @@ import pytest
 from tests.helpers_cluster import Cluster, check_logs, counted, follow_all, until_seen, whole_log
 from tests.helpers_redis import Redis, tls_in_front_of
 from tests.helpers_server import (
+    NO_CERTIFICATES,
     Body,
     Event,
     Server,
@@ -403,7 +404,7 @@ def test_ready_says_what_is_missing(bundles: Path) -> None:
 def _why_not_ready(process: Server) -> str | None:
     """The code of /ready's error; None where it is ready, or does not answer yet."""
     try:
-        response = httpx.get(f"{process.url}/ready", timeout=60)
+        response = httpx.get(f"{process.url}/ready", timeout=60, verify=NO_CERTIFICATES)
     except httpx.ConnectError:
         return None
     return None if response.is_success else response.json()["error"]["code"]
