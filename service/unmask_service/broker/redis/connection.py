@@ -47,6 +47,7 @@ AWAY = (
 )
 # The same as codes: within scripts (Redis 6.2 wraps them), and those for which redis-py has no class.
 AWAY_CODES = ("OOM", "READONLY", "NOREPLICAS", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+DENIED = "The user executing the script can't"  # NOPERM within a script, which Redis 6.2 sends without a code
 # Errors at start-up that no retry can mend.
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
@@ -192,7 +193,8 @@ class Link:
 def is_away(error: Exception) -> bool:
     """Whether an error says that Redis does not answer now, or accepts no writes."""
     words = re.split(r"[\s:]+", str(error))
-    return isinstance(error, AWAY) or any(code in words or f"-{code}" in words for code in AWAY_CODES)
+    coded = any(code in words or f"-{code}" in words for code in AWAY_CODES)
+    return isinstance(error, AWAY) or coded or DENIED in str(error)
 
 
 def _cancellations() -> int:
