@@ -105,7 +105,7 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
         kind = "unreproducible"
     capacity = measured_capacity(bundle, tokens_per_tick)
     metrics.describe(build_facts(), _labels_of(bundle, kind))
-    logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
+    logger.info("%s: loaded, tested and measured in %.2f s", bundle.name, time.perf_counter() - begun)
     remembering = RememberBlankCanvas(bundle.denoiser, bundle.sub_tokenizer.mask_id)
     model = dataclasses.replace(bundle, denoiser=TimedDenoiser(remembering, metrics.count_phase))
     return LoadedModel(model, served_model(bundle), capacity, kind)
