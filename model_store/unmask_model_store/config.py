@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 
 MAX_CODES = 2**62
 Size = Annotated[int, Field(ge=1, le=2**20)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from typer.testing import CliRunner
 from unmask_diffusion import Plan, Schedule, SubTokenizer, sample, smallest_base
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 from unmask_model_store import open_bundle
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p

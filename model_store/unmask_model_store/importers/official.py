@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from unmask_diffusion import NetworkShape
-from unmask_diffusion.network import ROTARY_BASE
+from unmask_diffusion.networks import ROTARY_BASE
 
 from unmask_model_store.importers.errors import ImportFailure, printable
 from unmask_model_store.weights import LazyTensor

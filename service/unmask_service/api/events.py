@@ -35,7 +35,7 @@ def unmask_event(position: int, job: Job, plan: Plan, entry: Revealed, transcrip
     unmask = UnmaskEvent(
         index=reveal.sample,
         step=reveal.step + 1,
-        steps=len(plan.schedules[reveal.sample].groups),
+        steps=len(plan.schedules[reveal.sample].steps),
         sub_tokens=list(reveal.sub_tokens),
         tokens=transcript.reveal(reveal),
     )

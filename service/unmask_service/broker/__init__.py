@@ -1,5 +1,6 @@
 """How plans reach engines and logs reach clients."""
 
+from unmask_service.broker.course import Course
 from unmask_service.broker.interface import (
     ApiBroker,
     BrokerAwayError,
@@ -23,6 +24,7 @@ from unmask_service.broker.messages import (
     Scored,
     Started,
     State,
+    evaluations_in,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "BrokerAwayError",
     "BrokerError",
     "Claim",
+    "Course",
     "Departure",
     "EngineBroker",
     "Failed",
@@ -46,4 +49,5 @@ __all__ = [
     "Scored",
     "Started",
     "State",
+    "evaluations_in",
 ]

@@ -154,7 +154,7 @@ def planned_rows(plan: Plan) -> float:
     samples, holes = len(plan.schedules), plan.canvas.count(None)
     if not holes:
         return 0.0
-    digits = len(plan.schedules[0].groups.order) // holes
+    digits = plan.schedules[0].sub_tokens // holes
     return samples * rows_of(holes, digits, plan.network_evaluations / samples)
 
 

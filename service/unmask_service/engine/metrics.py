@@ -1,0 +1,86 @@
+"""What an engine counts and logs of the requests that it runs."""
+
+import logging
+from collections.abc import Sequence
+
+from unmask_diffusion import Outcome
+
+from unmask_service.broker import (
+    Course,
+    Departure,
+    Failed,
+    Finished,
+    Job,
+    LogEntry,
+    Revealed,
+    Scored,
+    Started,
+    evaluations_in,
+)
+from unmask_service.engine.tasks import Place, Task, noise_spread
+from unmask_service.forecast import Tick
+from unmask_service.metrics import Metrics
+from unmask_service.metrics import Outcome as End
+from unmask_service.request_log import log_request
+
+logger = logging.getLogger("unmask")
+
+
+class EngineMetrics:
+    """The metrics of an engine, and its lines in the log."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+
+    def started(self, task: Task, fingerprint: str) -> None:
+        """Count a task that this engine has claimed, perhaps from another engine."""
+        if not task.course.engines:
+            return
+        self.metrics.takeovers.inc()
+        job_id, left = task.job.id, task.evaluations_left
+        logger.info("resuming request %s: %d of its network evaluations are left", job_id, left)
+        if set(task.course.engines) != {fingerprint}:
+            logger.warning("request %s was started on another kind of machine: its tokens may differ", job_id)
+
+    def published(self, task: Task, entry: LogEntry) -> None:
+        """Count an entry that the broker has accepted."""
+        course, submitted_at = task.course, task.job.submitted_at
+        if isinstance(entry, Started) and course.started_at is None:
+            self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
+        if isinstance(entry, Revealed):
+            self.metrics.count_reveal(entry.at, course.last_unmask_at, submitted_at, len(entry.reveal.sub_tokens))
+        if isinstance(entry, Scored):
+            self.metrics.evaluations.inc(entry.readout.evaluations)
+        course.note(entry)
+        if isinstance(entry, Finished):
+            self.metrics.count_plan(task.plan, max(0.0, entry.at - submitted_at))
+            self._ended(task, "finished")
+        if isinstance(entry, Failed):
+            self._ended(task, "failed", entry.reason)
+
+    def refused(self, entry: LogEntry) -> None:
+        """Count an entry that came after its request had left this engine."""
+        self.metrics.evaluations.inc(evaluations_in(entry))
+
+    def failed_to_start(self, job: Job, failure: Failed) -> None:
+        """Count a job that ended before it could start."""
+        self.metrics.count_request("failed", failure.reason)
+        log_request(job, Course(), "failed", failure.reason, self.metrics.model)
+
+    def departed(self, task: Task, why: Departure) -> None:
+        """Count a task that has been cancelled or taken over by another engine."""
+        if why == "cancelled":
+            self.metrics.evaluations_saved.inc(task.evaluations_left)
+            self._ended(task, "cancelled")
+        else:
+            logger.warning("request %s has been taken over by another worker", task.job.id)
+
+    def ticked(self, places: Sequence[Place], outcomes: Sequence[Outcome], tick: Tick) -> None:
+        """Count a tick."""
+        drawn = [done for (task, _), done in zip(places, outcomes, strict=True) if not task.bulk]
+        self.metrics.count_rounds((done.states, len(done.entries)) for done in drawn)
+        self.metrics.count_tick(tick, noise_spread(places))
+
+    def _ended(self, task: Task, end: End, reason: str = "") -> None:
+        self.metrics.count_request(end, reason)
+        log_request(task.job, task.course, end, reason, self.metrics.model)
