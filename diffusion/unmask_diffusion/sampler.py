@@ -107,8 +107,10 @@ class ActiveSample:
         candidates = candidates_of_reveals(model, features, [*zip(lanes, kept, wanted, strict=True)])
         ahead = [each.budget - 1 if each.work.can_draft else 0 for each in batch]
         drafts = draft(model, features, [*zip(lanes, kept, ahead, strict=True)])
-        found = zip(batch, lanes, kept, drafts, candidates, strict=True)
-        return [each.work._outcome(each, features, *of_sample) for each, *of_sample in found]
+        return [
+            each.work._outcome(each, features, *of_sample)
+            for each, of_sample in zip(batch, zip(lanes, kept, drafts, candidates, strict=True), strict=True)
+        ]
 
     def apply(self, outcome: Outcome) -> tuple[LogEntry, ...]:
         self.earlier = outcome.earlier

@@ -155,8 +155,9 @@ def evaluate(
         features = model.denoiser.trunk([state.canvas for state in states], positions)
     outcomes: dict[int, Outcome] = {}
     with phase("draw"):
-        for kind in dict.fromkeys(map(type, works)):
-            own = [i for i, work in enumerate(works) if type(work) is kind]
+        kinds = [type(work) for work in works]
+        for kind in dict.fromkeys(kinds):
+            own = [i for i, each in enumerate(kinds) if each is kind]
             outcomes |= zip(own, kind.finish(model, features, [batch[i] for i in own]), strict=True)
     return [outcomes[i] for i in range(len(works))]
 

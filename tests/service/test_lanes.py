@@ -123,7 +123,8 @@ def take_rounds(
     """Lanes of so many rounds of a new sample whose drafts are all right but in the first ones, or all wrong."""
     sampler = {} if steps is None else {"steps": steps}
     sample = ActiveSample.start(PRIME, plan_for(PRIME, max_tokens=24, seed=1, sampler=sampler), 0)
-    reveal, lanes = Reveal(0, 0, ((0, 0, 0),)), []
+    reveal = Reveal(0, 0, ((0, 0, 0),))
+    lanes: list[int] = []
     for number in range(count):
         (budget,) = speculator.budgets({(TASK, sample): 1}, CAPACITY)
         states = len(sample.states(budget))
@@ -165,7 +166,8 @@ def test_a_sample_that_was_unlucky_is_soon_tried_again_where_others_are_lucky() 
 def lanes_with_pace(believed: Pace, true: Pace, count: int, seed: int = 0) -> list[int]:
     """Lanes of one client's ticks on a machine of another pace than was measured; three drafts of four are right."""
     speculator, chance = Speculator("auto"), random.Random(seed)
-    capacity, lanes = Capacity(4096, believed), []
+    capacity = Capacity(4096, believed)
+    lanes: list[int] = []
     reveal = Reveal(0, 0, ((0, 0, 0),))
     while len(lanes) < count:
         sample = ActiveSample.start(PRIME, plan_for(PRIME, max_tokens=24, seed=1), 0)

@@ -236,7 +236,8 @@ class PrimeDenoiser(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PrimeDenoiser":
         """Forget blank canvases where weights move to another device or dtype."""
         self._blank_features.clear()
-        return super()._apply(fn, recurse)
+        moved: PrimeDenoiser = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
 
     def _evaluate(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         layout = PackedLayout([len(canvas) for canvas in canvases], rows)
