@@ -35,7 +35,6 @@ class Lane:
 
     @property
     def steps(self) -> Steps:
-        """All steps of the sample."""
         return self.plan.schedules[self.sample].steps
 
     def after(self, reveal: Reveal) -> "Lane":

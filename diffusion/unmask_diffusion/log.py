@@ -36,10 +36,8 @@ class Readout:
     index: int  # of the pass
     evaluations: int  # number of evaluations
     units: int  # the bound, all sub-tokens
-    by_token: tuple[
-        tuple[int, int], ...
-    ] = ()  # (position in the plan's tokens, units); only if the request asks for it
-    joint_units: int = 0  # the published integrand; 0 unless the request asks for it
+    by_token: tuple[tuple[int, int], ...] = ()  # (position in the plan's tokens, units); only where requested
+    joint_units: int = 0  # the published integrand; only where requested
 
     def __add__(self, later: "Readout") -> "Readout":
         """The sum of two readouts of the same pass."""

@@ -38,22 +38,18 @@ class Plan:
 
     @property
     def given(self) -> list[tuple[int, int]]:
-        """(position, token id) of the given tokens."""
         return [(position, token) for position, token in enumerate(self.canvas) if token is not None]
 
     @property
     def sub_tokens(self) -> int:
-        """Number of sub-tokens to reveal, all samples."""
         return sum(schedule.sub_tokens for schedule in self.schedules)
 
     @property
     def network_evaluations(self) -> int:
-        """Number of planned network evaluations, all samples."""
         return sum(len(schedule.steps) for schedule in self.schedules)
 
     @property
     def idle_steps(self) -> int:
-        """Number of time steps that reveal nothing and are skipped, all samples."""
         return sum(schedule.idle_steps for schedule in self.schedules)
 
 

@@ -38,7 +38,6 @@ class ActiveSample:
 
     @classmethod
     def start(cls, model: Model, plan: Plan, index: int, candidates: int = 0) -> "ActiveSample":
-        """A sample before its first reveal."""
         return cls(plan, index, initial_state(model, plan), model.sub_tokenizer.mask_id, candidates)
 
     @property
@@ -47,7 +46,6 @@ class ActiveSample:
 
     @property
     def steps(self) -> Steps:
-        """All steps of its schedule."""
         return self.plan.schedules[self.index].steps
 
     @property
@@ -136,7 +134,6 @@ class ActiveSample:
         return weights(kind, self.steps, step) if kind and step < len(self.steps) else ()
 
     def _positions(self, first: int, stop: int) -> list[int]:
-        """The positions of some steps, ascending."""
         digits = self.digits.shape[1]
         return sorted({each // digits for step in self.steps[first:stop] for each in step.reveal})
 

@@ -70,7 +70,6 @@ class Schedule:
 
     @property
     def sub_tokens(self) -> int:
-        """Number of sub-tokens to reveal."""
         return len(self.steps.order)
 
 

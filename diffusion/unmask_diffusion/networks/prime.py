@@ -58,7 +58,6 @@ class NetworkShape:
 
     @property
     def parameters(self) -> int:
-        """Numbers in the network's tensors."""
         hidden, width = self.hidden_size, self.hidden_size // self.sub_tokens_per_token
         a_block = 12 * hidden**2 + 9 * hidden  # qkv 3, out 1, MLP 4 + 4; two norms and two biases
         positions = self.length * hidden if self.absolute_positions else 0

@@ -42,7 +42,6 @@ class Tally:
         self._by_token: Counter[int] = Counter()
 
     def note(self, readout: Readout) -> None:
-        """Add one entry of the log."""
         self.evaluations += readout.evaluations
         number = self.plan.replicate_of(readout.index)
         if number not in self._begun:
@@ -52,7 +51,6 @@ class Tally:
             self._complete(self._begun.pop(self.replicates))
 
     def steps_done(self, index: int) -> int:
-        """Number of evaluations of a pass that have been read."""
         number = self.plan.replicate_of(index)
         if number < self.replicates:
             return self.plan.evaluations_of(index)
@@ -154,13 +152,13 @@ class Score:
     """
 
     bound: Estimate
-    published: Estimate | None  # the published integrand's mean, which is no bound; only if the request asks for it
+    published: Estimate | None  # the published integrand's mean, which is no bound; only where requested
     tokens: int  # number of scored tokens
     words: int | None  # number of their words, by white space; None without a tokenizer or with `given`, as `bytes`
     bytes: int | None  # length of their text in UTF-8
     replicates: int  # number of averaged replicates
     network_evaluations: int  # number of network evaluations of these replicates
-    token_nats: tuple[TokenNats, ...]  # only if the request asks for them
+    token_nats: tuple[TokenNats, ...]  # only where requested
 
     @property
     def nats_per_token(self) -> float:
@@ -268,7 +266,6 @@ def _read(model: Model, running: Sequence[ActivePass], budget: int, tally: Tally
 
 
 def _text_sizes(model: Outline, plan: ScorePlan) -> tuple[int | None, int | None]:
-    """Number of words and bytes of the scored text; unknown where only parts of it are scored."""
     if model.tokenizer is None or plan.request.given:
         return None, None
     scored = [plan.tokens[position] for position in plan.scored_positions]

@@ -102,7 +102,6 @@ class ActivePass:
 
     @classmethod
     def finish(cls, model: Model, features: Tensor, batch: "Sequence[Evaluated[ActivePass]]") -> list[Outcome]:
-        """Read all states."""
         probes = [
             [each.work._probes(state, rows) for state, rows in zip(each.states, each.rows(), strict=True)]
             for each in batch

@@ -78,11 +78,9 @@ class Pass:
     reads_all: bool  # whether a state reads all masked sub-tokens, or only the next of the order
 
     def masked(self, step: int) -> tuple[int, ...]:
-        """The sub-tokens that are masked at a state."""
         return self.order[self.starts[step] :]
 
     def read(self, step: int) -> tuple[int, ...]:
-        """The sub-tokens that are read at a state."""
         start = self.starts[step]
         return self.order[start:] if self.reads_all else self.order[start : start + 1]
 
@@ -121,17 +119,14 @@ class ScorePlan:
 
     @property
     def passes_a_window(self) -> int:
-        """Number of passes of a replicate over each window."""
         return 2 if self.rates is None else 1
 
     @property
     def passes(self) -> int:
-        """Number of passes of all replicates."""
         return self.replicates * len(self.windows) * self.passes_a_window
 
     @property
     def window_tokens(self) -> int:
-        """Number of tokens of a window, or of a shorter text."""
         return min(self.length, len(self.tokens))
 
     @property
@@ -141,22 +136,18 @@ class ScorePlan:
 
     @cached_property
     def scored_tokens(self) -> int:
-        """Number of tokens to score, all windows."""
         return sum(len(window.scored) for window in self.windows)
 
     @property
     def sub_tokens(self) -> int:
-        """Number of sub-tokens to score, all windows."""
         return self.scored_tokens * self.sub_tokens_per_token
 
     @cached_property
     def evaluations_a_replicate(self) -> int:
-        """Number of network evaluations of one replicate."""
         return _evaluations_a_replicate(self.windows, self.sub_tokens_per_token, self.rates)
 
     @property
     def network_evaluations(self) -> int:
-        """Number of planned network evaluations."""
         return self.replicates * self.evaluations_a_replicate
 
     @property
@@ -168,15 +159,12 @@ class ScorePlan:
         return self.network_evaluations * masked * self.scored_tokens / len(self.windows)
 
     def replicate_of(self, index: int) -> int:
-        """The replicate that a pass belongs to."""
         return index // (len(self.windows) * self.passes_a_window)
 
     def window_of(self, index: int) -> int:
-        """The number of the window that a pass reveals."""
         return index // self.passes_a_window % len(self.windows)
 
     def evaluations_of(self, index: int) -> int:
-        """Number of network evaluations of a pass."""
         return _evaluations(self.windows[self.window_of(index)], self.sub_tokens_per_token, self.rates)
 
     def pass_of(self, index: int) -> Pass:
@@ -237,7 +225,6 @@ def make_score_plan(model: Outline, request: ScoreRequest) -> ScorePlan:
 
 
 def _given(request: ScoreRequest, tokens: int) -> set[int]:
-    """The positions of an input's tokens that are given."""
     if not tokens:
         raise RequestError("input", "input has no tokens: at least 1 is needed")
     given = set(request.given)
@@ -249,7 +236,6 @@ def _given(request: ScoreRequest, tokens: int) -> set[int]:
 
 
 def _overlap(request: ScoreRequest, length: int) -> int:
-    """Number of tokens that two windows share."""
     overlap = length // 2 if request.overlap is None else request.overlap
     if overlap >= length:
         raise RequestError(

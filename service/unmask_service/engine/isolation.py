@@ -26,8 +26,8 @@ class BrokenModelError(RuntimeError):
 def evaluate_apart(model: Model, works: Sequence[Work], budgets: Sequence[int], phase: Phase) -> list[Outcome]:
     """Evaluate work together; if that raises, halves of it, until the culprits are alone.
 
-    An outcome does not depend on the other work, so nobody notices except by the time. Work that is alone is tried once
-    more with one canvas: drafts may lead to states that a sample never reaches.
+    An outcome does not depend on the other work, so only time is lost. Work that is alone is tried again with one
+    canvas: drafts may lead to states that a sample never reaches.
 
     Raises:
         BrokenModelError: every evaluation raises.

@@ -44,7 +44,6 @@ class Acceptance:
 
     @property
     def rate(self) -> float:
-        """The acceptance rate: the probability that the next draft is right."""
         return self.right / self.tried
 
     def after(self, accepted: int, lanes: int) -> "Acceptance":

@@ -62,7 +62,6 @@ class EvaluationThread:
             raise HungEvaluationError(f"a network evaluation has taken more than {self._hang_seconds} s") from error
 
     def close(self) -> None:
-        """Accept no more calls; the one that runs is not interrupted."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
@@ -106,11 +105,6 @@ class Engine:
         await self._thread.evaluate(check_model, self.model)
 
     async def run(self) -> None:
-        """Tick until cancelled.
-
-        Raises:
-            Exception: a failure that is not the fault of one request.
-        """
         try:
             await self.broker.report(self.capacity)
             while True:
@@ -119,7 +113,6 @@ class Engine:
             self.close()
 
     def close(self) -> None:
-        """Stop evaluating."""
         self._thread.close()
 
     async def tick(self) -> None:

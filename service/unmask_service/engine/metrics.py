@@ -43,7 +43,6 @@ class EngineMetrics:
             logger.warning("request %s was started on another kind of machine: its tokens may differ", job_id)
 
     def published(self, task: Task, entry: LogEntry) -> None:
-        """Count an entry that the broker has accepted."""
         course, submitted_at = task.course, task.job.submitted_at
         if isinstance(entry, Started) and course.started_at is None:
             self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
@@ -63,12 +62,10 @@ class EngineMetrics:
         self.metrics.evaluations.inc(evaluations_in(entry))
 
     def failed_to_start(self, job: Job, failure: Failed) -> None:
-        """Count a job that ended before it could start."""
         self.metrics.count_request("failed", failure.reason)
         log_request(job, Course(), "failed", failure.reason, self.metrics.model)
 
     def departed(self, task: Task, why: Departure) -> None:
-        """Count a task that has been cancelled or taken over by another engine."""
         if why == "cancelled":
             self.metrics.evaluations_saved.inc(task.evaluations_left)
             self._ended(task, "cancelled")
@@ -76,7 +73,6 @@ class EngineMetrics:
             logger.warning("request %s has been taken over by another worker", task.job.id)
 
     def ticked(self, places: Sequence[Place], outcomes: Sequence[Outcome], tick: Tick) -> None:
-        """Count a tick."""
         drawn = [done for (task, _), done in zip(places, outcomes, strict=True) if not task.bulk]
         self.metrics.count_rounds((done.states, len(done.entries)) for done in drawn)
         self.metrics.count_tick(tick, noise_spread(places))

@@ -52,12 +52,10 @@ class Generation:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
         return not self._samples
 
     @property
     def evaluations_left(self) -> int:
-        """Network evaluations that its samples still need."""
         return sum(sample.evaluations_left for sample in self._samples)
 
     @property
@@ -103,7 +101,6 @@ class Scoring:
 
     @property
     def complete(self) -> bool:
-        """Whether enough has been read."""
         return self._tally.enough
 
     @property
