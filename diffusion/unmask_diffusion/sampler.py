@@ -37,8 +37,8 @@ class ActiveSample:
     earlier: Earlier | None = None
 
     @classmethod
-    def start(cls, model: Model, plan: Plan, index: int, candidates: int = 0) -> "ActiveSample":
-        return cls(plan, index, initial_state(model, plan), model.sub_tokenizer.mask_id, candidates)
+    def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
+        return cls(plan, index, initial_state(model, plan), model.sub_tokenizer.mask_id)
 
     @property
     def length(self) -> int:
@@ -148,10 +148,10 @@ class ActiveSample:
 
     def _look_back(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> Earlier | None:
         """What the state before says of the next step, if it is known or has been evaluated again."""
-        state, rows = evaluated.states[0], evaluated.rows()[0]
+        state = evaluated.states[0]
         if state.step >= self.step:
             return self.earlier
-        return Earlier(self.step, state.positions, features[[*rows.values()]])
+        return Earlier(self.step, state.positions, features[[*evaluated.rows()[0].values()]])
 
     def _outcome(
         self,

@@ -31,7 +31,7 @@ def start(model: ToyModel, candidates: int = 0) -> list[ActiveSample]:
         {"temperature": 0},
     ]
     plans = [plan_for(model, seed=seed, **each) for seed, each in enumerate(fields)]
-    return [ActiveSample.start(model, plan, 0, candidates) for plan in plans]
+    return [replace(ActiveSample.start(model, plan, 0), candidates=candidates) for plan in plans]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -51,7 +51,8 @@ Step = tuple[Reveal, tuple[Candidates, ...]]
 
 def start(model: ToyModel, candidates: int = 0, **fields: object) -> list[ActiveSample]:
     plan = plan_for(model, **fields)
-    return [ActiveSample.start(model, plan, index, candidates) for index in range(len(plan.schedules))]
+    samples = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
+    return [replace(sample, candidates=candidates) for sample in samples]
 
 
 def reveals(outcome: Outcome) -> list[Reveal]:
