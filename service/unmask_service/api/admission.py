@@ -82,7 +82,7 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
         samples=len(plan.schedules),
         masked=plan.sub_tokens,
         network_evaluations=plan.network_evaluations,
-        evaluations_per_sample=[len(schedule.groups) for schedule in plan.schedules],
+        evaluations_per_sample=[len(schedule.steps) for schedule in plan.schedules],
         idle_steps=plan.idle_steps,
         steps=plan.request.sampler.steps,
         seed=plan.seed,
@@ -176,7 +176,7 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     def rows(groups: int) -> float:
         return samples * rows_of(holes, digits, groups)
 
-    seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].groups)
+    seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].steps)
     if ahead.seconds_of(Work.of(plan)) <= seconds:
         return cut(plan, most)
     groups = most_groups_in_time(ahead, rows, most, seconds)
