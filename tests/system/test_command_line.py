@@ -233,7 +233,7 @@ def test_any_locale_can_be_written(encoding: str, bundles: Path, tmp_path: Path)
 def test_json_loses_no_character_in_any_locale(bundles: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(" –…")
-    words = ["score", text, "--seed", "1", "--per-token", "--json", "--model", bundles / "writer"]
+    words: list[str | Path] = ["score", text, "--seed", "1", "--per-token", "--json", "--model", bundles / "writer"]
     variables = [environment() | {"PYTHONIOENCODING": encoding} for encoding in ("latin-1", "utf-8")]
     outputs = [subprocess.run([UNMASK, *words], env=each, capture_output=True, check=True).stdout for each in variables]
     assert json.loads(outputs[0]) == json.loads(outputs[1])
