@@ -8,7 +8,6 @@ import math
 import re
 import time
 from contextlib import AbstractAsyncContextManager
-from typing import TypeVar
 from uuid import uuid4
 
 from pydantic import BaseModel
@@ -34,7 +33,7 @@ from unmask_service.broker import IdempotencyKey, Job, QueueFullError, Record
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
 
-Request = TypeVar("Request", GenerationRequest, ScoreRequest)
+AnyRequest = GenerationRequest | ScoreRequest
 
 # the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8
@@ -155,7 +154,7 @@ def plan_of(model: Outline, body: GenerateBody | ScoreBody) -> Plan | ScorePlan:
         raise RefusedError(error.code, str(error), error.param) from error
 
 
-def is_large(body: GenerationRequest | ScoreRequest) -> bool:
+def is_large(body: AnyRequest) -> bool:
     """Whether it takes much memory to split the texts of a body into tokens."""
     return sum(len(text) for text in _texts(body).values()) > LARGE_TEXT
 
@@ -164,16 +163,16 @@ def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncCont
     return service.large_text if is_large(body) else contextlib.nullcontext()
 
 
-def _plan(model: Outline, request: GenerationRequest | ScoreRequest) -> Plan | ScorePlan:
+def _plan(model: Outline, request: AnyRequest) -> Plan | ScorePlan:
     return make_plan(model, request) if isinstance(request, GenerationRequest) else make_score_plan(model, request)
 
 
-def _texts(request: GenerationRequest | ScoreRequest) -> dict[str, str]:
+def _texts(request: AnyRequest) -> dict[str, str]:
     values = {name: getattr(request, name, None) for name in ("prompt", "input", "suffix")}
     return {name: value for name, value in values.items() if isinstance(value, str)}
 
 
-def _of_as_many_ids(model: Outline, request: Request) -> Request:
+def _of_as_many_ids(model: Outline, request: AnyRequest) -> AnyRequest:
     """A request with as many ids as its texts have tokens at least, counted in little memory."""
     if model.tokenizer is None:
         return request
