@@ -8,7 +8,8 @@ import torch
 from unmask_diffusion.high_order import extrapolate, weights
 from unmask_diffusion.schedule import near_equal_groups
 
-from benchmarks import high_order
+from benchmarks.__main__ import run_one
+from benchmarks.papers import high_order
 from benchmarks.papers.chain import random_chain
 
 CHAIN = random_chain()
@@ -40,7 +41,7 @@ def test_two_variants_are_the_servers() -> None:
 
 def test_every_variant_draws_whole_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "variants.json"
-    high_order.main(["--evaluations", "6", "--sequences", "3", "--json", str(file)])
+    run_one("high_order", ["--evaluations", "6", "--sequences", "3", "--json", str(file)])
     found = json.loads(file.read_text())["variants"]
     assert [each["variant"] for each in found[1:]] == [*high_order.VARIANTS]
     assert all(2 < each["nats"] < 20 for each in found)

@@ -11,12 +11,21 @@ import torch
 from torch import Tensor
 from unmask_diffusion import Denoiser, DenoiserAround, SampleError
 
-from benchmarks import __main__ as everything
-from benchmarks import speculation
-from benchmarks.speculation_course import samples_of, take_to_ends
-from benchmarks.speculation_identity import compare
-from benchmarks.speculation_latency import Latency, Stopwatch, measure_latency
-from benchmarks.speculation_rounds import Rounds, count_right, count_rounds, exact_plan, markov_models
+from benchmarks.__main__ import BENCHMARKS, run_one
+from benchmarks.speculation import speculation
+from benchmarks.speculation.identity import compare
+from benchmarks.speculation.measures import (
+    Latency,
+    Rounds,
+    Stopwatch,
+    count_right,
+    count_rounds,
+    exact_plan,
+    markov_models,
+    measure_latency,
+    samples_of,
+    take_to_ends,
+)
 from tests.helpers import ToyModel, markov_model, plan_for, prime_model, run_to_end, table_model
 
 LENGTH = 12
@@ -144,8 +153,8 @@ def test_figures_are_those_of_the_best_lanes() -> None:
 
 def test_everything_is_written(bundles: Path, tmp_path: Path) -> None:
     files = {"--json": tmp_path / "new" / "speculation.json", "--png": tmp_path / "new" / "speculation.png"}
-    given = ["--model", str(bundles / "writer"), *everything.QUICK["speculation"].split()]
-    speculation.main([*given, *(str(word) for option in files.items() for word in option)])
+    given = ["--model", str(bundles / "writer"), *BENCHMARKS["speculation"].quick.split()]
+    run_one("speculation", [*given, *(str(word) for option in files.items() for word in option)])
     written = json.loads(files["--json"].read_text())
     assert {each["model"] for each in written["rounds"]} == {
         "writer, l = 2",
