@@ -192,8 +192,8 @@ def computed_by_truncation(eps: float, rare: int = RARE) -> float:
 def greatest_noise(events: Sequence[int], rare: int = RARE) -> tuple[Tensor, Tensor]:
     """High and low words, int64 [rows, 2] each, of the common class and of the rare class with the greatest noise.
 
-    The words are those of `unmask_kernels.draw` for SEED and these events; class 0 is the common one. Noise falls as the
-    64 random bits rise, so the least bits of all rare classes decide.
+    The words are those of `unmask_kernels.draw` for SEED and these events; class 0 is the common one. Noise falls as
+    the 64 random bits rise, so the least bits of all rare classes decide.
     """
     classes, seeds = torch.arange(rare + 1)[None], torch.tensor([[SEED]])
     least = np.empty((len(events), 2), np.uint64)

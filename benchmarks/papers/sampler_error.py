@@ -8,8 +8,8 @@
            theirs are incoherence, fewer a loss of variety.
 
 Groups of k and ancestral steps draw digits of different positions independently; this is their error, and it vanishes
-as the evaluations approach the number of sub-tokens. The high orders (`sampler.high_order`: paper 1's extrapolation, and
-a predictor–corrector) use the predictions of the last two states to correct a part of it.
+as the evaluations approach the number of sub-tokens. The high orders (`sampler.high_order`: paper 1's extrapolation,
+and a predictor–corrector) use the predictions of the last two states to correct a part of it.
 """
 
 import argparse
