@@ -25,6 +25,7 @@ from unmask_diffusion import (
     read_sample,
     smallest_base,
 )
+from unmask_kernels import Draws
 
 # A statistical test's seed is fixed, so its outcome is too; a correct sampler and another seed (or another way to
 # number the random draws) would fail one test in this many.
@@ -40,6 +41,37 @@ class ToyModel:
     tokenizer: Tokenizer | None = None
     end_token_id: int | None = None
     full_canvas: bool = True
+
+
+class DenoiserAround:
+    """A denoiser that behaves as another one; subclasses change some of it. Satisfies `unmask_diffusion.Denoiser`."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        self.inner = inner
+
+    @property
+    def length(self) -> int:
+        return self.inner.length
+
+    @property
+    def vocabulary_size(self) -> int:
+        return self.inner.vocabulary_size
+
+    @property
+    def activation_bytes_per_token(self) -> int:
+        return self.inner.activation_bytes_per_token
+
+    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        return self.inner.trunk(canvases, rows)
+
+    def head(self, features: Tensor) -> Tensor:
+        return self.inner.head(features)
+
+    def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
+        return self.inner.draw(features, codes, draws)
+
+    def joint_logits(self, sub_tokens: Tensor) -> Tensor:
+        return self.inner.joint_logits(sub_tokens)
 
 
 def code_table(classes: int, digits: int, base: int | None = None) -> SubTokenizer:
@@ -119,9 +151,9 @@ def run_to_end(model: ToyModel, samples: Sequence[ActiveSample], places: int | N
     logs: list[list[Reveal]] = [[] for _ in samples]
     while running := [i for i, each in enumerate(samples) if not each.finished][:places]:
         for i, outcome in zip(running, evaluate(model, [samples[i] for i in running]), strict=True):
-            assert isinstance(outcome, Reveal), outcome
-            samples[i].reveal(outcome)
-            logs[i].append(outcome)
+            for entry in samples[i].apply(outcome):
+                assert isinstance(entry, Reveal), entry
+                logs[i].append(entry)
     return logs
 
 

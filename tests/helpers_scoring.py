@@ -9,16 +9,14 @@ from torch import Tensor
 from unmask_diffusion import (
     ActivePass,
     MarkovDenoiser,
-    PassAsk,
-    PassRound,
     Readout,
     ScorePlan,
     ScoreRequest,
     TableDenoiser,
-    evaluate_asks,
+    evaluate,
     make_score_plan,
 )
-from unmask_diffusion.scoring.passes import UNITS_A_NAT
+from unmask_diffusion.log import UNITS_A_NAT
 from unmask_diffusion.scoring.plan import Pass
 
 from tests.helpers import ToyModel, agrees_with
@@ -30,13 +28,12 @@ def score_plan(model: ToyModel, **request: object) -> ScorePlan:
 
 def readouts(model: ToyModel, active: Sequence[ActivePass], lanes: int) -> list[Readout]:
     """Take passes one evaluation further together, by so many states each."""
-    outcomes: list[Readout] = []
-    for each, done in zip(active, evaluate_asks(model, [PassAsk(each, lanes) for each in active]), strict=True):
-        assert isinstance(done, PassRound)
-        assert isinstance(done.outcome, Readout), done.outcome
-        each.step += done.lanes
-        outcomes.append(done.outcome)
-    return outcomes
+    found: list[Readout] = []
+    for each, outcome in zip(active, evaluate(model, active, [lanes for _ in active]), strict=True):
+        (entry,) = each.apply(outcome)
+        assert isinstance(entry, Readout), entry
+        found.append(entry)
+    return found
 
 
 def whole_passes(model: ToyModel, plan: ScorePlan) -> list[Readout]:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
-from unmask_diffusion.network import NetworkShape, PrimeDenoiser
+from unmask_diffusion.networks import NetworkShape, PrimeDenoiser
 
 from training.fused_head import fused_loss
 from training.network import features

@@ -10,7 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unmask_diffusion.network import LAYER_NORM_EPSILON, Block, PrimeDenoiser
+from unmask_diffusion.networks import LAYER_NORM_EPSILON, Block, PrimeDenoiser
 
 
 def features(network: PrimeDenoiser, digits: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:

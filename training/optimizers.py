@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
-from unmask_diffusion.network import Block, PrimeDenoiser
+from unmask_diffusion.networks import Block, PrimeDenoiser
 
 from training.recipe import Recipe
 

@@ -1,36 +1,24 @@
 """The mathematics of masked diffusion language models. Pure torch: no HTTP, no Redis, no files, no clock."""
 
-from unmask_diffusion.blank_canvas import RememberBlankCanvas
-from unmask_diffusion.candidates import Candidates
-from unmask_diffusion.denoiser import Denoiser, DenoiserAround
-from unmask_diffusion.exact import MarkovDenoiser, TableDenoiser
-from unmask_diffusion.model import Extent, Model, Outline
-from unmask_diffusion.network import NetworkShape, PrimeDenoiser
-from unmask_diffusion.plan import (
-    Plan,
-    Reveal,
-    Sample,
-    apply,
-    cut,
-    initial_state,
-    make_plan,
-    plan_on_canvas,
-    read_sample,
-    replay,
-)
-from unmask_diffusion.request import MAX_SAMPLES, GenerationRequest, RequestError, Sampler
-from unmask_diffusion.sampler import Ask, Round, SamplingError, evaluate, evaluate_lanes, run, sample
-from unmask_diffusion.schedule import Schedule, ancestral, event_of, first_hitting, hitting_times
-from unmask_diffusion.scoring import (
+from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError
+from unmask_diffusion.model import Denoiser, Extent, Model, Outline
+from unmask_diffusion.networks import MarkovDenoiser, NetworkShape, PrimeDenoiser, TableDenoiser
+from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
+from unmask_diffusion.request import (
     MAX_BUDGET,
+    MAX_SAMPLES,
+    GenerationRequest,
+    RequestError,
+    Sampler,
+    ScoreRequest,
+)
+from unmask_diffusion.sampler import ActiveSample, run, sample
+from unmask_diffusion.schedule import Schedule, Step, Steps, ancestral, event_of, first_hitting, hitting_times
+from unmask_diffusion.scoring import (
     ActivePass,
     Estimate,
-    PassAsk,
-    PassRound,
-    Readout,
     Score,
     ScorePlan,
-    ScoreRequest,
     Tally,
     TokenNats,
     make_score_plan,
@@ -38,36 +26,32 @@ from unmask_diffusion.scoring import (
     run_score,
     score,
 )
-from unmask_diffusion.speculation import ActiveSample, Outcome, SampleError, accept
+from unmask_diffusion.speculation import accept
 from unmask_diffusion.sub_tokens import SubTokenizer, smallest_base
-from unmask_diffusion.tick import evaluate_asks
+from unmask_diffusion.work import Outcome, Phase, SamplingError, State, Work, advance, evaluate
 
 __all__ = [
     "MAX_BUDGET",
     "MAX_SAMPLES",
     "ActivePass",
     "ActiveSample",
-    "Ask",
     "Candidates",
     "Denoiser",
-    "DenoiserAround",
     "Estimate",
     "Extent",
     "GenerationRequest",
+    "LogEntry",
     "MarkovDenoiser",
     "Model",
     "NetworkShape",
     "Outcome",
     "Outline",
-    "PassAsk",
-    "PassRound",
+    "Phase",
     "Plan",
     "PrimeDenoiser",
     "Readout",
-    "RememberBlankCanvas",
     "RequestError",
     "Reveal",
-    "Round",
     "Sample",
     "SampleError",
     "Sampler",
@@ -76,17 +60,19 @@ __all__ = [
     "Score",
     "ScorePlan",
     "ScoreRequest",
+    "State",
+    "Step",
+    "Steps",
     "SubTokenizer",
     "TableDenoiser",
     "Tally",
     "TokenNats",
+    "Work",
     "accept",
+    "advance",
     "ancestral",
-    "apply",
     "cut",
     "evaluate",
-    "evaluate_asks",
-    "evaluate_lanes",
     "event_of",
     "first_hitting",
     "hitting_times",

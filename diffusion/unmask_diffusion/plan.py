@@ -1,10 +1,10 @@
 """A generation is a plan and a log.
 
     plan  = request + seed  → the schedule of every sample: what is revealed together, in which order
-    log   = the reveals so far, one entry a sample and network evaluation
+    log   = the reveals so far, one entry for each sample and step
     state = plan + log      (`replay`), nothing else
 
-Progress, cost and streams are counted from these; a generation can be resumed anywhere, identically.
+Progress and cost are counted from these, streams send them, and a generation can be resumed anywhere, identically.
 """
 
 import secrets
@@ -15,94 +15,59 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unmask_diffusion.log import Reveal
 from unmask_diffusion.model import Outline
-from unmask_diffusion.request import GenerationRequest, RequestError
-from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_groups
-from unmask_diffusion.text import check_ids, token_ids
+from unmask_diffusion.request import GenerationRequest, RequestError, check_ids, token_ids
+from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
-# seeds that are drawn stay below 2^53, so that they survive JSON readers that keep numbers as doubles
+# drawn seeds stay below 2^53, so that JSON readers that keep numbers as doubles read them exactly
 DRAWN_SEED_LIMIT = 2**53
-
-
-@dataclass(frozen=True, slots=True)
-class Reveal:
-    """A log entry: what one network evaluation revealed in one sample.
-
-    Attributes:
-        sample: index of the sample in its request.
-        step: which group of the sample's schedule this is, from 0.
-        sub_tokens: (position, j, digit) of every sub-token revealed.
-    """
-
-    sample: int
-    step: int
-    sub_tokens: tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A request with its seed, its canvas and the schedule of each sample: everything but the tokens.
+    """A request with its seed, its canvas and the schedule of each sample: everything but the tokens."""
 
-    Attributes:
-        request: what was asked, with its seed: asking it again gives the same plan.
-        seed: the request's, or the one that was drawn for it.
-        canvas: token ids of the request's canvas, None where a token is to be generated.
-        generated: the positions whose tokens are the answer.
-        length: tokens of the canvas that the network sees, at least len(canvas).
-        schedules: one a sample.
-    """
-
-    request: GenerationRequest
-    seed: int
-    canvas: tuple[int | None, ...]
-    generated: range
-    length: int
-    schedules: tuple[Schedule, ...]
+    request: GenerationRequest  # with its seed: the same request gives the same plan
+    seed: int  # the request's, or the one that was drawn for it
+    canvas: tuple[int | None, ...]  # token ids, None where a token is to be generated
+    generated: range  # the positions whose tokens are the answer
+    length: int  # tokens of the canvas that the network sees, at least len(canvas)
+    schedules: tuple[Schedule, ...]  # one a sample
 
     @property
     def given(self) -> list[tuple[int, int]]:
-        """(position, token id) of the tokens that are given."""
         return [(position, token) for position, token in enumerate(self.canvas) if token is not None]
 
     @property
     def sub_tokens(self) -> int:
-        """Sub-tokens to reveal, all samples."""
-        return sum(len(schedule.groups.order) for schedule in self.schedules)
+        return sum(schedule.sub_tokens for schedule in self.schedules)
 
     @property
     def network_evaluations(self) -> int:
-        """Network evaluations planned, all samples."""
-        return sum(len(schedule.groups) for schedule in self.schedules)
+        return sum(len(schedule.steps) for schedule in self.schedules)
 
     @property
     def idle_steps(self) -> int:
-        """Time steps that reveal nothing and are skipped, all samples."""
         return sum(schedule.idle_steps for schedule in self.schedules)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The answer of one sample.
+    """The answer of one sample."""
 
-    Attributes:
-        index: which sample of the request.
-        text: the generated tokens as text; None without a tokenizer.
-        token_ids: the generated tokens, cut before the end token.
-        finish_reason: "stop" where the end token cut the text.
-    """
-
-    index: int
-    text: str | None
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["length", "stop"]
+    index: int  # of the sample in its request
+    text: str | None  # the generated tokens as text; None without a tokenizer
+    token_ids: tuple[int, ...]  # the generated tokens, cut before the end token
+    finish_reason: Literal["length", "stop"]  # "stop" where the end token cut the text
 
 
 def make_plan(model: Outline, request: GenerationRequest) -> Plan:
     """Check a request against a model and draw its schedules.
 
     Raises:
-        RequestError: the request can never be served by this model; the error names the field and the limit.
+        RequestError: this model can never serve the request; the error names the field and the limit.
     """
     canvas, generated = _lay_out(model, request)
     return plan_on_canvas(model, request, canvas, generated)
@@ -111,9 +76,9 @@ def make_plan(model: Outline, request: GenerationRequest) -> Plan:
 def plan_on_canvas(
     model: Outline, request: GenerationRequest, canvas: tuple[int | None, ...], generated: range
 ) -> Plan:
-    """Draw the schedules of a request whose canvas is laid out: they depend on its seed, its holes and its sampler.
+    """Draw the schedules of a request whose canvas is known: a function of its seed, its holes and its sampler.
 
-    So a plan need not be stored with its schedules: wherever it is made again, it is the same.
+    So a plan can be stored without its schedules: it is the same wherever it is made again.
     """
     length = model.denoiser.length if model.full_canvas else len(canvas)
     seed = secrets.randbelow(DRAWN_SEED_LIMIT) if request.seed is None else request.seed
@@ -125,16 +90,16 @@ def plan_on_canvas(
     return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
 
 
-def cut(plan: Plan, groups: int) -> Plan:
-    """The plan of the same first-hitting request and seed with `steps` = groups: the same order, cut otherwise.
+def cut(plan: Plan, steps: int) -> Plan:
+    """The plan of the same first-hitting request and seed with another number of steps: the same order, cut otherwise.
 
     Raises:
-        ValueError: the plan's groups are those of another sampler, which its order does not tell.
+        ValueError: the plan's sampler is not first_hitting, whose order alone says where steps may begin.
     """
     if plan.request.sampler.name != "first_hitting":
-        raise ValueError(f"a schedule of the {plan.request.sampler.name} sampler cannot be cut into other groups")
-    schedules = tuple(Schedule(near_equal_groups(each.groups.order, groups)) for each in plan.schedules)
-    sampler = plan.request.sampler.model_copy(update={"steps": groups})
+        raise ValueError(f"only first_hitting schedules can be cut into other steps, not {plan.request.sampler.name}")
+    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps)) for each in plan.schedules)
+    sampler = plan.request.sampler.model_copy(update={"steps": steps})
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 
 
@@ -147,17 +112,11 @@ def initial_state(model: Outline, plan: Plan) -> Tensor:
     return digits
 
 
-def apply(digits: Tensor, reveal: Reveal) -> None:
-    """Write a log entry into its sample's canvas [length, l], in place."""
-    positions, js, values = zip(*reveal.sub_tokens, strict=True)
-    digits[list(positions), list(js)] = torch.tensor(values)
-
-
 def replay(model: Outline, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
     """Rebuild the state of every sample from the plan and the log: one [length, l] a sample."""
     states = [initial_state(model, plan) for _ in plan.schedules]
     for reveal in log:
-        apply(states[reveal.sample], reveal)
+        reveal.write(states[reveal.sample])
     return states
 
 
@@ -175,7 +134,7 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sampl
 
 
 def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | None, ...], range]:
-    """Place what is given on the canvas; also say which positions are the answer."""
+    """The request's canvas, and the positions that are the answer."""
     limit = model.denoiser.length
     if request.canvas is not None:
         check_ids(model, "canvas", [token for token in request.canvas if token is not None])

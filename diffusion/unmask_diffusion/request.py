@@ -1,28 +1,28 @@
-"""What is asked for: one definition of the request, for HTTP bodies, Python calls and stored plans alike."""
+"""Requests, of a generation or a score: one definition for HTTP bodies, Python calls and stored plans."""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from unmask_diffusion.model import Outline
+
 MAX_SEED = 2**63 - 1
 MAX_STEPS = 1_000_000
 MAX_SAMPLES = 64
 MAX_TEMPERATURE = 100.0
+# network evaluations of a score
+MAX_BUDGET = 2**20
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
-# a list of many that are none is refused at the first: an error for each would take seconds
+# a long list of wrong entries is refused at the first: an error for each would take seconds
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
+Estimator = Literal["orders", "integral"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
 
 
 class RequestError(ValueError):
-    """The request can never be served by this model.
-
-    Attributes:
-        param: the field that is at fault.
-        code: a short name of the fault for programs.
-    """
+    """A request that this model can never serve: `param` is the field at fault, `code` names the fault for programs."""
 
     def __init__(self, param: str, message: str, code: str = "invalid_value") -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ class Sampler(Strict):
     )
     high_order: HighOrder | None = Field(
         default=None,
-        exclude_if=lambda value: value is None,  # requests without it are written as they were before there was one
+        exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
         description="first_hitting with steps: extrapolation draws from the last two predictions, extrapolated to when "
         "a sub-token is revealed; predictor_corrector does so in every second group. As many evaluations as without",
     )
@@ -99,3 +99,96 @@ class GenerationRequest(Strict):
             if others:
                 raise ValueError(f"canvas takes the place of prompt, suffix and max_tokens; leave out {others[0]}")
         return self
+
+
+class ScoreRequest(Strict):
+    """A text whose likelihood is to be bounded, and how."""
+
+    input: TextOrIds = Field(
+        description="the text to score, or its token ids: at least one, and as many as the budget's limit pays for"
+    )
+    prompt: TextOrIds = Field(default="", description="given and not scored: what comes before the input")
+    suffix: TextOrIds = Field(default="", description="given and not scored: what comes after the input")
+    given: TokenIds = Field(
+        default=[], description="positions of the input's tokens, from 0, that are given and not scored"
+    )
+    estimator: Estimator = Field(
+        default="orders",
+        description="orders: chains of marginals along random orders, in antithetic pairs. integral: the same mean as "
+        "an integral over the mask rate, with low-discrepancy rates; each evaluation reads all masked sub-tokens",
+    )
+    budget: Annotated[int, Field(ge=1, le=MAX_BUDGET)] | None = Field(
+        default=None,
+        description="network evaluations at most (default: 4 pairs of orders, or 128 evaluations a window; more where "
+        "standard_error_per_token is asked for)",
+    )
+    standard_error_per_token: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="stop as soon as the standard error of nats_per_token is no larger"
+    )
+    overlap: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        default=None,
+        description="for a text longer than the model: tokens that a window shares with the one before it, given there "
+        "and not scored again (default: half a window)",
+    )
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
+        default=None, description="the same request with the same seed gives the same numbers; drawn when left out"
+    )
+    published_integrand: bool = Field(
+        default=False,
+        description="also average the integrand that MDM-Prime's paper reports, joint log-probabilities of tokens: it "
+        "is no bound",
+    )
+    per_token: bool = Field(default=False, description="also tell what each token contributes")
+
+
+def token_ids(model: Outline, param: str, text_or_ids: TextOrIds, most: int | None = None) -> list[int]:
+    """Turn a text, or token ids, into token ids.
+
+    Args:
+        model: the model whose tokens they are.
+        param: the field of the request.
+        text_or_ids: the field's value.
+        most: a text that certainly has more tokens is refused before it is tokenised.
+
+    Raises:
+        RequestError: the model cannot read it.
+    """
+    if isinstance(text_or_ids, list):
+        check_ids(model, param, text_or_ids)
+        return text_or_ids
+    if not text_or_ids:
+        return []
+    if model.tokenizer is None:
+        raise RequestError(param, f"this model has no tokenizer: {param} must be a list of token ids")
+    _check_length(model, param, text_or_ids, most)
+    try:
+        text_or_ids.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(param, f"{param} is not valid Unicode: it holds a lone surrogate") from error
+    # a batch of one text: unlike `encode` it lets other threads run
+    (encoding,) = model.tokenizer.encode_batch_fast([text_or_ids], add_special_tokens=False)
+    return encoding.ids
+
+
+def _check_length(model: Outline, param: str, text: str, limit: int | None) -> None:
+    """Refuse text that cannot fit even if all its tokens were the longest of the vocabulary."""
+    if limit is None or model.tokenizer is None or len(text) <= 4 * limit:
+        return
+    most = limit * max(len(token) for token in model.tokenizer.get_vocab())
+    if len(text) > most:
+        raise RequestError(
+            param,
+            f"{param} has {len(text)} characters; the model's length is {limit} tokens, at most {most} characters",
+        )
+
+
+def check_ids(model: Outline, param: str, ids: list[int]) -> None:
+    """Check token ids against the model's vocabulary.
+
+    Raises:
+        RequestError: an id is too large.
+    """
+    limit = model.denoiser.vocabulary_size
+    worst = max(ids, default=0)
+    if worst >= limit:
+        raise RequestError(param, f"{param} holds token id {worst}; the model's ids are 0 … {limit - 1}")

@@ -1,114 +1,176 @@
-"""The one sampler loop: evaluate the network, draw the group's sub-tokens, reveal them.
+"""The one sampler loop: evaluate the network, draw the step's sub-tokens, reveal them.
 
-All samplers of both papers are this loop over different schedules. Samples at different noise levels, of different
-lengths, temperatures and requests share one evaluation, since the network never asks what time it is.
+All samplers of both papers are this loop over different schedules.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 
-from unmask_diffusion.candidates import Candidates
-from unmask_diffusion.evaluation import Evaluation, evaluate_together
+from unmask_diffusion.candidates import candidates_of_reveals
+from unmask_diffusion.drawing import Drawn, Lane, draw_steps
+from unmask_diffusion.high_order import Earlier, weights
+from unmask_diffusion.log import Candidates, LogEntry, Reveal
 from unmask_diffusion.model import Model
-from unmask_diffusion.plan import Plan, Reveal, Sample, make_plan, read_sample
-from unmask_diffusion.reading import Reading, recall
+from unmask_diffusion.plan import Plan, Sample, initial_state, make_plan, read_sample
 from unmask_diffusion.request import GenerationRequest
-from unmask_diffusion.speculation import ActiveSample, Outcome, SampleError, accept, lanes_of
+from unmask_diffusion.schedule import Steps
+from unmask_diffusion.speculation import accept, draft
+from unmask_diffusion.work import Evaluated, Outcome, State, advance
 
 
-class SamplingError(ValueError):
-    """A sample of a plan that runs alone cannot go on."""
+@dataclass(eq=False)
+class ActiveSample:
+    """A sample being drawn: its plan and the state that its log has led to. Satisfies `Work`."""
 
+    plan: Plan  # of its request
+    index: int  # of the sample in its request
+    digits: Tensor  # its canvas, int64 [plan.length, l]
+    mask_id: int
+    candidates: int = 0  # number of candidates to find of each token that a reveal leaves intermediate
+    step: int = 0  # number of steps done
+    drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal; no part of the state
+    # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
+    # state before is evaluated again.
+    earlier: Earlier | None = None
 
-@dataclass(frozen=True)
-class Ask:
-    """What one evaluation is to do for a sample.
-
-    Attributes:
-        sample: which.
-        lanes: states of it to evaluate, at most; more than one takes guesses that an earlier evaluation made.
-        foresight: groups to guess for the next evaluation.
-        candidates: how many to find, at most, of each token that a reveal touches and leaves intermediate.
-    """
-
-    sample: ActiveSample
-    lanes: int = 1
-    foresight: int = 0
-    candidates: int = 0
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one evaluation did for a sample.
-
-    Attributes:
-        outcomes: what its next groups became, in order; an error can only be the last.
-        guesses: what the groups behind these will probably become.
-        lanes: states of it that were evaluated.
-        candidates: for each of `reveals`, of the tokens that it touched and left intermediate, by position; empty
-            where none were asked for.
-    """
-
-    outcomes: list[Outcome]
-    guesses: tuple[Reveal, ...]
-    lanes: int
-    candidates: tuple[tuple[Candidates, ...], ...] = ()
+    @classmethod
+    def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
+        return cls(plan, index, initial_state(model, plan), model.sub_tokenizer.mask_id)
 
     @property
-    def reveals(self) -> list[Reveal]:
-        """What was revealed, before an error if there is one."""
-        return [outcome for outcome in self.outcomes if isinstance(outcome, Reveal)]
+    def length(self) -> int:
+        return self.plan.length
 
     @property
-    def error(self) -> SampleError | None:
-        """Why the sample cannot go on, if it cannot."""
-        last = self.outcomes[-1]
-        return last if isinstance(last, SampleError) else None
+    def steps(self) -> Steps:
+        return self.plan.schedules[self.index].steps
 
+    @property
+    def evaluations_left(self) -> int:
+        return len(self.steps) - self.step
 
-def evaluate(model: Model, samples: Sequence[ActiveSample]) -> list[Outcome]:
-    """Take samples through one network evaluation, a lane each; their states don't change.
+    @property
+    def finished(self) -> bool:
+        return self.evaluations_left == 0
 
-    Returns:
-        What each sample's group became, or why it cannot go on.
-    """
-    return [each.outcomes[0] for each in evaluate_lanes(model, [Ask(sample) for sample in samples])]
+    @property
+    def masked_share(self) -> float:
+        return self.evaluations_left / len(self.steps)
 
+    @property
+    def known_states(self) -> int:
+        return 2 if self._lacks_earlier else 1
 
-@torch.inference_mode()
-def evaluate_lanes(model: Model, asks: Sequence[Ask]) -> list[Round]:
-    """Take samples through one network evaluation, as many lanes of each as asked for; their states don't change."""
-    rounds: list[Round]
-    (rounds,) = evaluate_together(model, [evaluation_of(model, asks)])
-    return rounds
+    @property
+    def can_draft(self) -> bool:
+        return self.plan.request.sampler.high_order is None  # else draws look back at the state before
 
+    @property
+    def step_size(self) -> int:
+        return len(self.steps.order) // len(self.steps)
 
-def evaluation_of(model: Model, asks: Sequence[Ask]) -> Evaluation[list[Round]]:
-    """What samples need of an evaluation, and what becomes of it, as many lanes of each as asked for.
+    def states(self, budget: int) -> list[State]:
+        """The state of the log and those that drafts lead to; first the state before it, where it is missing.
 
-    Digits of different positions are drawn independently, digits of one position jointly: one class is drawn from
-    the consistent joint distribution, and its digits at the group's places are revealed. That is a draw from the
-    digits' marginal, and no digits that name no token can come out.
-    """
-    lanes = [lanes_of(ask.sample, ask.lanes) for ask in asks]
-    earlier = yield from recall(model, [lane for states in lanes for lane in states])
-    with_foresight = [(lane, ask.foresight) for ask, states in zip(asks, lanes, strict=True) for lane in states]
-    reading = Reading(model, with_foresight, earlier)
-    reading.features = yield reading.question
-    drawn = iter(reading.draw_groups())
-    reading.remember()
-    kept = [accept(ask.sample.guesses, [next(drawn) for _ in states]) for ask, states in zip(asks, lanes, strict=True)]
-    candidates = reading.candidates(
-        [(states, outcomes, ask.candidates) for ask, states, outcomes in zip(asks, lanes, kept, strict=True)]
-    )
-    newest = [states[len(outcomes) - 1] for states, outcomes in zip(lanes, kept, strict=True)]
-    guesses = reading.guess(
-        [(lane, outcomes[-1], ask.foresight) for lane, outcomes, ask in zip(newest, kept, asks, strict=True)]
-    )
-    return [Round(*each) for each in zip(kept, guesses, map(len, lanes), candidates, strict=True)]
+        The state before is this one with the last step masked again. After a takeover a step that uses two predictions
+        needs it; with a budget of one canvas it is evaluated alone, and the step waits for the next evaluation.
+        """
+        found: list[State] = []
+        if self._lacks_earlier:
+            before = self.steps[self.step - 1].undo(self.digits, self.mask_id)
+            found.append(State(self.step - 1, before, self._positions(self.step, self.step + 1)))
+        if len(found) == budget:
+            return found
+        ahead = budget if self.can_draft else 2 if self._weights(self.step + 1) else 1
+        lanes = min(budget, 1 + len(self.drafts), self.evaluations_left) if self.can_draft else 1
+        canvas = self.digits
+        for lane in range(lanes):
+            if lane:
+                canvas = canvas.clone()
+                self.drafts[lane - 1].write(canvas)
+            step = self.step + lane
+            found.append(State(step, canvas, self._positions(step, step + ahead)))
+        return found
+
+    @classmethod
+    def finish(cls, model: Model, features: Tensor, batch: "Sequence[Evaluated[ActiveSample]]") -> list[Outcome]:
+        """Draw the steps of all lanes, keep what is certain, and draft what comes next."""
+        lanes = [each.work._lanes(each, features) for each in batch]
+        drawn = iter(draw_steps(model, features, [lane for own in lanes for lane in own]))
+        kept = [accept(each.work.drafts, [next(drawn) for _ in own]) for each, own in zip(batch, lanes, strict=True)]
+        wanted = [each.work.candidates for each in batch]
+        candidates = candidates_of_reveals(model, features, [*zip(lanes, kept, wanted, strict=True)])
+        ahead = [each.budget - 1 if each.work.can_draft else 0 for each in batch]
+        drafts = draft(model, features, [*zip(lanes, kept, ahead, strict=True)])
+        return [
+            each.work._outcome(each, features, *of_sample)
+            for each, of_sample in zip(batch, zip(lanes, kept, drafts, candidates, strict=True), strict=True)
+        ]
+
+    def apply(self, outcome: Outcome) -> tuple[LogEntry, ...]:
+        self.earlier = outcome.earlier
+        for entry in outcome.entries:
+            if isinstance(entry, Reveal):
+                self.reveal(entry)
+        self.drafts = outcome.drafts
+        return outcome.entries
+
+    def reveal(self, entry: Reveal) -> None:
+        """Move on by one entry of the log."""
+        entry.write(self.digits)
+        self.step += 1
+        self.drafts = self.drafts[1:] if self.drafts[:1] == (entry,) else ()
+
+    @property
+    def _lacks_earlier(self) -> bool:
+        known = self.earlier is not None and self.earlier.step == self.step
+        return not known and bool(self._weights(self.step))
+
+    def _weights(self, step: int) -> tuple[float, ...]:
+        kind = self.plan.request.sampler.high_order
+        return weights(kind, self.steps, step) if kind and step < len(self.steps) else ()
+
+    def _positions(self, first: int, stop: int) -> list[int]:
+        digits = self.digits.shape[1]
+        return sorted({each // digits for step in self.steps[first:stop] for each in step.reveal})
+
+    def _lanes(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> list[Lane]:
+        """Its evaluated states, but the one before."""
+        earlier = self._look_back(evaluated, features)
+        return [
+            Lane(self.plan, self.index, state.step, state.canvas, rows, earlier)
+            for state, rows in zip(evaluated.states, evaluated.rows(), strict=True)
+            if state.step >= self.step
+        ]
+
+    def _look_back(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> Earlier | None:
+        """What the state before says of the next step, if it is known or has been evaluated again."""
+        state = evaluated.states[0]
+        if state.step >= self.step:
+            return self.earlier
+        return Earlier(self.step, state.positions, features[[*evaluated.rows()[0].values()]])
+
+    def _outcome(
+        self,
+        evaluated: "Evaluated[ActiveSample]",
+        features: Tensor,
+        lanes: Sequence[Lane],
+        kept: Sequence[Drawn],
+        drafts: tuple[Reveal, ...],
+        candidates: tuple[tuple[Candidates, ...], ...],
+    ) -> Outcome:
+        if not lanes:
+            return Outcome((), states=1, steps=0, earlier=self._look_back(evaluated, features))
+        earlier = None
+        if self._weights(self.step + 1):
+            positions = self._positions(self.step + 1, self.step + 2)
+            earlier = Earlier(self.step + 1, positions, features[[lanes[0].rows[each] for each in positions]])
+        rows = kept[0].rows if isinstance(kept[0], Reveal) else 0
+        all_rows = rows * len(lanes) + sum(each.rows for each in drafts)
+        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows, all_rows, drafts, candidates, earlier)
 
 
 def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest
@@ -128,22 +190,19 @@ def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 —
 def run(
     model: Model, plan: Plan, after_evaluation: Callable[[list[ActiveSample]], None] = lambda _: None
 ) -> list[Sample]:
-    """Take a plan to its end, alone.
+    """Draw all samples of one plan.
 
     Args:
-        model: to evaluate.
-        plan: of one request.
-        after_evaluation: sees all samples before the first evaluation and after each.
+        model: the model to evaluate.
+        plan: the plan of one request.
+        after_evaluation: is called with all samples before the first evaluation and after each.
 
     Raises:
-        SamplingError: a sample cannot go on.
+        SamplingError: a sample cannot continue.
     """
     samples = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
     after_evaluation(samples)
     while running := [each for each in samples if not each.finished]:
-        for each, outcome in zip(running, evaluate(model, running), strict=True):
-            if isinstance(outcome, SampleError):
-                raise SamplingError(outcome.message)
-            each.reveal(outcome)
+        advance(model, running)
         after_evaluation(samples)
     return [read_sample(model, plan, each.index, each.digits) for each in samples]

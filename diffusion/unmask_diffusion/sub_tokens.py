@@ -66,12 +66,10 @@ class SubTokenizer:
 
     @property
     def sub_tokens_per_token(self) -> int:
-        """Digits a token, l."""
         return self.codes.shape[1]
 
     @property
     def vocabulary_size(self) -> int:
-        """Classes, C."""
         return self.codes.shape[0]
 
     @property
@@ -114,5 +112,4 @@ class SubTokenizer:
         return self._ids[places]
 
     def masked(self, length: int) -> Tensor:
-        """A fully masked canvas, int64 [length, l]."""
         return torch.full((length, self.sub_tokens_per_token), self.mask_id)

@@ -4,8 +4,7 @@ from dataclasses import fields
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
-from unmask_diffusion import NetworkShape
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import NetworkShape, Parameterization
 
 MAX_CODES = 2**62
 Size = Annotated[int, Field(ge=1, le=2**20)]

@@ -1,4 +1,4 @@
-"""From a bundle's folder to an engine that runs, and is restarted when it fails."""
+"""The engine of a process: from a bundle's folder to an engine that is restarted when it fails."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from unmask_service.startup import LoadedModel, load
 
 
 class EngineRoom:
-    """The engine of a process, or one after the other."""
+    """Loads the model of a process, and runs its engine under a supervisor."""
 
     def __init__(self, folder: Path, settings: Settings, broker: EngineBroker, metrics: Metrics, gate: Gate) -> None:
         self._folder, self._settings = folder, settings
@@ -19,10 +19,10 @@ class EngineRoom:
         self._supervisor: Supervisor | None = None
 
     async def run(self) -> None:
-        """Load the model, open the gate, evaluate.
+        """Load the model, open the gate and evaluate.
 
         Raises:
-            Exception: what no restart can mend.
+            Exception: a failure that no restart can repair.
         """
         thread = self._thread()
         loaded = await thread.run(load, self._folder, self._settings, self._metrics)
@@ -30,23 +30,20 @@ class EngineRoom:
         await self._supervisor.run()
 
     async def drain(self, seconds: float) -> None:
-        """See `Supervisor.drain`; before there is an engine nothing has been accepted."""
         if self._supervisor is not None:
             await self._supervisor.drain(seconds)
 
     async def retire(self, seconds: float) -> None:
-        """See `Supervisor.retire`."""
         if self._supervisor is not None:
             await self._supervisor.retire(seconds)
 
     async def end_all(self, reason: FailureReason, message: str) -> None:
-        """See `Engine.end_all`."""
         if self._supervisor is not None:
             await self._supervisor.engine.end_all(reason, message)
 
     def _supervise(self, loaded: LoadedModel, thread: EvaluationThread) -> Supervisor:
         def make(failed: Engine | None) -> Engine:
-            """The first engine shares the thread that loaded the model; the next begin with all new, but the pace."""
+            """The first engine uses the thread that loaded the model; later ones keep only the pace."""
             capacity, own = (loaded.capacity, thread) if failed is None else (failed.capacity, self._thread())
             return Engine(
                 loaded.model,

@@ -175,5 +175,5 @@ def _one_thread_is_enough(bundle: "Bundle", canvases: int, most: int) -> bool:
     if seconds(most) > LONG_EVALUATION:
         return False
     turns = [(seconds(1), seconds(most)) for _ in range(MEASURED_TURNS)]
-    one, several = map(statistics.median, zip(*turns, strict=True))
+    one, several = (statistics.median(turn[i] for turn in turns) for i in range(2))
     return one <= SINGLE_THREAD_BONUS * several

@@ -54,18 +54,22 @@ class Metrics:
         self._requests = self._family(
             Counter,
             "unmask_requests",
-            "Requests by how they ended; reason says why one failed or was rejected",
+            "Requests by outcome; reason says why one failed or was rejected",
             ["outcome", "reason"],
         )
-        self.queue_seconds = self._histogram("unmask_queue_seconds", "Submission to the start by an engine")
-        self._first_unmask_seconds = self._histogram("unmask_first_unmask_seconds", "Submission to the first reveal")
-        self._between_unmasks_seconds = self._histogram(
-            "unmask_between_unmasks_seconds", "From one tick that reveals something of a request to the next"
+        self.queue_seconds = self._histogram("unmask_queue_seconds", "Time from submission to the start by an engine")
+        self._first_unmask_seconds = self._histogram(
+            "unmask_first_unmask_seconds", "Time from submission to the first reveal"
         )
-        self._request_seconds = self._histogram("unmask_request_seconds", "Submission to the end of what finished")
+        self._between_unmasks_seconds = self._histogram(
+            "unmask_between_unmasks_seconds", "Time from one tick that reveals something of a request to the next"
+        )
+        self._request_seconds = self._histogram(
+            "unmask_request_seconds", "Time from submission to the end, of finished requests"
+        )
         self._tokens = self._counter("unmask_tokens", "Tokens unmasked by finished generations")
-        self._scored_tokens = self._counter("unmask_scored_tokens", "Tokens whose likelihood was bounded")
-        self._idle_steps = self._counter("unmask_idle_steps_avoided", "Idle time steps that were skipped")
+        self._scored_tokens = self._counter("unmask_scored_tokens", "Tokens scored")
+        self._idle_steps = self._counter("unmask_idle_steps_avoided", "Idle steps that were skipped")
 
     def add_work_at_hand(self) -> None:
         """Add the gauges that only processes with clients export; `show` sets them."""
@@ -88,13 +92,13 @@ class Metrics:
         self._phase_seconds = self._family(
             Counter,
             "unmask_phase_seconds",
-            "Where ticks' time goes: trunk, draw (head and draw), other (of an evaluation), publish",
+            "Time of ticks by phase: trunk, draw (head and draw), other (rest of an evaluation), publish",
             ["phase"],
         )
         self._ticks = self._counter("unmask_ticks", "Ticks that evaluated something")
-        self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, counted a sample")
+        self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, one for each sample")
         self.evaluations_saved = self._counter(
-            "unmask_network_evaluations_saved", "Network evaluations not done because nobody wanted them any more"
+            "unmask_network_evaluations_saved", "Planned network evaluations that a cancellation saved"
         )
         self._sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
         self._batch_samples = self._histogram(
@@ -107,34 +111,36 @@ class Metrics:
         )
         self._batch_tokens = self._counter("unmask_batch_tokens", "Tokens of the canvases evaluated, lanes included")
         self.tokens_per_tick = self._gauge("unmask_tokens_per_tick", "Tokens that may share a network evaluation")
-        self.engine_restarts = self._counter("unmask_engine_restarts", "Engines started in the place of a failed one")
+        self.engine_restarts = self._counter("unmask_engine_restarts", "Engines started to replace a failed one")
 
     def _add_speculation(self) -> None:
-        self.rounds = self._counter("unmask_rounds", "Evaluations one after the other, counted a sample")
-        self.lanes = self._counter("unmask_lanes", "States of samples evaluated, those that guesses led to included")
+        self.rounds = self._counter("unmask_rounds", "Rounds: evaluations one after the other, one for each sample")
+        self.lanes = self._counter("unmask_lanes", "Lanes evaluated: states of samples, those of drafts included")
         self._guesses = self._family(
             Counter,
             "unmask_guesses",
-            "Guesses judged, by the most reveals ahead that they were made (1, 2, 4 …), and whether they were right",
+            "Drafts verified, by how many reveals ahead they were at most (1, 2, 4 …), and whether they were right",
             ["ahead", "right"],
         )
 
     def _add_broker(self) -> None:
-        self.takeovers = self._counter("unmask_takeovers", "Requests gone on with from another engine's log")
+        self.takeovers = self._counter("unmask_takeovers", "Requests resumed from another engine's log")
         self.late_writes_refused = self._counter(
-            "unmask_late_writes_refused", "Appends refused because the request had been taken over"
+            "unmask_late_writes_refused", "Appends refused because another worker had taken over the request"
         )
-        self.lease_age_seconds = self._gauge("unmask_lease_age_seconds", "Since this worker last renewed its leases")
-        self.ready = self._gauge("unmask_ready", "1 while work is accepted and an engine is alive to do it")
+        self.lease_age_seconds = self._gauge(
+            "unmask_lease_age_seconds", "Time since this worker last renewed its leases"
+        )
+        self.ready = self._gauge("unmask_ready", "1 while requests are accepted and an engine is alive")
         self.broker_up = self._gauge("unmask_broker_up", "1 while the broker can be reached")
         self.broker_up.set(1)
         self._broker_seconds = self._family(
             Histogram, "unmask_broker_seconds", "Round trips to Redis", ["operation"], buckets=BROKER_BUCKETS
         )
         self.log_lag_seconds = self._histogram(
-            "unmask_log_lag_seconds", "From a reveal to its being read by the API process", BROKER_BUCKETS
+            "unmask_log_lag_seconds", "Time from a reveal until the API process reads it", BROKER_BUCKETS
         )
-        self.streams = self._gauge("unmask_streams", "Streams and waiting answers that are open")
+        self.streams = self._gauge("unmask_streams", "Open streams and open answers that wait")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
         """Count a request that has ended."""

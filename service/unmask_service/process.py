@@ -69,6 +69,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 lifespan="off",
+                workers=1,  # else it is read from WEB_CONCURRENCY
                 log_config=None,
                 access_log=False,
                 server_header=False,

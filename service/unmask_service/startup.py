@@ -1,6 +1,5 @@
 """From a bundle's folder to a model that is ready: checked, tested on this machine, and its speed measured."""
 
-import dataclasses
 import logging
 import time
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from unmask_diffusion import MAX_BUDGET, Model, RememberBlankCanvas
+from unmask_diffusion import MAX_BUDGET, Model
 from unmask_diffusion.request import MAX_STEPS, MAX_TEMPERATURE
 from unmask_model_store import (
     Bundle,
@@ -23,7 +22,7 @@ from unmask_model_store import (
 from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 
 from unmask_service.api import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard, ServedModel, Vocabulary
-from unmask_service.engine import BrokenPromiseError, TimedDenoiser, fingerprint, measured_capacity, self_test
+from unmask_service.engine import BrokenPromiseError, fingerprint, measured_capacity, self_test
 from unmask_service.forecast import Capacity
 from unmask_service.machine import available_memory, set_threads
 from unmask_service.metrics import Metrics
@@ -106,9 +105,7 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
     capacity = measured_capacity(bundle, tokens_per_tick)
     metrics.describe(build_facts(), _labels_of(bundle, kind))
     logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
-    remembering = RememberBlankCanvas(bundle.denoiser, bundle.sub_tokenizer.mask_id)
-    model = dataclasses.replace(bundle, denoiser=TimedDenoiser(remembering, metrics.count_phase))
-    return LoadedModel(model, served_model(bundle), capacity, kind)
+    return LoadedModel(bundle, served_model(bundle), capacity, kind)
 
 
 def open_for_api(folder: Path) -> ServedModel:

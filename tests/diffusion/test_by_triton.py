@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from unmask_diffusion import ActiveSample, Ask, DenoiserAround, Reveal, SampleError, evaluate, evaluate_lanes
+from unmask_diffusion import ActiveSample, Reveal, SampleError, evaluate
 
-from tests.diffusion.test_candidates import assert_likeliest, intermediate_after, network_probabilities
-from tests.helpers import ToyModel, plan_for, prime_model, run_to_end
+from tests.diffusion.test_candidates import assert_likeliest, intermediate_after, network_probabilities, reveals
+from tests.helpers import DenoiserAround, ToyModel, plan_for, prime_model, run_to_end
 
 # in the interpreter NumPy warns of what a GPU does without a word
 pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -23,7 +23,7 @@ def model_on(device: torch.device, dtype: torch.dtype = torch.float32) -> ToyMod
     return model
 
 
-def start(model: ToyModel) -> list[ActiveSample]:
+def start(model: ToyModel, candidates: int = 0) -> list[ActiveSample]:
     """Exact and grouped, filtered and greedy, of several lengths."""
     fields: list[dict[str, Any]] = [
         {"canvas": [None, 4, None]},
@@ -31,7 +31,7 @@ def start(model: ToyModel) -> list[ActiveSample]:
         {"temperature": 0},
     ]
     plans = [plan_for(model, seed=seed, **each) for seed, each in enumerate(fields)]
-    return [ActiveSample.start(model, plan, 0) for plan in plans]
+    return [replace(ActiveSample.start(model, plan, 0), candidates=candidates) for plan in plans]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
@@ -47,21 +47,19 @@ def test_guessing_ahead_changes_nothing(device: torch.device) -> None:
     (sample,) = start(model)[:1]
     found: list[Reveal] = []
     while not sample.finished:
-        (done,) = evaluate_lanes(model, [Ask(sample, lanes=3, foresight=2)])
-        for reveal in done.outcomes:
-            assert isinstance(reveal, Reveal)
-            sample.reveal(reveal)
-            found.append(reveal)
-        sample.guesses = done.guesses
+        (done,) = evaluate(model, [sample], [3])
+        for entry in sample.apply(done):
+            assert isinstance(entry, Reveal)
+            found.append(entry)
     assert found == expected
 
 
 def test_candidates_are_the_models_own_probabilities(device: torch.device) -> None:
     model = model_on(device)
-    found = evaluate_lanes(model, [Ask(sample, candidates=4) for sample in start(model)])
-    for sample, done in zip(start(model), found, strict=True):
-        assert evaluate_lanes(model, [Ask(sample, candidates=4)]) == [done]
-        wanted = intermediate_after(sample.digits, done.reveals[0], model.sub_tokenizer.mask_id)
+    found = evaluate(model, start(model, candidates=4))
+    for sample, done in zip(start(model, candidates=4), found, strict=True):
+        assert evaluate(model, [sample]) == [done]
+        wanted = intermediate_after(sample.digits, reveals(done)[0], model.sub_tokenizer.mask_id)
         for each, (position, known) in zip(done.candidates[0], wanted, strict=True):
             truth = network_probabilities(model, sample.digits, position)
             assert_likeliest(each, truth, known, model.sub_tokenizer, most=4)
@@ -83,4 +81,5 @@ def test_a_sample_that_cannot_go_on_ends_alone(device: torch.device) -> None:
     expected = evaluate(model, start(model))
     outcomes = evaluate(broken, start(model))
     assert outcomes[0] == expected[0]
-    assert all(isinstance(each, SampleError) and not each.impossible for each in outcomes[1:])
+    errors = [each.entries[0] for each in outcomes[1:]]
+    assert all(isinstance(each, SampleError) and not each.impossible for each in errors)

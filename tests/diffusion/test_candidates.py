@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -11,19 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
-    Ask,
     Candidates,
-    DenoiserAround,
-    RememberBlankCanvas,
+    Outcome,
     Reveal,
     SampleError,
     SubTokenizer,
     TableDenoiser,
-    evaluate_lanes,
+    evaluate,
 )
 
 from tests.diffusion.test_exact import chain_table, enumerated
 from tests.helpers import (
+    DenoiserAround,
     ToyModel,
     agrees_with,
     code_table,
@@ -49,20 +49,25 @@ SAMPLERS: list[dict[str, object]] = [{}, {"steps": 3}, {"steps": 1}, {"name": "a
 Step = tuple[Reveal, tuple[Candidates, ...]]
 
 
-def start(model: ToyModel, **fields: object) -> list[ActiveSample]:
+def start(model: ToyModel, candidates: int = 0, **fields: object) -> list[ActiveSample]:
     plan = plan_for(model, **fields)
-    return [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
+    samples = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
+    return [replace(sample, candidates=candidates) for sample in samples]
 
 
-def watch(model: ToyModel, samples: Sequence[ActiveSample], choose: Callable[[ActiveSample], Ask]) -> list[list[Step]]:
-    """Take samples to their ends, asking for what `choose` says in every round."""
+def reveals(outcome: Outcome) -> list[Reveal]:
+    return [entry for entry in outcome.entries if isinstance(entry, Reveal)]
+
+
+def watch(
+    model: ToyModel, samples: Sequence[ActiveSample], choose: Callable[[ActiveSample], int] = lambda _: 1
+) -> list[list[Step]]:
+    """Take samples to their ends, with the budget of canvases that `choose` says in every round."""
     steps: dict[int, list[Step]] = {id(each): [] for each in samples}
     while running := [each for each in samples if not each.finished]:
-        for each, done in zip(running, evaluate_lanes(model, [choose(each) for each in running]), strict=True):
-            for step in zip(done.reveals, done.candidates, strict=True):
-                each.reveal(step[0])
-                steps[id(each)].append(step)
-            each.guesses = done.guesses
+        for each, done in zip(running, evaluate(model, running, [choose(each) for each in running]), strict=True):
+            each.apply(done)
+            steps[id(each)] += zip(reveals(done), done.candidates, strict=True)
     return list(steps.values())
 
 
@@ -114,10 +119,10 @@ def test_they_are_the_exact_conditional_probabilities(
     model = make(classes, length, digits, seed=3)
     table = chain_table(*random_chain(classes, 3), length) if chain else random_table(classes, length, 3)
     mask = model.sub_tokenizer.mask_id
-    for sample in start(model, n=4, seed=classes, sampler=sampler):
+    for sample in start(model, candidates=3, n=4, seed=classes, sampler=sampler):
         while not sample.finished:
-            (done,) = evaluate_lanes(model, [Ask(sample, candidates=3)])
-            ((reveal, found),) = zip(done.reveals, done.candidates, strict=True)
+            (done,) = evaluate(model, [sample])
+            ((reveal, found),) = zip(reveals(done), done.candidates, strict=True)
             wanted = intermediate_after(sample.digits, reveal, mask)
             assert [each.position for each in found] == [position for position, _ in wanted]
             for each, (position, known) in zip(found, wanted, strict=True):
@@ -143,11 +148,12 @@ def test_they_are_the_models_own_probabilities(
     """Whatever the temperature and the filters of the request, and whatever was given."""
     model, chance = MODELS[name], random.Random(seed)
     canvas = [chance.choice([None, None, 0]) for _ in range(model.denoiser.length - 1)] + [None]
-    fields = {"canvas": canvas, "seed": seed, "sampler": sampler, "temperature": temperature, "top_k": top_k}
-    (sample,) = start(model, **fields)
+    fields: dict[str, Any] = {"canvas": canvas, "seed": seed, "sampler": sampler}
+    fields |= {"temperature": temperature, "top_k": top_k}
+    (sample,) = start(model, most, **fields)
     while not sample.finished:
-        (done,) = evaluate_lanes(model, [Ask(sample, candidates=most)])
-        ((reveal, found),) = zip(done.reveals, done.candidates, strict=True)
+        (done,) = evaluate(model, [sample])
+        ((reveal, found),) = zip(reveals(done), done.candidates, strict=True)
         wanted = intermediate_after(sample.digits, reveal, model.sub_tokenizer.mask_id)
         assert [each.position for each in found] == [position for position, _ in wanted]
         for each, (position, known) in zip(found, wanted, strict=True):
@@ -162,10 +168,10 @@ def test_equals_come_by_their_ids() -> None:
     sub_tokenizer = SubTokenizer.from_base(2500, 2, 50, permutation)
     likely = torch.arange(2500) % 7 == 0
     model = ToyModel(TableDenoiser(likely.double(), sub_tokenizer), sub_tokenizer)
-    for sample in start(model, n=8, seed=1):
-        (done,) = evaluate_lanes(model, [Ask(sample, candidates=40)])
+    for sample in start(model, candidates=40, n=8, seed=1):
+        (done,) = evaluate(model, [sample])
         (found,) = done.candidates[0]
-        ((_, known),) = intermediate_after(sample.digits, done.reveals[0], sub_tokenizer.mask_id)
+        ((_, known),) = intermediate_after(sample.digits, reveals(done)[0], sub_tokenizer.mask_id)
         left = [c for c, code in enumerate(sub_tokenizer.codes.tolist()) if agrees_with(known, code, 50)]
         assert [c for c, _ in found.likeliest] == sorted(left, key=lambda c: (not likely[c], c))[:40]
 
@@ -175,9 +181,9 @@ def test_classes_of_probability_zero_are_left_but_no_candidates() -> None:
     sub_tokenizer = code_table(4, 2)
     model = ToyModel(TableDenoiser(torch.tensor([0.5, 0.0, 0.25, 0.25]).log(), sub_tokenizer), sub_tokenizer)
     seen = {}
-    for sample in start(model, n=32, seed=1):
-        (done,) = evaluate_lanes(model, [Ask(sample, candidates=4)])
-        ((_, j, digit),) = done.reveals[0].sub_tokens
+    for sample in start(model, candidates=4, n=32, seed=1):
+        (done,) = evaluate(model, [sample])
+        ((_, j, digit),) = reveals(done)[0].sub_tokens
         (found,) = done.candidates[0]
         assert found.classes_left == 2
         seen[j, digit] = dict(found.likeliest)
@@ -191,7 +197,7 @@ def test_classes_of_probability_zero_are_left_but_no_candidates() -> None:
 
 def test_a_token_of_one_digit_is_never_intermediate() -> None:
     counting = Counting(prime_model(digits=1))
-    for steps in watch(counting.model, start(counting.model, n=2, seed=1), lambda each: Ask(each, candidates=5)):
+    for steps in watch(counting.model, start(counting.model, candidates=5, n=2, seed=1)):
         assert all(candidates == () for _, candidates in steps)
     assert counting.heads == []
 
@@ -221,9 +227,9 @@ class Counting(DenoiserAround):
 def test_asking_changes_no_outcome_and_not_asking_costs_nothing(name: str) -> None:
     asked, not_asked = (Counting(MODELS[name]) for _ in range(2))
     for sampler in SAMPLERS:
-        fields = {"n": 3, "seed": 5, "sampler": sampler}
-        watched = watch(asked.model, start(asked.model, **fields), lambda each: Ask(each, candidates=4))
-        plain = watch(not_asked.model, start(not_asked.model, **fields), Ask)
+        fields: dict[str, Any] = {"n": 3, "seed": 5, "sampler": sampler}
+        watched = watch(asked.model, start(asked.model, candidates=4, **fields))
+        plain = watch(not_asked.model, start(not_asked.model, **fields))
         expected = run_to_end(MODELS[name], start(MODELS[name], **fields))
         assert [[reveal for reveal, _ in steps] for steps in watched] == expected
         assert plain == [[(reveal, ()) for reveal in log] for log in expected]
@@ -238,20 +244,21 @@ def test_asking_changes_no_outcome_and_not_asking_costs_nothing(name: str) -> No
 def test_guessing_ahead_finds_the_same(name: str, seed: int) -> None:
     """Bit for bit, in company and with guesses that are thrown away, or wrong."""
     model, chance = MODELS[name], random.Random(seed)
-    fields: dict[str, object] = {"n": 3, "seed": seed, "sampler": chance.choice(SAMPLERS)}
+    fields: dict[str, Any] = {"candidates": 3, "n": 3, "seed": seed, "sampler": chance.choice(SAMPLERS)}
 
-    def choose(sample: ActiveSample) -> Ask:
+    def choose(sample: ActiveSample) -> int:
         if chance.random() < 0.3:
-            sample.guesses = tuple(_wrong(guess) for guess in sample.guesses)
-        return Ask(sample, chance.randint(1, 6), chance.choice([0, 2, 9]), candidates=3)
+            sample.drafts = tuple(_wrong(draft) for draft in sample.drafts)
+        sample.drafts = sample.drafts[: chance.randint(0, 5)]
+        return chance.choice([1, 3, 6, 10])
 
     found = watch(model, start(model, **fields), choose)
     for steps, alone in zip(found, start(model, **fields), strict=True):
-        assert [steps] == watch(model, [alone], lambda each: Ask(each, candidates=3))
+        assert [steps] == watch(model, [alone])
 
 
-def _wrong(guess: Reveal) -> Reveal:
-    return replace(guess, sub_tokens=tuple((position, j, (digit + 1) % 2) for position, j, digit in guess.sub_tokens))
+def _wrong(draft: Reveal) -> Reveal:
+    return replace(draft, sub_tokens=tuple((position, j, (digit + 1) % 2) for position, j, digit in draft.sub_tokens))
 
 
 def test_every_sample_gets_what_it_asked_for() -> None:
@@ -261,25 +268,22 @@ def test_every_sample_gets_what_it_asked_for() -> None:
     sub_tokenizer = code_table(4, 2)
     model = ToyModel(TableDenoiser(table, sub_tokenizer), sub_tokenizer)
     samples = [*start(model, n=61, seed=1), *start(model, canvas=[3, None], seed=2), *start(model, n=59, seed=3)]
-    wanted = [i % 3 for i in range(len(samples))]
+    for i, sample in enumerate(samples):
+        sample.candidates = i % 3
     counting = Counting(model)
-    asks = [Ask(sample, candidates=most) for sample, most in zip(samples, wanted, strict=True)]
-    rounds = evaluate_lanes(counting.model, asks)
+    outcomes = evaluate(counting.model, samples)
     assert counting.heads == [64, 15]
-    assert isinstance(rounds[61].error, SampleError)
-    assert rounds[61].candidates == ()
-    for ask, done in zip(asks, rounds, strict=True):
-        assert evaluate_lanes(model, [ask]) == [done]
-        for of_reveal in done.candidates:
-            assert len(of_reveal) == min(1, ask.candidates)
-            assert all(len(each.likeliest) <= ask.candidates for each in of_reveal)
+    assert isinstance(outcomes[61].entries[-1], SampleError)
+    assert outcomes[61].candidates == ()
+    for sample, outcome in zip(samples, outcomes, strict=True):
+        assert evaluate(model, [sample]) == [outcome]
+        for of_reveal in outcome.candidates:
+            assert len(of_reveal) == min(1, sample.candidates)
+            assert all(len(each.likeliest) <= sample.candidates for each in of_reveal)
 
 
 def test_a_remembered_canvas_has_them_too() -> None:
-    model = MODELS["two digits"]
-    remembering = replace(model, denoiser=RememberBlankCanvas(model.denoiser, model.sub_tokenizer.mask_id))
-    for _ in range(2):
-        asks = [[Ask(sample, candidates=5) for sample in start(each, n=3, seed=8)] for each in (model, remembering)]
-        assert [each.candidates for each in evaluate_lanes(model, asks[0])] == [
-            each.candidates for each in evaluate_lanes(remembering, asks[1])
-        ]
+    model = prime_model()
+    first, again = (evaluate(model, start(model, candidates=5, n=3, seed=8)) for _ in range(2))
+    assert [each.candidates for each in first] == [each.candidates for each in again]
+    assert first[0].candidates[0]

@@ -76,7 +76,7 @@ def test_the_answer_knows_nothing_of_the_order() -> None:
     """Independence of the first sub-token revealed and the sequence: 3,200 samples."""
     model = table_model(3, 2, 2, seed=22)
     plans = many_plans(model, 50)
-    first = [schedule.groups[0][0] for plan in plans for schedule in plan.schedules]
+    first = [schedule.steps[0].reveal[0] for plan in plans for schedule in plan.schedules]
     pairs = Counter(zip(first, sequences(model, plans), strict=True))
     every = sorted({sequence for _, sequence in pairs})
     rows = [[pairs[sub_token, sequence] for sequence in every] for sub_token in range(4)]

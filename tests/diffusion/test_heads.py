@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 from unmask_diffusion import ActiveSample, NetworkShape, PrimeDenoiser, SubTokenizer, sample
-from unmask_diffusion.heads import ROWS_AT_ONCE, IndependentHead
+from unmask_diffusion.networks.heads import ROWS_AT_ONCE, IndependentHead
 from unmask_kernels import DrawError, Draws, InvalidLogitsError, NoCandidateError, consistent_log_softmax, draw
 
 from tests.helpers import FALSE_ALARM_RATE, ToyModel, chi_square_p, code_table, plan_for, random_network, run_to_end

@@ -16,8 +16,6 @@ from pydantic import ValidationError
 from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
-    Ask,
-    DenoiserAround,
     GenerationRequest,
     Reveal,
     SampleError,
@@ -25,15 +23,15 @@ from unmask_diffusion import (
     TableDenoiser,
     cut,
     evaluate,
-    evaluate_lanes,
 )
 from unmask_diffusion.high_order import extrapolate, weights
 from unmask_diffusion.request import HighOrder
-from unmask_diffusion.schedule import near_equal_groups
+from unmask_diffusion.schedule import near_equal_steps
 from unmask_kernels import consistent_log_softmax
 
 from tests.helpers import (
     FALSE_ALARM_RATE,
+    DenoiserAround,
     ToyModel,
     chi_square_p,
     code_table,
@@ -100,7 +98,7 @@ def test_a_group_is_an_evaluation(kind: HighOrder) -> None:
 
 
 def test_weights_are_the_times_since_the_last_prediction() -> None:
-    groups = near_equal_groups(range(11), 3)  # 3, 4 and 4 sub-tokens
+    groups = near_equal_steps(range(11), 3)  # 3, 4 and 4 sub-tokens
     assert weights("extrapolation", groups, 0) == ()
     assert weights("extrapolation", groups, 1) == (0, 1 / 3, 2 / 3, 1)
     assert weights("extrapolation", groups, 2) == (0, 1 / 4, 2 / 4, 3 / 4)
@@ -111,7 +109,7 @@ def test_weights_are_the_times_since_the_last_prediction() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_single_sub_tokens_need_no_extrapolation(kind: HighOrder) -> None:
-    groups = near_equal_groups(range(5), 5)
+    groups = near_equal_steps(range(5), 5)
     assert {weights(kind, groups, step) for step in range(5)} == {()}
 
 
@@ -301,7 +299,9 @@ def test_a_token_that_is_revealed_in_one_group_is_drawn_as_of_its_first_digit() 
     high, plain = (
         plan_for(model, seed=2, n=64, sampler={"steps": 2} | more) for more in ({"high_order": "extrapolation"}, {})
     )
-    whole = [i for i, each in enumerate(plain.schedules) if len({sub_token // 2 for sub_token in each.groups[1]}) == 1]
+    whole = [
+        i for i, each in enumerate(plain.schedules) if len({sub_token // 2 for sub_token in each.steps[1].reveal}) == 1
+    ]
     assert len(whole) > 10
     ours, theirs = (run_to_end(model, [ActiveSample.start(model, plan, i) for i in whole]) for plan in (high, plain))
     assert ours == theirs
@@ -347,13 +347,13 @@ def run_with_takeovers(model: ToyModel, samples: list[ActiveSample], chance: ran
         for i in turn:
             if chance.random() < 0.3:
                 samples[i] = replayed(model, samples[i], logs[i])
-        asks = [Ask(samples[i], chance.randint(1, 4), chance.randint(0, 3), chance.choice([0, 2])) for i in turn]
-        for i, done in zip(turn, evaluate_lanes(model, asks), strict=True):
-            for outcome in done.outcomes:
-                assert isinstance(outcome, Reveal)
-                samples[i].reveal(outcome)
-                logs[i].append(outcome)
-            samples[i].guesses = done.guesses
+            samples[i].drafts = samples[i].drafts[: chance.randint(0, 3)]
+            samples[i].candidates = chance.choice([0, 2])
+        budgets = [chance.randint(1, 4) for _ in turn]
+        for i, outcome in zip(turn, evaluate(model, [samples[i] for i in turn], budgets), strict=True):
+            for entry in samples[i].apply(outcome):
+                assert isinstance(entry, Reveal)
+                logs[i].append(entry)
     return logs
 
 
@@ -388,7 +388,21 @@ def test_the_state_before_is_evaluated_again_only_after_a_takeover(kind: HighOrd
     assert counting.calls == [4] * 4
     counting.calls.clear()
     evaluate(model, [replayed(model, each, log[:1]) for each, log in zip(samples, logs, strict=True)])
-    assert counting.calls == [3, 4], "the states before, then the states"
+    assert counting.calls == [3 + 4], "the states before and the states, in the same call"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_a_budget_of_one_canvas_the_state_before_is_evaluated_first(kind: HighOrder) -> None:
+    model = MODELS["float32"]
+    (log,) = run_to_end(model, start(model, {"steps": 4, "high_order": kind}, seed=1))
+    (sample,) = start(model, {"steps": 4, "high_order": kind}, seed=1)
+    sample.reveal(log[0])
+    entries = []
+    for _ in range(2):
+        assert len(sample.states(1)) == 1
+        (outcome,) = evaluate(model, [sample], [1])
+        entries.append(sample.apply(outcome))
+    assert entries == [(), (log[1],)]
 
 
 def test_evaluating_twice_gives_the_same_twice() -> None:
@@ -397,8 +411,8 @@ def test_evaluating_twice_gives_the_same_twice() -> None:
     for _ in range(4):
         first, second = (evaluate(MODELS["float32"], [sample])[0] for _ in "ab")
         assert first == second
-        assert isinstance(first, Reveal)
-        sample.reveal(first)
+        assert isinstance(first.entries[0], Reveal)
+        sample.apply(first)
 
 
 # --- company that guesses, candidates, errors ----------------------------------------------------------------------
@@ -409,9 +423,9 @@ def test_nothing_is_guessed_and_guesses_are_not_followed(kind: HighOrder) -> Non
     model = MODELS["float32"]
     (sample,) = start(model, {"steps": 6, "high_order": kind}, seed=1)
     (log,) = run_to_end(model, start(model, {"steps": 6, "high_order": kind}, seed=1))
-    sample.guesses = tuple(log[:3])
-    (done,) = evaluate_lanes(model, [Ask(sample, lanes=4, foresight=3)])
-    assert (done.lanes, done.outcomes, done.guesses) == (1, log[:1], ())
+    sample.drafts = tuple(log[:3])
+    (done,) = evaluate(model, [sample], [4])
+    assert (done.states, done.entries, done.drafts) == (1, (log[0],), ())
 
 
 def test_candidates_are_the_models_own() -> None:
@@ -421,7 +435,8 @@ def test_candidates_are_the_models_own() -> None:
     (log,) = run_to_end(model, start(model, {"steps": 4, "high_order": "extrapolation"}, seed=1))
     sample.reveal(log[0])
     logits = model.denoiser.joint_logits(sample.digits[None])[0]
-    (done,) = evaluate_lanes(model, [Ask(sample, candidates=9)])
+    sample.candidates = 9
+    (done,) = evaluate(model, [sample])
     sample.reveal(log[1])
     assert done.candidates[0]
     for each in done.candidates[0]:
@@ -445,10 +460,10 @@ def test_a_network_that_gives_no_numbers_is_told_apart(kind: HighOrder) -> None:
     model = replace(MODELS["float32"], denoiser=BrokenLater(MODELS["float32"].denoiser))
     assert model.sub_tokenizer.mask_id == 6
     (sample,) = start(model, {"steps": 3, "high_order": kind}, seed=1)
-    (first,) = evaluate(model, [sample])
+    (first,) = evaluate(model, [sample])[0].entries
     assert isinstance(first, Reveal)
     sample.reveal(first)
-    (second,) = evaluate(model, [sample])
+    (second,) = evaluate(model, [sample])[0].entries
     assert isinstance(second, SampleError)
     assert not second.impossible
 

@@ -59,10 +59,10 @@ def test_every_hole_and_nothing_else_is_scheduled(canvas: list[int | None], n: i
     plan = plan_for(SHORT, canvas=canvas, n=n, sampler=sampler)
     holes = [position * 2 + j for position, token in enumerate(canvas) if token is None for j in (0, 1)]
     for schedule in plan.schedules:
-        assert sorted(sub_token for group in schedule.groups for sub_token in group) == holes
+        assert sorted(sub_token for step in schedule.steps for sub_token in step.reveal) == holes
     assert plan.generated == range(len(canvas))
     assert plan.sub_tokens == n * len(holes)
-    assert plan.network_evaluations == sum(len(schedule.groups) for schedule in plan.schedules)
+    assert plan.network_evaluations == sum(len(schedule.steps) for schedule in plan.schedules)
     assert plan.idle_steps == sum(schedule.idle_steps for schedule in plan.schedules)
     if sampler.get("name") == "ancestral":
         assert plan.network_evaluations + plan.idle_steps == n * sampler["steps"]
@@ -268,9 +268,9 @@ def test_plan_and_log_are_the_state() -> None:
     log: list[Reveal] = []
     while running := [each for each in active if not each.finished][:2]:
         for each, outcome in zip(running, evaluate(SHORT, running), strict=True):
-            assert isinstance(outcome, Reveal)
-            each.reveal(outcome)
-            log.append(outcome)
+            (entry,) = each.apply(outcome)
+            assert isinstance(entry, Reveal)
+            log.append(entry)
             rebuilt = replay(SHORT, plan, log)
             assert all(torch.equal(state, live.digits) for state, live in zip(rebuilt, active, strict=True))
     assert len(log) == plan.network_evaluations
@@ -300,7 +300,7 @@ def test_reveals_follow_the_plan() -> None:
         assert [entry.step for entry in log] == list(range(len(log)))
         assert {entry.sample for entry in log} == {index}
         revealed = [sorted(position * 2 + j for position, j, _ in entry.sub_tokens) for entry in log]
-        assert revealed == [sorted(group) for group in plan.schedules[index].groups]
+        assert revealed == [sorted(step.reveal) for step in plan.schedules[index].steps]
 
 
 def test_text_that_cannot_fit_is_refused_by_its_length() -> None:
@@ -314,10 +314,10 @@ def test_text_that_cannot_fit_is_refused_by_its_length() -> None:
 
 @given(canvases, st.integers(1, 3), st.none() | st.integers(1, 60), st.integers(1, 60))
 def test_a_plan_that_is_cut_is_the_plan_with_these_steps(
-    canvas: list[int | None], n: int, steps: int | None, groups: int
+    canvas: list[int | None], n: int, steps: int | None, wanted: int
 ) -> None:
     plan = plan_for(SHORT, canvas=canvas, n=n, seed=5, sampler={"steps": steps})
-    assert cut(plan, groups) == plan_for(SHORT, canvas=canvas, n=n, seed=5, sampler={"steps": groups})
+    assert cut(plan, wanted) == plan_for(SHORT, canvas=canvas, n=n, seed=5, sampler={"steps": wanted})
 
 
 def test_an_ancestral_plan_cannot_be_cut() -> None:

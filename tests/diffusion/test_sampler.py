@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
-    DenoiserAround,
     Plan,
     Reveal,
     SampleError,
     SubTokenizer,
     TableDenoiser,
-    apply,
     evaluate,
     initial_state,
     read_sample,
@@ -25,6 +23,7 @@ from unmask_diffusion import (
 )
 
 from tests.helpers import (
+    DenoiserAround,
     ToyModel,
     code_table,
     markov_model,
@@ -51,22 +50,22 @@ seeds = st.integers(0, 2**63 - 1)
 
 @settings(max_examples=40)
 @given(holes, samplers, seeds, st.sampled_from([0.0, 0.7, 1.0, 3.0]), st.sampled_from([0, 1, 4]))
-def test_what_is_known_stays_and_the_group_is_what_is_revealed(
+def test_what_is_known_stays_and_the_step_is_what_is_revealed(
     canvas: list[int | None], sampler: dict[str, Any], seed: int, temperature: float, top_k: int
 ) -> None:
     plan = plan_for(PRIME, canvas=canvas, sampler=sampler, seed=seed, temperature=temperature, top_k=top_k)
     active = ActiveSample.start(PRIME, plan, 0)
     mask = PRIME.sub_tokenizer.mask_id
     while not active.finished:
-        before, group = active.digits.clone(), active.next_group
+        before, step = active.digits.clone(), active.steps[active.step]
         (outcome,) = evaluate(PRIME, [active])
         assert torch.equal(active.digits, before), "evaluate writes nothing"
-        assert isinstance(outcome, Reveal)
-        assert sorted(p * 2 + j for p, j, _ in outcome.sub_tokens) == sorted(group)
-        active.reveal(outcome)
+        (entry,) = active.apply(outcome)
+        assert isinstance(entry, Reveal)
+        assert sorted(p * 2 + j for p, j, _ in entry.sub_tokens) == sorted(step.reveal)
         known = before != mask
         assert torch.equal(active.digits[known], before[known])
-        assert int((active.digits != before).sum()) == len(group)
+        assert int((active.digits != before).sum()) == len(step.reveal)
     answer = read_sample(PRIME, plan, 0, active.digits).token_ids
     assert all(given is None or token == given for token, given in zip(answer, canvas, strict=True))
 
@@ -251,7 +250,7 @@ def test_an_impossible_conditioning_ends_its_own_sample_alone() -> None:
         outcomes = evaluate(model, start_all(model, plans))
         assert outcomes[place] == alone[0], "what it says does not depend on its neighbours"
         assert outcomes[:place] + outcomes[place + 1 :] == expected
-    (error,) = alone
+    (error,) = alone[0].entries
     assert isinstance(error, SampleError)
     assert error.impossible
     with pytest.raises(ValueError, match=r"probability|possible"):
@@ -268,8 +267,9 @@ class BrokenNetwork(DenoiserAround):
 def test_a_network_that_gives_no_numbers_is_not_the_clients_fault() -> None:
     model = replace(PRIME, denoiser=BrokenNetwork(PRIME.denoiser))
     outcomes = evaluate(model, start_all(model, [plan_for(model, n=2, seed=1)]))
-    assert [isinstance(outcome, SampleError) and outcome.impossible for outcome in outcomes] == [False, False]
-    assert all(isinstance(outcome, SampleError) for outcome in outcomes)
+    errors = [outcome.entries[-1] for outcome in outcomes]
+    assert len(errors) == 2
+    assert all(isinstance(error, SampleError) and not error.impossible for error in errors)
 
 
 # --- small facts ---------------------------------------------------------------------------------------------------
@@ -299,5 +299,5 @@ def test_applying_the_log_gives_the_canvas() -> None:
     (log,) = run_to_end(PRIME, [active])
     state = initial_state(PRIME, plan)
     for entry in log:
-        apply(state, entry)
+        entry.write(state)
     assert torch.equal(state, active.digits)

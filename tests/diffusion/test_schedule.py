@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torch import Tensor
 from unmask_diffusion import Schedule, ancestral, event_of, first_hitting, hitting_times
-from unmask_diffusion.schedule import Groups, near_equal_groups
+from unmask_diffusion.schedule import Step, Steps, near_equal_steps
 from unmask_kernels import random_uniform
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p
@@ -22,21 +22,21 @@ some_places = places.filter(lambda p: len(p) > 0)
 
 
 def flat(schedule: Schedule) -> list[int]:
-    return [sub_token for group in schedule.groups for sub_token in group]
+    return [sub_token for step in schedule.steps for sub_token in step.reveal]
 
 
 @given(seeds, samples, places)
 def test_exact_reveals_every_sub_token_once_one_at_a_time(seed: int, sample: int, places: Tensor) -> None:
     schedule = first_hitting(hitting_times(seed, sample, places), places, None)
     assert sorted(flat(schedule)) == places.tolist()
-    assert all(len(group) == 1 for group in schedule.groups)
+    assert all(len(step.reveal) == 1 for step in schedule.steps)
     assert schedule.idle_steps == 0
 
 
 @given(seeds, samples, places, st.integers(1, 100))
 def test_k_groups_are_near_equal_and_at_most_one_a_sub_token(seed: int, sample: int, places: Tensor, k: int) -> None:
     schedule = first_hitting(hitting_times(seed, sample, places), places, k)
-    sizes = [len(group) for group in schedule.groups]
+    sizes = [len(step.reveal) for step in schedule.steps]
     assert sorted(flat(schedule)) == places.tolist()
     assert len(sizes) == min(k, len(places))
     assert not sizes or 1 <= min(sizes) <= max(sizes) <= min(sizes) + 1
@@ -48,10 +48,10 @@ def test_ancestral_bins_the_hitting_times(seed: int, sample: int, places: Tensor
     times = hitting_times(seed, sample, places)
     schedule = ancestral(times, places, steps)
     assert sorted(flat(schedule)) == places.tolist()
-    assert all(schedule.groups)
-    assert schedule.idle_steps + len(schedule.groups) == steps
+    assert all(step.reveal for step in schedule.steps)
+    assert schedule.idle_steps + len(schedule.steps) == steps
     exact_bin = {p: t * steps >> 63 for p, t in zip(places.tolist(), times.tolist(), strict=True)}
-    bins = [{exact_bin[sub_token] for sub_token in group} for group in schedule.groups]
+    bins = [{exact_bin[sub_token] for sub_token in step.reveal} for step in schedule.steps]
     assert all(len(b) == 1 for b in bins), "a group mixes time steps"
     assert [min(b) for b in bins] == sorted({min(b) for b in bins}), "steps repeat or are out of order"
 
@@ -59,24 +59,24 @@ def test_ancestral_bins_the_hitting_times(seed: int, sample: int, places: Tensor
 @given(seeds, samples, some_places)
 def test_one_ancestral_step_is_one_group(seed: int, sample: int, places: Tensor) -> None:
     schedule = ancestral(hitting_times(seed, sample, places), places, 1)
-    assert [sorted(group) for group in schedule.groups] == [places.tolist()]
+    assert [sorted(step.reveal) for step in schedule.steps] == [places.tolist()]
     assert schedule.idle_steps == 0
 
 
 @pytest.mark.parametrize("steps", [1, 7, 1_000_000])
 def test_nothing_to_reveal_takes_no_evaluation(steps: int) -> None:
     nothing = torch.zeros(0, dtype=torch.int64)
-    assert ancestral(hitting_times(3, 0, nothing), nothing, steps).groups == Groups([], [])
-    assert first_hitting(hitting_times(3, 0, nothing), nothing, steps).groups == Groups([], [])
-    assert first_hitting(hitting_times(3, 0, nothing), nothing, None).groups == Groups([], [])
+    assert ancestral(hitting_times(3, 0, nothing), nothing, steps).steps == Steps([], [])
+    assert first_hitting(hitting_times(3, 0, nothing), nothing, steps).steps == Steps([], [])
+    assert first_hitting(hitting_times(3, 0, nothing), nothing, None).steps == Steps([], [])
 
 
 def test_a_million_steps_are_nearly_one_sub_token_each() -> None:
     places = torch.arange(100)
     times = hitting_times(11, 0, places)
     schedule = ancestral(times, places, 1_000_000)
-    assert len(schedule.groups) >= 98
-    assert schedule.idle_steps + len(schedule.groups) == 1_000_000
+    assert len(schedule.steps) >= 98
+    assert schedule.idle_steps + len(schedule.steps) == 1_000_000
 
 
 @given(seeds, samples, places, st.integers(1, 50))
@@ -150,27 +150,36 @@ def test_an_event_is_the_sample_and_the_sub_token() -> None:
 
 
 @given(st.lists(st.integers(0, 2**32), max_size=50), st.integers(1, 60))
-def test_near_equal_groups_keep_the_order(order: list[int], groups: int) -> None:
-    cut = near_equal_groups(order, groups)
-    assert [each for group in cut for each in group] == order
-    assert len(cut) == min(groups, len(order))
+def test_near_equal_steps_keep_the_order(order: list[int], steps: int) -> None:
+    cut = near_equal_steps(order, steps)
+    assert [each for step in cut for each in step.reveal] == order
+    assert len(cut) == min(steps, len(order))
 
 
 @given(st.lists(st.lists(st.integers(0, 2**20), min_size=1, max_size=4), max_size=8))
-def test_groups_are_a_sequence_of_tuples(parts: list[list[int]]) -> None:
-    groups = Groups((each for group in parts for each in group), itertools.accumulate(map(len, parts)))
-    expected = tuple(map(tuple, parts))
-    assert tuple(groups) == groups[:] == expected
-    assert (len(groups), list(groups.order)) == (len(parts), [each for group in parts for each in group])
-    assert groups[1:-1] == expected[1:-1]
-    assert all(groups[i - len(parts)] == expected[i] for i in range(len(parts)))
-    again = Groups(groups.order, itertools.accumulate(map(len, parts)))
-    assert (again, hash(again)) == (groups, hash(groups))
+def test_steps_are_a_sequence(parts: list[list[int]]) -> None:
+    steps = Steps((each for part in parts for each in part), itertools.accumulate(map(len, parts)))
+    expected = tuple(Step(tuple(part)) for part in parts)
+    assert tuple(steps) == steps[:] == expected
+    assert (len(steps), list(steps.order)) == (len(parts), [each for part in parts for each in part])
+    assert steps[1:-1] == expected[1:-1]
+    assert all(steps[i - len(parts)] == expected[i] for i in range(len(parts)))
+    again = Steps(steps.order, itertools.accumulate(map(len, parts)))
+    assert (again, hash(again)) == (steps, hash(steps))
     for outside in (len(parts), -len(parts) - 1):
         with pytest.raises(IndexError):
-            groups[outside]
+            steps[outside]
 
 
 def test_the_same_order_cut_otherwise_is_another_schedule() -> None:
-    assert Groups([1, 2], [1, 2]) != Groups([1, 2], [2])
-    assert Groups([1, 2], [2]) != ((1, 2),)
+    assert Steps([1, 2], [1, 2]) != Steps([1, 2], [2])
+    assert Steps([1, 2], [2]) != (Step((1, 2)),)
+
+
+def test_a_step_names_its_positions_and_can_be_undone() -> None:
+    step = Step((5, 3, 2, 8))
+    assert step.by_position(2) == {1: (0, 1), 2: (1,), 4: (0,)}
+    canvas = torch.arange(10).view(5, 2)
+    before = step.undo(canvas, 99)
+    assert before.flatten().tolist() == [0, 1, 99, 99, 4, 99, 6, 7, 99, 9]
+    assert canvas.flatten().tolist() == list(range(10))

@@ -12,9 +12,8 @@ import pytest
 import torch
 from scipy.stats import binom, norm, t
 from unmask_diffusion import Estimate, Readout, ScorePlan, Tally, score
-from unmask_diffusion.scoring.passes import UNITS_A_NAT
-from unmask_diffusion.scoring.plan import RATES, Pass, low_discrepancy_starts
-from unmask_diffusion.scoring.windows import Window
+from unmask_diffusion.log import UNITS_A_NAT
+from unmask_diffusion.scoring.plan import RATES, Pass, Window, low_discrepancy_starts
 
 from tests.helpers import FALSE_ALARM_RATE, ToyModel, chi_square_p, prime_model
 from tests.helpers_scoring import Enumerated, enumerated, nats_of, score_plan, whole_passes

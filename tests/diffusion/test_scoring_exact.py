@@ -184,7 +184,7 @@ def test_a_marginal_is_the_sum_of_the_joint() -> None:
     for step in range(12):
         sub_token = plan.pass_of(0).order[step]
         position, j = divmod(sub_token, 3)
-        canvas = active.canvas(step)
+        canvas = active.states(1)[0].canvas
         logits = model.denoiser.joint_logits(canvas[None])[0, position : position + 1]
         joint = consistent_log_softmax(logits, canvas[position : position + 1], model.sub_tokenizer.codes)[0]
         shared = model.sub_tokenizer.codes[:, j] == model.sub_tokenizer.codes[tokens[position], j]

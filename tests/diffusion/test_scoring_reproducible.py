@@ -13,27 +13,23 @@ from torch import Tensor
 from unmask_diffusion import (
     ActivePass,
     ActiveSample,
-    Ask,
     Denoiser,
-    DenoiserAround,
     Model,
-    PassAsk,
-    PassRound,
+    Outcome,
     Readout,
     RequestError,
     SampleError,
     ScorePlan,
     Tally,
-    evaluate_asks,
+    evaluate,
     make_score_plan,
     read_score,
     run_score,
     score,
 )
-from unmask_diffusion.evaluation import Evaluation
-from unmask_diffusion.scoring import reading_of, run
+from unmask_diffusion.work import Evaluated, Work
 
-from tests.helpers import ToyModel, plan_for, prime_model, table_model
+from tests.helpers import DenoiserAround, ToyModel, plan_for, prime_model, table_model
 from tests.helpers_scoring import readouts, score_plan, single_states
 
 TEXT = [7, 3, 29, 0, 11, 3, 18, 5, 5, 21]
@@ -85,17 +81,12 @@ def test_company_changes_no_bit(model: ToyModel) -> None:
         active = ActivePass(model, plan, index)
         while not active.finished:
             lanes = 1 + (index + active.step) % 5
-            asks: list[Ask | PassAsk] = [
-                Ask(ActiveSample.start(model, generation, 0)),
-                PassAsk(company[index % 4]),
-                PassAsk(active, lanes),
-            ]
-            done = evaluate_asks(model, asks)[2]
-            assert isinstance(done, PassRound)
-            assert isinstance(done.outcome, Readout)
-            assert done.lanes == done.outcome.evaluations <= lanes
-            active.step += done.lanes
-            tally.note(done.outcome)
+            works: list[Work] = [ActiveSample.start(model, generation, 0), company[index % 4], active]
+            outcome = evaluate(model, works, [1, 1, lanes])[2]
+            (entry,) = active.apply(outcome)
+            assert isinstance(entry, Readout)
+            assert outcome.states == entry.evaluations <= lanes
+            tally.note(entry)
     assert read_score(model, tally) == run_score(model, plan)
 
 
@@ -159,7 +150,7 @@ def test_orders_are_not_those_that_a_text_was_drawn_in(model: ToyModel, estimato
     """With the seed that made a text, its own order would be its likeliest."""
     plan = score_plan(model, input=TEXT[:6], seed=3, estimator=estimator)
     drawn = plan_for(model, max_tokens=6, n=64, seed=3)
-    orders = {tuple(schedule.groups.order) for schedule in drawn.schedules}
+    orders = {tuple(schedule.steps.order) for schedule in drawn.schedules}
     assert not orders & {plan.pass_of(index).order for index in range(plan.passes)}
 
 
@@ -267,13 +258,16 @@ def test_what_is_not_needed_any_more_cannot_fail_a_score(monkeypatch: pytest.Mon
     expected = score(model, **asked)
     needed = 2 * expected.replicates  # an order and its reverse each
 
-    def failing(model: Model, asks: Sequence[PassAsk]) -> Evaluation[list[PassRound]]:
-        rounds = yield from reading_of(model, asks)
-        failure = SampleError(0, "too late to matter", impossible=False)
-        return [
-            replace(done, outcome=failure) if ask.active.index >= needed else done
-            for ask, done in zip(asks, rounds, strict=True)
-        ]
+    finish, failed = ActivePass.finish, []
 
-    monkeypatch.setattr(run, "reading_of", failing)
+    def failing(model: Model, features: Tensor, batch: Sequence[Evaluated[ActivePass]]) -> list[Outcome]:
+        outcomes = finish(model, features, batch)
+        for i, each in enumerate(batch):
+            if each.work.index >= needed:
+                failed.append(each.work.index)
+                outcomes[i] = replace(outcomes[i], entries=(SampleError(0, "too late to matter", impossible=False),))
+        return outcomes
+
+    monkeypatch.setattr(ActivePass, "finish", failing)
     assert score(model, **asked) == expected
+    assert failed

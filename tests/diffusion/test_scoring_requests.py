@@ -9,7 +9,6 @@ from pydantic import ValidationError
 from tokenizers import normalizers
 from torch import Tensor
 from unmask_diffusion import (
-    DenoiserAround,
     RequestError,
     SamplingError,
     ScoreRequest,
@@ -18,7 +17,7 @@ from unmask_diffusion import (
 )
 
 from tests.conftest import possible_table
-from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, code_table, prime_model, table_model
+from tests.helpers import END_TOKEN, DenoiserAround, ToyModel, byte_tokenizer, code_table, prime_model, table_model
 from tests.helpers_scoring import score_plan
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unmask_diffusion import Readout, Tally, score
-from unmask_diffusion.scoring.windows import Window, windows_of
+from unmask_diffusion.scoring.plan import Window, windows_of
 
 from tests.helpers import prime_model
 from tests.helpers_scoring import score_plan

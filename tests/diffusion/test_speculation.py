@@ -11,18 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
-    Ask,
     Denoiser,
-    DenoiserAround,
+    Outcome,
     Reveal,
-    Round,
     SampleError,
     accept,
     evaluate,
-    evaluate_lanes,
 )
 
-from tests.helpers import ToyModel, markov_model, plan_for, prime_model, run_to_end, table_model
+from tests.helpers import DenoiserAround, ToyModel, markov_model, plan_for, prime_model, run_to_end, table_model
 
 MODELS = {
     "float32": prime_model(),
@@ -41,7 +38,7 @@ SAMPLERS = [
     {"name": "ancestral", "steps": 40},
 ]
 
-Choose = Callable[[ActiveSample], tuple[int, int]]
+Choose = Callable[[ActiveSample], int]
 
 
 def fields(chance: random.Random, length: int) -> dict[str, object]:
@@ -65,19 +62,16 @@ def start(model: ToyModel, count: int, seed: int) -> list[ActiveSample]:
 
 def speculate(
     model: ToyModel, samples: Sequence[ActiveSample], choose: Choose
-) -> tuple[list[list[Reveal]], list[Round]]:
-    """Take samples to their ends with the lanes and the foresight that `choose` gives each in every round."""
+) -> tuple[list[list[Reveal]], list[Outcome]]:
+    """Take samples to their ends with the budget of canvases that `choose` gives each in every round."""
     logs: dict[int, list[Reveal]] = {id(each): [] for each in samples}
     rounds = []
     while running := [each for each in samples if not each.finished]:
-        done = evaluate_lanes(model, [Ask(each, *choose(each)) for each in running])
-        for each, outcome in zip(running, done, strict=True):
+        for each, outcome in zip(running, evaluate(model, running, [choose(each) for each in running]), strict=True):
             rounds.append(outcome)
-            for reveal in outcome.outcomes:
-                assert isinstance(reveal, Reveal)
-                each.reveal(reveal)
-                logs[id(each)].append(reveal)
-            each.guesses = outcome.guesses
+            for entry in each.apply(outcome):
+                assert isinstance(entry, Reveal)
+                logs[id(each)].append(entry)
     return list(logs.values()), rounds
 
 
@@ -86,7 +80,7 @@ def speculate(
 def test_the_log_is_the_sequential_one(name: str, lanes: int) -> None:
     model = MODELS[name]
     expected = run_to_end(model, start(model, 12, seed=lanes))
-    found, rounds = speculate(model, start(model, 12, seed=lanes), lambda _: (lanes, lanes - 1))
+    found, rounds = speculate(model, start(model, 12, seed=lanes), lambda _: lanes)
     assert found == expected
     assert len(rounds) < sum(map(len, expected))
 
@@ -95,21 +89,22 @@ def test_the_log_is_the_sequential_one(name: str, lanes: int) -> None:
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**20))
 def test_the_log_is_the_sequential_one_whatever_the_lanes(name: str, seed: int) -> None:
-    """Lanes and foresight change from round to round, and guesses are thrown away or swapped for wrong ones."""
+    """Budgets change from round to round, and drafts are thrown away, cut short or swapped for wrong ones."""
     model, chance = MODELS[name], random.Random(seed)
 
-    def choose(sample: ActiveSample) -> tuple[int, int]:
+    def choose(sample: ActiveSample) -> int:
         if chance.random() < 0.2:
-            sample.guesses = ()
+            sample.drafts = ()
         if chance.random() < 0.2:
-            sample.guesses = tuple(_wrong(guess) for guess in sample.guesses)
-        return chance.randint(1, 8), chance.choice([0, 1, 3, 20])
+            sample.drafts = tuple(_wrong(draft) for draft in sample.drafts)
+        sample.drafts = sample.drafts[: chance.randint(0, 7)]
+        return chance.choice([1, 2, 4, 8, 21])
 
     assert speculate(model, start(model, 4, seed), choose)[0] == run_to_end(model, start(model, 4, seed))
 
 
-def _wrong(guess: Reveal) -> Reveal:
-    return replace(guess, sub_tokens=tuple((position, j, (digit + 1) % 2) for position, j, digit in guess.sub_tokens))
+def _wrong(draft: Reveal) -> Reveal:
+    return replace(draft, sub_tokens=tuple((position, j, (digit + 1) % 2) for position, j, digit in draft.sub_tokens))
 
 
 def test_many_requests_in_company() -> None:
@@ -117,7 +112,7 @@ def test_many_requests_in_company() -> None:
     model = MODELS["three digits"]
     chance = random.Random(5)
     samples = start(model, 150, seed=99)
-    logs, _ = speculate(model, samples, lambda _: (chance.randint(1, 4), chance.randint(0, 4)))
+    logs, _ = speculate(model, samples, lambda _: chance.randint(1, 5))
     for log, each in zip(logs, start(model, 150, seed=99), strict=True):
         assert log == run_to_end(model, [each])[0]
 
@@ -127,9 +122,9 @@ def test_guesses_at_temperature_zero_and_without_company_save_rounds() -> None:
     model = MODELS["float32"]
     deaf = replace(model, denoiser=Deaf(model.denoiser, model.sub_tokenizer.mask_id))
     (sample,) = (ActiveSample.start(deaf, plan_for(deaf, max_tokens=16, seed=3), 0),)
-    _, rounds = speculate(deaf, [sample], lambda _: (8, 7))
-    assert [each.lanes for each in rounds] == [1, 8, 8, 8, 7]
-    assert [len(each.outcomes) for each in rounds] == [1, 8, 8, 8, 7]
+    _, rounds = speculate(deaf, [sample], lambda _: 8)
+    assert [each.states for each in rounds] == [1, 8, 8, 8, 7]
+    assert [len(each.entries) for each in rounds] == [1, 8, 8, 8, 7]
 
 
 class Deaf(DenoiserAround):
@@ -152,11 +147,12 @@ def test_an_error_at_a_state_that_only_a_wrong_guess_reaches_is_nobodys() -> Non
     plan = plan_for(model, seed=1)
     alone = run_to_end(model, [ActiveSample.start(model, plan, 0)])[0]
     sample = ActiveSample.start(model, plan, 0)
-    positions = [position for group in plan.schedules[0].groups for position in (group[0] // 2, group[0] % 2)]
+    positions = [part for step in plan.schedules[0].steps for part in divmod(step.reveal[0], 2)]
     lie = tuple(Reveal(0, step, ((positions[2 * step], positions[2 * step + 1], 1),)) for step in range(4))
-    sample.guesses = lie
-    (outcome,) = evaluate_lanes(model, [Ask(sample, lanes=4)])
-    assert outcome.outcomes == alone[: len(outcome.outcomes)]
+    sample.drafts = lie
+    (outcome,) = evaluate(model, [sample], [4])
+    assert outcome.states == 4
+    assert list(outcome.entries) == alone[: len(outcome.entries)]
 
 
 def test_a_true_error_ends_what_is_accepted() -> None:
@@ -176,19 +172,19 @@ def test_what_is_accepted_is_the_longest_right_prefix_and_one_more(right: list[b
 def test_a_sample_keeps_the_guesses_that_its_log_bears_out() -> None:
     model = MODELS["markov"]
     sample = ActiveSample.start(model, plan_for(model, seed=1), 0)
-    (ahead,) = evaluate_lanes(model, [Ask(sample, foresight=3)])
-    assert [each.step for each in ahead.guesses] == [1, 2, 3]
-    (first,) = evaluate(model, [sample])
+    (ahead,) = evaluate(model, [sample], [4])
+    assert [each.step for each in ahead.drafts] == [1, 2, 3]
+    (first,) = evaluate(model, [sample])[0].entries
     assert isinstance(first, Reveal)
-    sample.guesses = (first, *ahead.guesses)
+    sample.drafts = (first, *ahead.drafts)
     sample.reveal(first)
-    assert sample.guesses == ahead.guesses
-    sample.reveal(replace(_wrong(ahead.guesses[0]), step=1))
-    assert sample.guesses == ()
+    assert sample.drafts == ahead.drafts
+    sample.reveal(replace(_wrong(ahead.drafts[0]), step=1))
+    assert sample.drafts == ()
 
 
 def test_nothing_is_guessed_behind_the_end() -> None:
     model = MODELS["markov"]
     sample = ActiveSample.start(model, plan_for(model, seed=1, sampler={"steps": 2}), 0)
-    (ahead,) = evaluate_lanes(model, [Ask(sample, lanes=5, foresight=9)])
-    assert (ahead.lanes, len(ahead.guesses)) == (1, 1)
+    (ahead,) = evaluate(model, [sample], [10])
+    assert (ahead.states, len(ahead.drafts)) == (1, 1)

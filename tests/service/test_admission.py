@@ -1,6 +1,7 @@
 """What a request is told when it is let in, or why it is not: forecasts, deadlines, bounds."""
 
 import asyncio
+import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from unmask_service.api import MAX_DEADLINE_MS, Gate, ModelCard, ServedModel, Se
 from unmask_service.api.errors import RefusedError
 from unmask_service.api.followers import AnyFollower, Generation
 from unmask_service.api.schemas import GenerateAnswer, GenerateBody
+from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import PLANS_AT_A_TIME, Cache
 from unmask_service.broker import Finished, Job, MemoryBroker
 from unmask_service.forecast import Capacity, Pace, Work, outlook, seconds_of_work
@@ -425,3 +427,36 @@ def test_a_small_memory_budget_bounds_the_ticks(bundles: Path, writer: Server) -
 
 def test_jobs_carry_no_forecast_unless_told() -> None:
     assert Job("a", plan_for(PRIME, max_tokens=1), 0.0).expected_seconds is None
+
+
+def test_large_texts_are_planned_one_at_a_time_and_others_do_not_wait_for_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A megabyte of text that may fit the model, for all that its length says, is counted in pieces first."""
+    pieces: list[int] = []
+
+    class Tokenizer:
+        longest = 100_000
+
+        def get_vocab(self) -> dict[str, int]:
+            return {"a" * self.longest: 0}
+
+        def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[SimpleNamespace]:
+            assert not add_special_tokens
+            pieces.append(len(texts[0]))
+            return [SimpleNamespace(ids=[0] * len(texts[0]))]
+
+    model = dataclasses.replace(PRIME, tokenizer=cast(Any, Tokenizer()))
+    monkeypatch.setattr(admission, "return_freed_memory", lambda: None)
+    for body in (GenerateBody(prompt="a" * 400_000), ScoreBody(input="a" * 400_000, prompt="b")):
+        with pytest.raises(RefusedError) as refused:
+            admission.plan_of(model, body)
+        assert refused.value.param in ("prompt", "input")
+        assert max(pieces) <= admission.SLICE
+    pieces.clear()
+    Tokenizer.longest = 1000
+    with pytest.raises(RefusedError, match="at most 24000 characters"):
+        admission.plan_of(model, GenerateBody(prompt="a" * 400_000))
+    assert not pieces, "a text that is longer than all tokens of the model's length is not even counted"
+    assert not admission.is_large(GenerateBody(prompt="a" * 1000))
+    assert not admission.is_large(ScoreBody(input=[1] * 100_000))

@@ -12,7 +12,6 @@ from torch import Tensor
 from unmask_diffusion import (
     ActiveSample,
     Denoiser,
-    DenoiserAround,
     Model,
     Plan,
     TableDenoiser,
@@ -21,12 +20,11 @@ from unmask_diffusion import (
     sample,
 )
 from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
-from unmask_service.engine import Engine
-from unmask_service.engine.lanes import Speculation
+from unmask_service.engine import Engine, Speculation
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
-from tests.helpers import ToyModel, code_table, plan_for, prime_model
+from tests.helpers import DenoiserAround, ToyModel, code_table, plan_for, prime_model
 
 PRIME = prime_model(length=12)
 

@@ -116,7 +116,7 @@ def test_rows_lie_between_the_positions_and_the_sub_tokens(holes: int, digits: i
 @pytest.mark.parametrize("name", ["first_hitting", "ancestral"])
 def test_planned_rows_are_about_those_that_are_drawn(name: str, steps: int | None) -> None:
     plan = plan_for(PRIME, max_tokens=24, n=8, seed=3, sampler={"name": name, "steps": steps or 10_000})
-    drawn = sum(len({sub_token // 2 for sub_token in group}) for each in plan.schedules for group in each.groups)
+    drawn = sum(len({sub_token // 2 for sub_token in step.reveal}) for each in plan.schedules for step in each.steps)
     work = Work.of(plan)
     assert work.rows == pytest.approx(drawn, rel=0.1)
     assert (work.tokens, work.samples, work.evaluations) == (24, 8, plan.network_evaluations)

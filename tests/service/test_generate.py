@@ -293,10 +293,13 @@ def test_the_end_token_cuts_text_and_ids(writer: Server) -> None:
         assert (len(choice["token_ids"]) < 12) == (choice["finish_reason"] == "stop")
 
 
-def test_a_canvas_is_cut_before_a_given_end_token_too(writer: Server) -> None:
-    (choice,) = writer.generate(canvas=[5, 6, END, None], seed=1)["choices"]
-    assert choice["token_ids"] == [5, 6]
-    assert choice["finish_reason"] == "stop"
+def test_a_canvas_is_not_cut_before_a_given_end_token(writer: Server) -> None:
+    for seed in range(5):
+        (choice,) = writer.generate(canvas=[5, 6, END, None], seed=seed)["choices"]
+        assert choice["token_ids"][:3] == [5, 6, END]
+        assert (len(choice["token_ids"]) == 3) == (choice["finish_reason"] == "stop")
+        (choice,) = writer.generate(canvas=[END, 5], seed=seed)["choices"]
+        assert (choice["token_ids"], choice["finish_reason"]) == ([END, 5], "length")
 
 
 def test_an_end_token_in_the_prompt_cuts_nothing(writer: Server) -> None:

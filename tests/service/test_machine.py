@@ -1,6 +1,7 @@
 """What a container leaves of memory and processors, read from files as Linux writes them; the number of threads."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -170,5 +171,5 @@ def test_evaluations_are_timed(
         now += 0.01 * (single if threads.now == 1 else several)
         return now
 
-    monkeypatch.setattr(machine.time, "perf_counter", clock)
+    monkeypatch.setattr(time, "perf_counter", clock)
     assert machine._one_thread_is_enough(open_bundle(bundles / "writer"), 8, 4) == enough

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unmask_diffusion import DenoiserAround, GenerationRequest, Model, make_plan, read_sample, replay, sample
+from unmask_diffusion import GenerationRequest, Model, make_plan, read_sample, replay, sample
 from unmask_model_store import open_bundle
 from unmask_service.broker import Finished, Job, MemoryBroker, Revealed
-from unmask_service.engine import Engine
-from unmask_service.engine.lanes import Speculation
+from unmask_service.engine import Engine, Speculation
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
-from tests.helpers import ToyModel
+from tests.helpers import DenoiserAround, ToyModel
 
 Request = dict[str, Any]
 Tokens = list[tuple[int, ...]]

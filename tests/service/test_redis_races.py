@@ -565,6 +565,7 @@ SCRIPT = "ERR Error running script (call to f_0123abcd): @user_script:17: @user_
         "ERR max number of clients reached",
         SCRIPT + "OOM command not allowed when used memory > 'maxmemory'.",
         SCRIPT + "READONLY You can't write against a read only replica.",
+        SCRIPT[:-1] + "The user executing the script can't run this command or subcommand",
     ],
 )
 def test_what_an_operator_can_mend_is_tried_again(line: str) -> None:

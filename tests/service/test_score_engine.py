@@ -5,8 +5,7 @@ import asyncio
 import pytest
 from unmask_diffusion import Readout, ScorePlan, ScoreRequest, Tally, make_score_plan, read_score, sample, score
 from unmask_service.broker import Failed, Finished, Job, LogEntry, Revealed, Scored, Started
-from unmask_service.engine.tasks import EVALUATIONS_AN_ENTRY
-from unmask_service.engine.turn import MOST_LANES
+from unmask_service.engine.tasks import EVALUATIONS_AN_ENTRY, MOST_LANES
 
 from tests.helpers import ToyModel
 from tests.service.test_engine import PRIME, House, NanFor

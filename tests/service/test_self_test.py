@@ -1,17 +1,19 @@
 """The start-up self-test: passes for what is served, notices arithmetic that depends on company."""
 
 import math
+import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, DenoiserAround
+from unmask_diffusion import Denoiser
 from unmask_kernels import Draws
-from unmask_service.engine import BrokenPromiseError, measured_capacity, self_test
+from unmask_service.engine import BrokenPromiseError, measured_capacity, self_test, start_up
 
-from tests.helpers import prime_model, table_model
+from tests.helpers import DenoiserAround, prime_model, table_model
 
 
 class Sociable(DenoiserAround):
@@ -87,3 +89,26 @@ def test_a_first_measurement_is_made_of_positive_parts() -> None:
         assert capacity.tokens_per_tick == 100
         assert min(capacity.pace.evaluation, capacity.pace.token, capacity.pace.row) > 0
         assert math.isfinite(capacity.pace.seconds(100, 10))
+
+
+class Slow(DenoiserAround):
+    """A denoiser that takes longer than a first measurement should, and notes what it evaluates."""
+
+    def __init__(self, inner: Denoiser) -> None:
+        super().__init__(inner)
+        self.evaluations: list[tuple[int, int]] = []
+
+    def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+        time.sleep(0.05)
+        self.evaluations.append((len(canvases), sum(map(len, rows))))
+        return super().trunk(canvases, rows)
+
+
+def test_a_slow_model_is_timed_three_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest of one would be whatever else the machine did then."""
+    monkeypatch.setattr(start_up, "ENOUGH_SECONDS", 0.0)
+    network = Slow(prime_model(length=40).denoiser)
+    measured_capacity(replace(prime_model(length=40), denoiser=network), 1000)
+    sizes = Counter(network.evaluations[1:])  # the first one tries the model
+    assert len(sizes) == 3
+    assert set(sizes.values()) == {3}

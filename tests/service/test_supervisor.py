@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, DenoiserAround, replay, sample
+from unmask_diffusion import Denoiser, replay, sample
 from unmask_service.broker import Departure, Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
 from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor, supervisor
 from unmask_service.engine.isolation import BrokenModelError
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
-from tests.helpers import ToyModel, plan_for, prime_model
+from tests.helpers import DenoiserAround, ToyModel, plan_for, prime_model
 
 PRIME = prime_model(length=12)
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -232,7 +233,7 @@ def test_any_locale_can_be_written(encoding: str, bundles: Path, tmp_path: Path)
 def test_json_loses_no_character_in_any_locale(bundles: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(" –…")
-    words = ["score", text, "--seed", "1", "--per-token", "--json", "--model", bundles / "writer"]
+    words: list[str | Path] = ["score", text, "--seed", "1", "--per-token", "--json", "--model", bundles / "writer"]
     variables = [environment() | {"PYTHONIOENCODING": encoding} for encoding in ("latin-1", "utf-8")]
     outputs = [subprocess.run([UNMASK, *words], env=each, capture_output=True, check=True).stdout for each in variables]
     assert json.loads(outputs[0]) == json.loads(outputs[1])
@@ -248,3 +249,33 @@ def test_a_servers_variable_stops_no_other_command(
     assert run(*command, *([bundles / "table"] if command == ["info"] else [])).code == 0
     monkeypatch.setenv("UNMASK_PROT", "8000")
     refused_in_one_line(run(*command, *([bundles / "table"] if command == ["info"] else [])), "UNMASK_PROT")
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "from unmask_service.cli import main; sys.argv = ['unmask', '--version']; atexit.register(say); main()",
+        "atexit.register(say); import training.__main__",
+        "atexit.register(say); import training.toy.__main__",
+    ],
+)
+def test_threads_wait_passively_in_every_entry_point(entry: str) -> None:
+    """It is set before torch is imported; what the environment says stays."""
+    program = f"""
+import atexit, importlib.abc, os, sys
+class Watch(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            assert "OMP_WAIT_POLICY" in os.environ
+            raise SystemExit
+sys.meta_path.insert(0, Watch())
+def say(): print(os.environ["OMP_WAIT_POLICY"])
+{entry}
+"""
+    for given, wanted in ((None, "passive"), ("active", "active")):
+        variables = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
+        variables |= {"OMP_WAIT_POLICY": given} if given else {}
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=variables, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == wanted

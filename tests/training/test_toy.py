@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 from typer.testing import CliRunner
-from unmask_diffusion import Plan, Schedule, SubTokenizer, sample, smallest_base
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion import Plan, Schedule, Step, SubTokenizer, sample, smallest_base
+from unmask_diffusion.networks import Parameterization
 from unmask_model_store import open_bundle
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p
@@ -141,7 +141,7 @@ def test_the_computed_distribution_is_every_points_chain(
     networks: dict[Parameterization, Learnt], parameterization: Parameterization, groups: list[list[int]]
 ) -> None:
     made = networks[parameterization]
-    found = distribution(made, groups)
+    found = distribution(made, [Step(tuple(group)) for group in groups])
     assert float(found.sum()) == pytest.approx(1)
     for point in ((0, 0), (511, 3), (100, 400), (256, 255)):
         assert float(found[point]) == pytest.approx(chain(made, groups, point), rel=1e-4)
@@ -149,7 +149,7 @@ def test_the_computed_distribution_is_every_points_chain(
 
 def test_codes_that_name_no_class_have_no_probability() -> None:
     made = learn(density("word"), shape_of(2, "independent"), Budget(1, 2), 0, lambda *_: None)  # 23 ** 2 = 529 codes
-    found = distribution(made, [[0], [3], [1], [2]])
+    found = distribution(made, [Step((each,)) for each in (0, 3, 1, 2)])
     assert float(found.sum()) == pytest.approx(1)
 
 
@@ -161,7 +161,7 @@ def test_the_servers_sampler_draws_from_the_computed_distribution(
     made = networks["independent"]
     schedule = sampler.plan(made, 1, 5).schedules[0]
     drawn = draw(made, AlongOne(sampler.name, sampler.steps, schedule=schedule), 1024, 7, lambda _: None)
-    squares = coarse(distribution(made, schedule.groups), 8)
+    squares = coarse(distribution(made, schedule.steps), 8)
     cells = [*product(range(8), repeat=2)]
     counts: dict[tuple[int, ...], int] = {(x, y): round(1024 * float(coarse(drawn, 8)[x, y])) for x, y in cells}
     expected: dict[tuple[int, ...], float] = {(x, y): float(squares[x, y]) for x, y in cells}
@@ -172,7 +172,7 @@ def test_whole_tokens_of_an_independent_head_are_products_of_digits(networks: di
     """The first token, whole: its digits are independent with one head, and not with the other."""
     excess = {}
     for parameterization, made in networks.items():
-        digits = WHOLE_TOKENS.plan(made, 1, 0).schedules[0].groups
+        digits = WHOLE_TOKENS.plan(made, 1, 0).schedules[0].steps
         first = distribution(made, digits).sum(1).view(8, 8, 8)
         of_digits = [first.sum(others) for others in ((1, 2), (0, 2), (0, 1))]
         excess[parameterization] = total_variation(first, torch.einsum("i,j,k->ijk", *of_digits))

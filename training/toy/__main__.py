@@ -1,10 +1,13 @@
 """Joint and independent parameterization on a distribution that can be looked at: `python -m training.toy`."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: docs/settings.md, Threads
 
 import torch
 import typer

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 from unmask_model_store import PrimeConfig, write_bundle
 
 from training.toy.experiment import Options

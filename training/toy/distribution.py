@@ -1,10 +1,10 @@
 """What a sampler draws from a network, computed instead of sampled: its distribution over all 512 x 512 points."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+from unmask_diffusion import Step
 
 from training.toy.digits import DigitProducts
 from training.toy.learning import Learnt, joint_logits
@@ -13,28 +13,26 @@ from training.toy.pictures import SIDE
 # canvases that are evaluated together
 PIECE = 8192
 
-Group = Sequence[int]
-
 
 @torch.inference_mode()
-def distribution(learnt: Learnt, groups: Iterable[Group]) -> Tensor:
+def distribution(learnt: Learnt, steps: Iterable[Step]) -> Tensor:
     """The sampler's own distribution over points along one schedule, float64 [512, 512].
 
-    Every state that the reveals so far may have led to is evaluated, with the rule of the sampler: in a group,
+    Every state that the reveals so far may have led to is evaluated, with the rule of the sampler: in a step,
     positions are drawn independently, and digits of one position from their joint distribution.
 
     Args:
         learnt: the network.
-        groups: sub-tokens (position · l + j) that are revealed together, in order; each once.
+        steps: of a schedule, which reveal each sub-token once.
     """
     states = learnt.sub_tokenizer.masked(2)[None]
     probabilities = torch.ones(1, dtype=torch.float64)
     products = DigitProducts(learnt.sub_tokenizer)
-    for group in groups:
-        # all positions of a group are evaluated before any of its digits is known
+    for step in steps:
+        # all positions of a step are evaluated before any of its digits is known
         drawn = [
             (position, places, _digit_chances(learnt, products, states, position, places))
-            for position, places in _by_position(group, learnt.sub_tokenizer.sub_tokens_per_token)
+            for position, places in step.by_position(learnt.sub_tokenizer.sub_tokens_per_token).items()
         ]
         origin = torch.arange(len(states))
         for position, places, chances in drawn:
@@ -47,13 +45,9 @@ def distribution(learnt: Learnt, groups: Iterable[Group]) -> Tensor:
     return result
 
 
-def _by_position(group: Group, digits_a_token: int) -> Iterator[tuple[int, list[int]]]:
-    """The positions of a group, each with its places j, ascending."""
-    for position, sub_tokens in groupby(sorted(group), key=lambda sub_token: sub_token // digits_a_token):
-        yield position, [sub_token % digits_a_token for sub_token in sub_tokens]
-
-
-def _digit_chances(learnt: Learnt, products: DigitProducts, states: Tensor, position: int, places: list[int]) -> Tensor:
+def _digit_chances(
+    learnt: Learnt, products: DigitProducts, states: Tensor, position: int, places: Sequence[int]
+) -> Tensor:
     """The joint probabilities of a position's digits at some places, given each state: float64 [N, b ** places]."""
     base = products.base
     numbers = sum(products.codes[:, j] * base**power for power, j in enumerate(reversed(places)))
@@ -67,7 +61,7 @@ def _digit_chances(learnt: Learnt, products: DigitProducts, states: Tensor, posi
 
 
 def _branched(
-    states: Tensor, joint: Tensor, position: int, places: list[int], base: int
+    states: Tensor, joint: Tensor, position: int, places: Sequence[int], base: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The states after a reveal, from joint [N, b ** places]; their probabilities; the state that each came from.
 

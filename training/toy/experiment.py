@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 
 from training.recipe import Budget
 from training.toy.distribution import coarse, cross_entropy, distribution, entropy, total_variation
@@ -114,12 +114,12 @@ def samplers(sub_tokens: int) -> list[Reveals]:
 def computed(learnt: Learnt, sampler: Reveals, options: Options, report: Report) -> list[Tensor]:
     """A sampler's distribution along each of its schedules: those of its first samples under the seed."""
     plan = sampler.plan(learnt, options.orders, options.seed)
-    schedules = list(dict.fromkeys(schedule.groups for schedule in plan.schedules))
+    schedules = list(dict.fromkeys(schedule.steps for schedule in plan.schedules))
     name = f"computing, {learnt.network.shape.parameterization} head: {sampler.name}"
     found = []
-    for place, groups in enumerate(schedules):
+    for place, steps in enumerate(schedules):
         report(name, place / len(schedules))
-        found.append(distribution(learnt, groups))
+        found.append(distribution(learnt, steps))
     return found
 
 
@@ -130,7 +130,7 @@ def _row(learnt: Learnt, sampler: Reveals, found: Tensor, options: Options, repo
         counted = draw(learnt, sampler, options.samples, options.seed, lambda share: report(name, share))
         drawn = total_variation(coarse(counted, BINS), coarse(truth, BINS))
     squares = total_variation(coarse(found, BINS), coarse(truth, BINS))
-    evaluations = len(sampler.plan(learnt, 1, options.seed).schedules[0].groups)
+    evaluations = len(sampler.plan(learnt, 1, options.seed).schedules[0].steps)
     return Row(sampler.name, evaluations, total_variation(found, truth), squares, drawn)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import AdamW
 from unmask_diffusion import NetworkShape, PrimeDenoiser, SubTokenizer, smallest_base
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 
 from training.network import features
 from training.objective import corrupt, spread_rates

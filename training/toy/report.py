@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from rich.table import Table
 from torch import Tensor
-from unmask_diffusion.heads import Parameterization
+from unmask_diffusion.networks import Parameterization
 
 from training.toy.experiment import BINS, EXACT, WHOLE_TOKENS, Measured, Options, counting_floor, truth_entropy
 from training.toy.pictures import density

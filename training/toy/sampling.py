@@ -14,14 +14,12 @@ from unmask_diffusion import (
     GenerationRequest,
     Plan,
     PrimeDenoiser,
-    SampleError,
-    SamplingError,
     Schedule,
+    Steps,
     SubTokenizer,
-    evaluate,
+    advance,
     make_plan,
 )
-from unmask_diffusion.schedule import Groups
 
 from training.toy.learning import Learnt
 from training.toy.pictures import SIDE
@@ -65,7 +63,7 @@ class Reveals:
         if not self.whole_tokens:
             return plan
         digits = learnt.sub_tokenizer.sub_tokens_per_token
-        whole = Schedule(Groups(range(2 * digits), [digits, 2 * digits]), idle_steps=0)
+        whole = Schedule(Steps(range(2 * digits), [digits, 2 * digits]), idle_steps=0)
         return dataclasses.replace(plan, schedules=(whole,) * count)
 
 
@@ -83,10 +81,7 @@ def draw(learnt: Learnt, reveals: Reveals, count: int, seed: int, report: Callab
     waiting = _samples(learnt, reveals, count, seed)
     while together := list(islice(waiting, TOGETHER)):
         while running := [each for each in together if not each.finished]:
-            for each, outcome in zip(running, evaluate(model, running), strict=True):
-                if isinstance(outcome, SampleError):
-                    raise SamplingError(outcome.message)
-                each.reveal(outcome)
+            advance(model, running)
         x, y = learnt.sub_tokenizer.decode(torch.stack([each.digits for each in together])).unbind(1)
         counts.index_put_((x, y), torch.ones(len(together), dtype=torch.float64), accumulate=True)
         report(float(counts.sum()) / count)

@@ -6,27 +6,19 @@ For the exact first-hitting sampler, whose orders are uniform, this is the order
 conditionals are consistent with one joint distribution every order gives -log p(x) itself.
 """
 
-from unmask_diffusion.scoring.estimate import Estimate, Tally
-from unmask_diffusion.scoring.passes import ActivePass, PassAsk, PassRound, Readout, reading_of
+from unmask_diffusion.scoring.estimate import Estimate, Score, Tally, TokenNats, read_score, run_score, score
+from unmask_diffusion.scoring.passes import ActivePass
 from unmask_diffusion.scoring.plan import ScorePlan, make_score_plan
-from unmask_diffusion.scoring.request import MAX_BUDGET, ScoreRequest
-from unmask_diffusion.scoring.run import Score, TokenNats, read_score, run_score, score
 
 __all__ = [
-    "MAX_BUDGET",
     "ActivePass",
     "Estimate",
-    "PassAsk",
-    "PassRound",
-    "Readout",
     "Score",
     "ScorePlan",
-    "ScoreRequest",
     "Tally",
     "TokenNats",
     "make_score_plan",
     "read_score",
-    "reading_of",
     "run_score",
     "score",
 ]

@@ -1,202 +1,198 @@
-"""Passes on their way, and what one network evaluation reads of them.
+"""Passes being scored, and what one network evaluation reads of them.
 
-The digits are known, so the states of a pass are too: any number of them can be evaluated together, in any company.
+The digits are known, so the states of a pass are too: any number of them can be evaluated together with any other work.
+A state gives marginals of sub-tokens and joints of tokens. Let Z(y) be the sum of exp(logit) over the classes that are
+consistent with y: p(digit | y) = Z(y, digit) / Z(y).
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+from unmask_kernels import consistent_log_normaliser
 
 from unmask_diffusion.drawing import INVALID
-from unmask_diffusion.evaluation import Evaluation, Question
+from unmask_diffusion.log import UNITS_A_NAT, LogEntry, Readout, SampleError
 from unmask_diffusion.model import Model
-from unmask_diffusion.scoring.likelihood import Probe, Surprise, surprises
 from unmask_diffusion.scoring.plan import Pass, ScorePlan
-from unmask_diffusion.speculation import SampleError
-
-# nats are counted in whole units of 2^-40, so that sums don't depend on how they were grouped
-UNITS_A_NAT = 2**40
+from unmask_diffusion.work import Evaluated, Outcome, State
 
 IMPOSSIBLE = "the input, with what is given, has probability zero under this model: no bound is finite"
+# rows whose logits are in memory together: the head's product fills so many in any case
+ROWS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Probe:
+    """A token of a state whose masked digits are known, and are to be read."""
+
+    row: int  # of the features
+    digits: list[int]  # of the state, [l], the mask id where a digit is masked
+    token: int  # the true token
+    js: tuple[int, ...]  # masked digits whose marginals are wanted, ascending
 
 
 @dataclass(frozen=True, slots=True)
-class Readout:
-    """What some evaluations of a pass, one after the other, have read: their weighted sums, in units of 2^-40 nats.
+class Surprise:
+    """What a probe reads, in nats. inf: the model gives it probability zero; NaN: the logits are invalid."""
 
-    Attributes:
-        index: of the pass.
-        evaluations: how many.
-        units: of -log p, all sub-tokens.
-        by_token: the same by token, (position in the plan's tokens, units); empty unless the request asks for it.
-        joint_units: of the published integrand; 0 unless the request asks for it.
-    """
-
-    index: int
-    evaluations: int
-    units: int
-    by_token: tuple[tuple[int, int], ...] = ()
-    joint_units: int = 0
-
-    def __add__(self, later: "Readout") -> "Readout":
-        """Of the same pass."""
-        by_token: defaultdict[int, int] = defaultdict(int, self.by_token)
-        for position, units in later.by_token:
-            by_token[position] += units
-        return Readout(
-            self.index,
-            self.evaluations + later.evaluations,
-            self.units + later.units,
-            tuple(sorted(by_token.items())),
-            self.joint_units + later.joint_units,
-        )
+    marginals: tuple[float, ...]  # -log p(digit j | state) of every j that is wanted
+    joint: float  # -log p(token | state)
 
 
 class ActivePass:
-    """A pass on its way.
-
-    Attributes:
-        plan: of its request.
-        index: which pass.
-        step: evaluations that have been read.
-    """
+    """A pass being scored. Satisfies `Work`."""
 
     def __init__(self, model: Model, plan: ScorePlan, index: int, step: int = 0) -> None:
         self.plan = plan
         self.index = index
-        self.step = step
+        self.step = step  # number of evaluations that have been read
         self._sub_tokenizer = model.sub_tokenizer
         self._first = plan.windows[plan.window_of(index)].start
         self._tokens = plan.tokens[self._first : self._first + plan.length]
 
     @cached_property
     def _pass(self) -> Pass:
-        """Drawn when it is first evaluated: whoever only counts need not wait for it."""
+        """The pass, drawn when it is first evaluated: counting evaluations does not need it."""
         return self.plan.pass_of(self.index)
 
     @cached_property
     def _truth(self) -> Tensor:
-        """The window's digits, int64 [length, l]; behind the text nothing is known."""
+        """The window's digits, int64 [length, l]; masked behind the text."""
         digits = self._sub_tokenizer.masked(self.plan.length)
         digits[: len(self._tokens)] = self._sub_tokenizer.codes[list(self._tokens)]
         return digits
 
     @property
+    def length(self) -> int:
+        return self.plan.length
+
+    @property
     def evaluations_left(self) -> int:
-        """Network evaluations until its end."""
         return self.plan.evaluations_of(self.index) - self.step
 
     @property
     def finished(self) -> bool:
-        """Whether all of it has been read."""
         return not self.evaluations_left
 
     @property
     def masked_share(self) -> float:
-        """Of its sub-tokens, those that are masked at its next state."""
         return 0.0 if self.finished else len(self._pass.masked(self.step)) / len(self._pass.order)
 
-    def canvas(self, step: int) -> Tensor:
-        """A state, int64 [length, l]."""
+    @property
+    def known_states(self) -> int:
+        return self.evaluations_left
+
+    @property
+    def can_draft(self) -> bool:
+        return False
+
+    @property
+    def step_size(self) -> int:
+        return max(1, int(self.plan.rows / self.plan.network_evaluations))
+
+    def states(self, budget: int) -> list[State]:
+        """Its next states, as many as there are and the budget allows."""
+        return [self._state(step) for step in range(self.step, self.step + min(budget, self.evaluations_left))]
+
+    @classmethod
+    def finish(cls, model: Model, features: Tensor, batch: "Sequence[Evaluated[ActivePass]]") -> list[Outcome]:
+        probes = [
+            [each.work._probes(state, rows) for state, rows in zip(each.states, each.rows(), strict=True)]
+            for each in batch
+        ]
+        read = iter(surprises(model, features, [probe for own in probes for state in own for probe in state.values()]))
+        return [
+            each.work._outcome([
+                (state.step, {position: next(read) for position in of_state})
+                for state, of_state in zip(each.states, own, strict=True)
+            ])
+            for each, own in zip(batch, probes, strict=True)
+        ]  # fmt: skip
+
+    def apply(self, outcome: Outcome) -> tuple[LogEntry, ...]:
+        self.step += outcome.steps
+        return outcome.entries
+
+    def _state(self, step: int) -> State:
         canvas = self._truth.clone()
         canvas.view(-1)[list(self._pass.masked(step))] = self._sub_tokenizer.mask_id
-        return canvas
+        # with the published integrand, all positions that are not fully revealed
+        shown = self._pass.masked if self.plan.request.published_integrand else self._pass.read
+        positions = sorted({sub_token // self.plan.sub_tokens_per_token for sub_token in shown(step)})
+        return State(step, canvas, positions)
 
-    def probes(self, step: int, canvas: Tensor) -> dict[int, Probe]:
-        """What is read at a state: position → probe, ascending."""
+    def _probes(self, state: State, rows: Mapping[int, int]) -> dict[int, Probe]:
+        """What is read at a state: position → probe."""
         digits_a_token = self.plan.sub_tokens_per_token
         read: defaultdict[int, list[int]] = defaultdict(list)
-        for sub_token in self._pass.read(step):
+        for sub_token in self._pass.read(state.step):
             read[sub_token // digits_a_token].append(sub_token % digits_a_token)
-        positions = self._positions(step)
-        digits = canvas[positions].tolist()
+        digits = state.canvas[list(state.positions)].tolist()
         return {
-            position: Probe(row, self._tokens[position], tuple(sorted(read[position])))
-            for position, row in zip(positions, digits, strict=True)
+            position: Probe(rows[position], known, self._tokens[position], tuple(sorted(read[position])))
+            for position, known in zip(state.positions, digits, strict=True)
         }
 
-    def readout(self, step: int, found: dict[int, Surprise]) -> Readout | SampleError:
-        """What was read at a state, weighted; or that it is not finite."""
-        nats = [nat for each in found.values() for nat in each.marginals]
-        joint = math.fsum(each.joint for each in found.values()) if self.plan.request.published_integrand else 0.0
+    def _outcome(self, read: Sequence[tuple[int, dict[int, Surprise]]]) -> Outcome:
+        found = [self._readout(step, of_state) for step, of_state in read]
+        errors = [each for each in found if isinstance(each, SampleError)]
+        if errors:
+            entry: LogEntry = min(errors, key=lambda error: error.impossible)  # the gravest
+        else:
+            *_, entry = accumulate(each for each in found if isinstance(each, Readout))
+        rows = sum(len(of_state) for _, of_state in read)
+        return Outcome((entry,), len(read), 0 if errors else len(read), rows // len(read), rows)
+
+    def _readout(self, step: int, read: dict[int, Surprise]) -> Readout | SampleError:
+        """The weighted sums of one state, or that they are not finite."""
+        nats = [nat for each in read.values() for nat in each.marginals]
+        joint = math.fsum(each.joint for each in read.values()) if self.plan.request.published_integrand else 0.0
         if not math.isfinite(total := math.fsum(nats) + joint):
             impossible = not math.isnan(total)
             return SampleError(self.index, IMPOSSIBLE if impossible else INVALID, impossible)
         weight = self._pass.weight(step)
         units = {
             position + self._first: round(weight * math.fsum(each.marginals) * UNITS_A_NAT)
-            for position, each in found.items()
+            for position, each in read.items()
             if each.marginals
         }
         by_token = tuple(units.items()) if self.plan.request.per_token else ()
         joint_units = round(self._pass.joint_weight(step) * joint * UNITS_A_NAT)
         return Readout(self.index, 1, sum(units.values()), by_token, joint_units)
 
-    def _positions(self, step: int) -> list[int]:
-        """The positions that are read: with the published integrand, all that are not fully revealed."""
-        shown = self._pass.masked if self.plan.request.published_integrand else self._pass.read
-        return sorted({sub_token // self.plan.sub_tokens_per_token for sub_token in shown(step)})
+
+def surprises(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[Surprise]:
+    """Read probes from the rows of features [N, F] that they name."""
+    parts = (probes[start : start + ROWS_AT_ONCE] for start in range(0, len(probes), ROWS_AT_ONCE))
+    return [each for part in parts for each in _read_part(model, features[[probe.row for probe in part]], part)]
 
 
-@dataclass(frozen=True)
-class PassAsk:
-    """What one evaluation is to do for a pass.
-
-    Attributes:
-        active: which.
-        lanes: states of it to evaluate, at most.
-    """
-
-    active: ActivePass
-    lanes: int = 1
-
-
-@dataclass(frozen=True)
-class PassRound:
-    """What one evaluation did for a pass.
-
-    Attributes:
-        outcome: what was read, of all its lanes; or why the pass cannot go on.
-        lanes: states of it that were evaluated.
-        rows: of logits that were read, all lanes.
-    """
-
-    outcome: Readout | SampleError
-    lanes: int
-    rows: int
-
-
-def reading_of(model: Model, asks: Sequence[PassAsk]) -> Evaluation[list[PassRound]]:
-    """What passes need of an evaluation, and what they read of it; nothing is written into them."""
-    lanes = [(ask.active, step) for ask in asks for step in range(ask.active.step, ask.active.step + _lanes(ask))]
-    canvases = [active.canvas(step) for active, step in lanes]
-    probes = [active.probes(step, canvas) for (active, step), canvas in zip(lanes, canvases, strict=True)]
-    features = yield Question(canvases, [torch.tensor([*each]) for each in probes])
-    found = iter(surprises(model, features, [probe for each in probes for probe in each.values()]))
-    read = iter([
-        active.readout(step, {position: next(found) for position in each})
-        for (active, step), each in zip(lanes, probes, strict=True)
-    ])  # fmt: skip
-    rows = iter(map(len, probes))
+def _read_part(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[Surprise]:
+    codes = model.sub_tokenizer.codes_on(features.device)
+    logits = model.denoiser.head(features).double()
+    states = torch.tensor([probe.digits for probe in probes], device=codes.device)
+    tokens = torch.tensor([probe.token for probe in probes], device=codes.device)
+    before = consistent_log_normaliser(logits, states, codes)
+    marginals = torch.zeros(len(probes), model.sub_tokenizer.sub_tokens_per_token, dtype=torch.float64)
+    for j in range(marginals.shape[1]):
+        rows = [row for row, probe in enumerate(probes) if j in probe.js]
+        if rows:
+            after = states[rows].clone()
+            after[:, j] = codes[tokens[rows], j]
+            marginals[rows, j] = _surprise(before[rows], consistent_log_normaliser(logits[rows], after, codes)).cpu()
+    joints: list[float] = _surprise(before, logits.gather(1, tokens[:, None])[:, 0]).tolist()
     return [
-        _round([next(read) for _ in range(_lanes(ask))], sum(next(rows) for _ in range(_lanes(ask)))) for ask in asks
+        Surprise(tuple(row[j] for j in probe.js), joint)
+        for probe, row, joint in zip(probes, marginals.tolist(), joints, strict=True)
     ]
 
 
-def _lanes(ask: PassAsk) -> int:
-    return min(ask.lanes, ask.active.evaluations_left)
-
-
-def _round(read: Sequence[Readout | SampleError], rows: int) -> PassRound:
-    errors = [each for each in read if isinstance(each, SampleError)]
-    if errors:
-        gravest = min(errors, key=lambda error: error.impossible)
-        return PassRound(gravest, len(read), rows)
-    *_, readout = accumulate(each for each in read if isinstance(each, Readout))
-    return PassRound(readout, len(read), rows)
+def _surprise(whole: Tensor, part: Tensor) -> Tensor:
+    """-log(part / whole), from logarithms: inf where nothing is left, also where there was nothing."""
+    return (whole - part).masked_fill(part == -torch.inf, torch.inf)

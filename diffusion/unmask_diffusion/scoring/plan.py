@@ -1,12 +1,13 @@
 """A score is a plan whose digits are known: they are read where a sampler would draw them.
 
 plan  = tokens + seed → the passes: one window, revealed in one random order
-log   = what was read so far, some evaluations of a pass an entry
+log   = the readouts so far, each of some evaluations of a pass
 state = plan + log, nothing else
 """
 
 import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,51 +16,76 @@ from unmask_kernels import Purpose, random_uniform
 
 from unmask_diffusion.model import Outline
 from unmask_diffusion.plan import DRAWN_SEED_LIMIT
-from unmask_diffusion.request import MAX_SAMPLES, RequestError
+from unmask_diffusion.request import MAX_BUDGET, MAX_SAMPLES, RequestError, ScoreRequest, token_ids
 from unmask_diffusion.schedule import event_of, hitting_times
-from unmask_diffusion.scoring.request import MAX_BUDGET, MAX_NUMBERS, MAX_REPLICATES, ScoreRequest
-from unmask_diffusion.scoring.windows import Window, windows_of
-from unmask_diffusion.text import token_ids
 
 # mask rates of a pass of the integral, where the budget allows
 RATES = 16
 # a standard error needs two
 LEAST_REPLICATES = 2
-# of a spread that can be stopped on: stopping on chance's smallest makes standard errors of fewer far too small
+# the error falls with the root of their number: more are not worth their memory in a log
+MAX_REPLICATES = 1024
+# numbers by token that a log may hold
+MAX_NUMBERS = 2**18
+# degrees of freedom of a spread that may stop a score: with fewer, stopping where chance makes it smallest gives
+# standard errors that are far too small
 DEGREES_OF_FREEDOM = 7
-# where no budget is given: without a wished standard error, and with one
+# replicates where no budget is given: without a wished standard error, and with one
 REPLICATES = {"orders": (4, 32), "integral": (8, 64)}
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One window, revealed in one random order and read on the way.
+class Window:
+    """A part of a text that the model can see at once."""
 
-    Attributes:
-        index: of its plan's passes.
-        window: that is revealed.
-        order: the sub-tokens to score (position in the window · l + j), in the order of their reveal.
-        starts: how many of them are revealed at each of its states, ascending. A state is a network evaluation.
-        reads_all: whether a state reads all masked sub-tokens, or only the next of the order.
+    start: int  # position of its first token in the text
+    scored: tuple[int, ...]  # positions within the window, ascending; all others are given
+
+
+def windows_of(scored: Sequence[bool], length: int, overlap: int) -> tuple[Window, ...]:
+    """Cover a text by windows, so that each token to score is scored in exactly one.
+
+    A text's probability is the product over the windows, in their order, of the probability of what is new in a window
+    given what it shares with those before it: the chain rule with a context cut to the overlap. All windows of a long
+    text are equally long; the last one reaches further back, since more context costs nothing.
+
+    Args:
+        scored: for each token of the text whether it is to be scored.
+        length: tokens of a window.
+        overlap: tokens that a window shares with the one before, below `length`.
     """
+    if len(scored) <= length:
+        return (Window(0, tuple(position for position, wanted in enumerate(scored) if wanted)),)
+    last = len(scored) - length
+    starts = [*range(0, last, length - overlap), last]
+    windows, covered = [], 0
+    for start in starts:
+        new = tuple(position - start for position in range(covered, start + length) if scored[position])
+        covered = start + length
+        if new:
+            windows.append(Window(start, new))
+    return tuple(windows)
 
-    index: int
+
+@dataclass(frozen=True)
+class Pass:
+    """One window, revealed in one random order and read on the way."""
+
+    index: int  # among the plan's passes
     window: Window
-    order: tuple[int, ...]
-    starts: tuple[int, ...]
-    reads_all: bool
+    order: tuple[int, ...]  # the sub-tokens to score (position in the window · l + j), in the order of their reveal
+    starts: tuple[int, ...]  # for each state (network evaluation), how many of them are revealed; ascending
+    reads_all: bool  # whether a state reads all masked sub-tokens, or only the next of the order
 
     def masked(self, step: int) -> tuple[int, ...]:
-        """The sub-tokens that are masked at a state."""
         return self.order[self.starts[step] :]
 
     def read(self, step: int) -> tuple[int, ...]:
-        """The sub-tokens that are read at a state."""
         start = self.starts[step]
         return self.order[start:] if self.reads_all else self.order[start : start + 1]
 
     def weight(self, step: int) -> float:
-        """What each sub-token that is read at a state counts in the chain's sum.
+        """Weight in the chain's sum of each sub-token that is read at a state.
 
         With all m of n masked sub-tokens read, their mean stands for the one that comes next in a random order, and the
         states for all n: n / (m · states). It is the integral over t of 1/t · E[sum of masked], t being m / n: given
@@ -68,7 +94,7 @@ class Pass:
         return self.joint_weight(step) if self.reads_all else 1.0
 
     def joint_weight(self, step: int) -> float:
-        """What the tokens that are not fully revealed at a state count in the published integrand's sum."""
+        """Weight in the published integrand's sum of the tokens that are not fully revealed at a state."""
         share = len(self.order) / len(self.starts) if self.reads_all else 1.0
         return share / len(self.masked(step))
 
@@ -79,93 +105,72 @@ class ScorePlan:
 
     Replicates are independent, and the spread between them gives the standard error. A replicate of `orders` is two
     passes a window, an order and its reverse; of `integral` one pass with low-discrepancy mask rates.
-
-    Attributes:
-        request: what was asked, with its seed and with ids for texts: asking it again gives the same plan.
-        seed: the request's, or the one that was drawn for it.
-        tokens: ids of prompt, input and suffix.
-        windows: of these.
-        overlap: of the windows, in tokens; 0 where there is only one.
-        length: tokens of the canvas that the network sees.
-        sub_tokens_per_token: l.
-        replicates: at most; fewer where the wished standard error is reached earlier.
-        rates: mask rates of a pass, at most one a sub-token; None: a pass reads the chain of its order.
     """
 
-    request: ScoreRequest
-    seed: int
-    tokens: tuple[int, ...]
-    windows: tuple[Window, ...]
-    overlap: int
-    length: int
-    sub_tokens_per_token: int
-    replicates: int
-    rates: int | None
+    request: ScoreRequest  # with its seed, and with ids for texts: the same request gives the same plan
+    seed: int  # the request's, or the one that was drawn for it
+    tokens: tuple[int, ...]  # ids of prompt, input and suffix
+    windows: tuple[Window, ...]  # of these tokens
+    overlap: int  # tokens that two windows share; 0 where there is only one
+    length: int  # tokens of the canvas that the network sees
+    sub_tokens_per_token: int  # l
+    replicates: int  # at most; fewer where the wished standard error is reached earlier
+    rates: int | None  # mask rates of a pass, at most one a sub-token; None: a pass reads the chain of its order
 
     @property
     def passes_a_window(self) -> int:
-        """Passes of a replicate over each window."""
         return 2 if self.rates is None else 1
 
     @property
     def passes(self) -> int:
-        """Passes of all replicates."""
         return self.replicates * len(self.windows) * self.passes_a_window
 
     @property
     def window_tokens(self) -> int:
-        """Tokens of a window: the text's, where it is short."""
         return min(self.length, len(self.tokens))
 
     @property
     def scored_positions(self) -> list[int]:
-        """Of the tokens to score, among the plan's tokens, ascending."""
+        """Positions of the tokens to score among the plan's tokens, ascending."""
         return [window.start + position for window in self.windows for position in window.scored]
 
     @cached_property
     def scored_tokens(self) -> int:
-        """Tokens to score, of all windows."""
         return sum(len(window.scored) for window in self.windows)
 
     @property
     def sub_tokens(self) -> int:
-        """Sub-tokens to score, of all windows."""
         return self.scored_tokens * self.sub_tokens_per_token
 
     @cached_property
     def evaluations_a_replicate(self) -> int:
-        """Network evaluations of one replicate."""
         return _evaluations_a_replicate(self.windows, self.sub_tokens_per_token, self.rates)
 
     @property
     def network_evaluations(self) -> int:
-        """Network evaluations planned."""
         return self.replicates * self.evaluations_a_replicate
 
     @property
     def rows(self) -> float:
-        """Rows of logits that all evaluations read, about."""
+        """Expected number of rows of logits that all evaluations read."""
         if self.rates is None and not self.request.published_integrand:
             return float(self.network_evaluations)
         masked = self.sub_tokens_per_token / (self.sub_tokens_per_token + 1)  # on the average over a pass
         return self.network_evaluations * masked * self.scored_tokens / len(self.windows)
 
     def replicate_of(self, index: int) -> int:
-        """The replicate that a pass is part of."""
         return index // (len(self.windows) * self.passes_a_window)
 
     def window_of(self, index: int) -> int:
-        """The number of the window that a pass reveals."""
         return index // self.passes_a_window % len(self.windows)
 
     def evaluations_of(self, index: int) -> int:
-        """Network evaluations of a pass."""
         return _evaluations(self.windows[self.window_of(index)], self.sub_tokens_per_token, self.rates)
 
     def pass_of(self, index: int) -> Pass:
         """Draw a pass: a function of (plan, index) alone."""
         pair, reverse = divmod(index, self.passes_a_window)
-        # not the streams of a generation's samples: the order that a text was drawn in is no random one for it
+        # not the streams of a generation's samples: the order in which a text was drawn is not random for it
         stream = MAX_SAMPLES + pair
         window = self.windows[self.window_of(index)]
         positions = torch.tensor(window.scored, dtype=torch.int64)
@@ -193,7 +198,7 @@ def _shift(seed: int, stream: int) -> float:
 
 
 def trusted_replicates(windows: int) -> int:
-    """How many replicates tell their own spread well enough: each but the first is one degree of freedom a window."""
+    """Replicates whose spread may stop a score: each but the first is one degree of freedom a window."""
     return 1 + math.ceil(DEGREES_OF_FREEDOM / windows)
 
 
@@ -201,7 +206,7 @@ def make_score_plan(model: Outline, request: ScoreRequest) -> ScorePlan:
     """Check a request against a model and cut its text into windows.
 
     Raises:
-        RequestError: the request can never be served by this model; the error names the field and the limit.
+        RequestError: this model can never serve the request; the error names the field and the limit.
     """
     length = model.denoiser.length
     prompt, text, suffix = (token_ids(model, param, getattr(request, param)) for param in ("prompt", "input", "suffix"))
@@ -220,7 +225,6 @@ def make_score_plan(model: Outline, request: ScoreRequest) -> ScorePlan:
 
 
 def _given(request: ScoreRequest, tokens: int) -> set[int]:
-    """The positions of an input's tokens that are given."""
     if not tokens:
         raise RequestError("input", "input has no tokens: at least 1 is needed")
     given = set(request.given)
@@ -232,7 +236,6 @@ def _given(request: ScoreRequest, tokens: int) -> set[int]:
 
 
 def _overlap(request: ScoreRequest, length: int) -> int:
-    """The tokens that two windows share."""
     overlap = length // 2 if request.overlap is None else request.overlap
     if overlap >= length:
         raise RequestError(
@@ -242,7 +245,7 @@ def _overlap(request: ScoreRequest, length: int) -> int:
 
 
 def _affordable(request: ScoreRequest, windows: tuple[Window, ...], digits: int) -> tuple[int, int | None]:
-    """The replicates, and the mask rates of a pass, that a budget pays for."""
+    """The number of replicates, and of mask rates of a pass, that the budget pays for."""
     rates = None if request.estimator == "orders" else RATES
     least = _evaluations_a_replicate(windows, digits, None if rates is None else 1) * LEAST_REPLICATES
     budget = MAX_BUDGET if request.budget is None else request.budget
@@ -253,15 +256,11 @@ def _affordable(request: ScoreRequest, windows: tuple[Window, ...], digits: int)
     affordable = min(MAX_REPLICATES, budget // _evaluations_a_replicate(windows, digits, rates))
     if request.budget is None:
         affordable = min(affordable, REPLICATES[request.estimator][request.standard_error_per_token is not None])
-    return (min(affordable, _tellable(windows, digits, rates)) if request.per_token else affordable), rates
+    return (min(affordable, _numbers_fit(windows, digits, rates)) if request.per_token else affordable), rates
 
 
-def _tellable(windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
-    """The replicates whose numbers of each token a log may hold.
-
-    Raises:
-        RequestError: not even those that a standard error needs.
-    """
+def _numbers_fit(windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
+    """The number of replicates whose numbers by token fit into a log."""
     tokens = sum(len(window.scored) for window in windows)
     numbers_a_token = 2 * digits if rates is None else 1  # of a replicate, at most
     if LEAST_REPLICATES * numbers_a_token * tokens > MAX_NUMBERS:
@@ -273,7 +272,7 @@ def _tellable(windows: tuple[Window, ...], digits: int, rates: int | None) -> in
 
 
 def _too_small(request: ScoreRequest, least: int) -> tuple[str, str]:
-    """The field at fault where two replicates cost more than there is, and a sentence."""
+    """The field at fault where two replicates cost more than the budget, and the message."""
     needs = f"a standard error of this input needs {least} network evaluations with estimator {request.estimator!r}"
     other = "" if request.estimator == "integral" else "; estimator 'integral' needs fewer"
     if request.budget is None:
@@ -282,11 +281,9 @@ def _too_small(request: ScoreRequest, least: int) -> tuple[str, str]:
 
 
 def _evaluations_a_replicate(windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
-    """Network evaluations of one replicate."""
     return (2 if rates is None else 1) * sum(_evaluations(window, digits, rates) for window in windows)
 
 
 def _evaluations(window: Window, digits: int, rates: int | None) -> int:
-    """Network evaluations of one pass over a window."""
     sub_tokens = len(window.scored) * digits
     return sub_tokens if rates is None else min(rates, sub_tokens)

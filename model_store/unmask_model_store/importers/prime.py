@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from unmask_diffusion import NetworkShape
-from unmask_diffusion.network import ROTARY_BASE
+from unmask_diffusion.networks import ROTARY_BASE
 
 from unmask_model_store.bundle import CONFIG_FILE, SHARDS_FILE, WEIGHTS_FILE, is_sharded
 from unmask_model_store.config import printable

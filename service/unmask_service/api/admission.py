@@ -6,10 +6,21 @@ import dataclasses
 import hashlib
 import math
 import re
+from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
 from pydantic import BaseModel
-from unmask_diffusion import Outline, Plan, RequestError, ScorePlan, cut, make_plan, make_score_plan
+from unmask_diffusion import (
+    GenerationRequest,
+    Outline,
+    Plan,
+    RequestError,
+    ScorePlan,
+    ScoreRequest,
+    cut,
+    make_plan,
+    make_score_plan,
+)
 
 from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
@@ -20,6 +31,8 @@ from unmask_service.broker import IdempotencyKey, Job, QueueFullError, Record
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
+
+AnyRequest = GenerationRequest | ScoreRequest
 
 # the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8
@@ -40,9 +53,8 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
     """
     served = check(service, body)
     kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
-    large = is_large(body)
     try:
-        async with service.large_text if large else contextlib.nullcontext(), service.planning:
+        async with _turn(service, body), service.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await kind.known(service, known)
@@ -72,7 +84,7 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
 async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer:
     """Plan a request and forget it. Raises RefusedError as `admit` does, and BrokerAwayError."""
     served = check(service, body)
-    async with service.planning:
+    async with _turn(service, body), service.planning:
         plan, seconds = await plan_and_forecast(service, served, body)
     assert isinstance(plan, Plan)  # noqa: S101 — for the type checker
     load = await service.broker.load()
@@ -82,7 +94,7 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
         samples=len(plan.schedules),
         masked=plan.sub_tokens,
         network_evaluations=plan.network_evaluations,
-        evaluations_per_sample=[len(schedule.groups) for schedule in plan.schedules],
+        evaluations_per_sample=[len(schedule.steps) for schedule in plan.schedules],
         idle_steps=plan.idle_steps,
         steps=plan.request.sampler.steps,
         seed=plan.seed,
@@ -128,38 +140,57 @@ async def plan_and_forecast(
 
 def plan_of(model: Outline, body: GenerateBody | ScoreBody) -> Plan | ScorePlan:
     """Check a request against a model and draw its schedules. Raises RefusedError: it can never be served."""
+    request = body.request()
     try:
-        if isinstance(body, GenerateBody):
-            return make_plan(model, body.request())
         if not is_large(body):
-            return make_score_plan(model, body.request())
+            return _plan(model, request)
         try:
-            _refuse_too_long(model, body)
-            return make_score_plan(model, body.request())
+            _plan(model, _of_as_many_ids(model, request))
+            return _plan(model, request)
         finally:
             return_freed_memory()
     except RequestError as error:
         raise RefusedError(error.code, str(error), error.param) from error
 
 
-def is_large(body: GenerateBody | ScoreBody) -> bool:
-    """Whether the tokens of a body's text take much memory; a generation's text is bounded before it is split."""
-    texts = (body.input, body.prompt, body.suffix) if isinstance(body, ScoreBody) else ()
-    return sum(len(text) for text in texts if isinstance(text, str)) > LARGE_TEXT
+def is_large(body: AnyRequest) -> bool:
+    """Whether it takes much memory to split the texts of a body into tokens."""
+    return sum(len(text) for text in _texts(body).values()) > LARGE_TEXT
 
 
-def _refuse_too_long(model: Outline, body: ScoreBody) -> None:
-    """Plan a score of as many tokens as the input has at least, counted in little memory. Raises RequestError."""
-    if model.tokenizer is None or not isinstance(body.input, str):
-        return
-    tokens = 0
-    for start in range(0, len(body.input), SLICE):
-        piece = body.input[start : start + SLICE]
-        (encoding,) = model.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
-        tokens += max(0, len(encoding.ids) - SLICE_ERROR)
-    scored = max(1, tokens - len(set(body.given)))
-    ids: dict[str, object] = {"input": [0] * scored, "prompt": "", "suffix": "", "given": []}
-    make_score_plan(model, body.request().model_copy(update=ids))
+def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncContextManager[None]:
+    return service.large_text if is_large(body) else contextlib.nullcontext()
+
+
+def _plan(model: Outline, request: AnyRequest) -> Plan | ScorePlan:
+    return make_plan(model, request) if isinstance(request, GenerationRequest) else make_score_plan(model, request)
+
+
+def _texts(request: AnyRequest) -> dict[str, str]:
+    values = {name: getattr(request, name, None) for name in ("prompt", "input", "suffix")}
+    return {name: value for name, value in values.items() if isinstance(value, str)}
+
+
+def _of_as_many_ids(model: Outline, request: AnyRequest) -> AnyRequest:
+    """A request with as many ids as its texts have tokens at least, counted in little memory."""
+    if model.tokenizer is None:
+        return request
+    most = math.inf
+    if isinstance(request, GenerationRequest):  # a longer text is refused before it is split
+        most = model.denoiser.length * max(map(len, model.tokenizer.get_vocab()))
+    ids: dict[str, list[int]] = {}
+    for name, text in _texts(request).items():
+        if len(text) > most:
+            return request
+        tokens = 0
+        for start in range(0, len(text), SLICE):
+            piece = text[start : start + SLICE]
+            (encoding,) = model.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+            tokens += max(0, len(encoding.ids) - SLICE_ERROR)
+        ids[name] = [0] * tokens
+    if isinstance(request, ScoreRequest) and "input" in ids:  # what is given costs nothing
+        ids |= {"input": [0] * max(1, len(ids["input"]) - len(set(request.given))), "given": []}
+    return request.model_copy(update=ids)
 
 
 def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
@@ -176,7 +207,7 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     def rows(groups: int) -> float:
         return samples * rows_of(holes, digits, groups)
 
-    seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].groups)
+    seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].steps)
     if ahead.seconds_of(Work.of(plan)) <= seconds:
         return cut(plan, most)
     groups = most_groups_in_time(ahead, rows, most, seconds)

@@ -240,7 +240,7 @@ class Generation(Follower[GenerateAnswer]):
         unmask = UnmaskEvent(
             index=reveal.sample,
             step=reveal.step + 1,
-            steps=len(self.plan.schedules[reveal.sample].groups),
+            steps=len(self.plan.schedules[reveal.sample].steps),
             sub_tokens=list(reveal.sub_tokens),
             tokens=self._complete(reveal),
         )

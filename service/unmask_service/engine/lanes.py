@@ -1,108 +1,101 @@
-"""How many lanes each sample gets: free places in a tick buy latency, and a full tick spends nothing.
+"""How many lanes each sample gets: free places in a tick buy latency, and a full tick spends nothing on speculation.
 
-It follows from what was measured: the pace of evaluations, and how often a sample's guesses were right.
+The number follows from measurements: the pace of evaluations, and the acceptance rate of a sample's drafts.
 """
 
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 from weakref import WeakKeyDictionary
 
-from unmask_diffusion import ActiveSample, Ask, Round
+from unmask_diffusion import Outcome, Work
 
-from unmask_service.forecast import Capacity, Pace
+from unmask_service.engine.tasks import Place
+from unmask_service.forecast import Capacity, Pace, Tick
 
-# as many lanes as pay for themselves, one each, or so many each where they fit
+# as many lanes as pay for themselves; or so many for each sample, where they fit
 Speculation = Literal["auto", "off"] | int
 
-# more guesses than this have never paid: few runs of right ones are longer
+# more drafts than this have never paid: few runs of right ones are longer
 MOST_LANES = 32
-# the share of what is remembered of a sample's guesses from round to round
+# what remains from round to round of what is known of a sample's drafts
 MEMORY = 0.9
-# guesses that do not pay are not made, so bad luck would be believed for ever: in a round without, so much of what is
-# believed of a sample gives way to what others' guesses are worth, and so much of that to the first belief
-FADING_OF_SAMPLE, FADING_OF_ALL = 1 / 16, 1 / 128
-# how many guesses' weight a new sample gives to what the others' were worth
+# share by which a sample without drafts moves, in each round, towards the acceptance rate of the others
+FADING = 1 / 16
+# number of drafts that the acceptance rate of the others counts as, for a new sample
 PRIOR_WEIGHT = 8.0
+# ticks without drafts before two lanes are tried, for two ticks: one makes the draft, one evaluates both lanes
+PROBE_EVERY = 16
+# share of the error of a canvas' cost that a comparison of two ticks corrects, where all lanes make the difference
+PACE_LEARNING_RATE = 0.5
+# no part of a pace is believed to be less than this share of a tick
+SMALLEST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Acceptance:
-    """How often a guess was right, those before it having been.
+    """How often a draft was right where those before it were. Older rounds count less."""
 
-    Attributes:
-        right: guesses accepted, older ones counting less.
-        tried: guesses that came to be compared, likewise.
-    """
-
-    right: float = 0.9 * PRIOR_WEIGHT
-    tried: float = PRIOR_WEIGHT
+    right: float = 0.9 * PRIOR_WEIGHT  # drafts that were accepted
+    tried: float = PRIOR_WEIGHT  # drafts that were verified
 
     @property
     def rate(self) -> float:
-        """The probability that the next guess is right."""
         return self.right / self.tried
 
     def after(self, accepted: int, lanes: int) -> "Acceptance":
-        """After a round of so many lanes of which so many outcomes were accepted.
+        """The rate after a round with so many lanes, of which so many were accepted.
 
-        `accepted - 1` guesses were right; the next was wrong, unless there was none.
+        `accepted - 1` drafts were right; the next was wrong, unless there was none.
         """
         tried = min(accepted, lanes - 1)
         return Acceptance(MEMORY * self.right + accepted - 1, MEMORY * self.tried + tried) if tried else self
 
     def towards(self, other: "Acceptance", share: float) -> "Acceptance":
-        """What is believed when so much of it gives way to something else."""
+        """The rate moved by a share towards another one."""
         right, tried = self.right + share * (other.right - self.right), self.tried + share * (other.tried - self.tried)
         return Acceptance(right, tried)
 
     def as_prior(self) -> "Acceptance":
-        """The same rate, to be corrected by what a new sample does."""
+        """The same rate with the weight that a new sample starts from."""
         return Acceptance(self.rate * PRIOR_WEIGHT, PRIOR_WEIGHT)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A sample that has its place in the tick, and may get more lanes.
+    """Work that has its place in the tick, and may get more lanes."""
 
-    Attributes:
-        tokens: of its canvas.
-        groups_left: no more lanes than that.
-        acceptance: of its guesses.
-        rows: of logits that one of its groups draws, about.
-    """
-
-    tokens: int
-    groups_left: int
-    acceptance: Acceptance
-    rows: int = 1
+    tokens: int  # of its canvases so far
+    most_lanes: int  # no more lanes than that; 1 for work that cannot draft
+    acceptance: Acceptance  # of its drafts
+    rows: int = 1  # rows of logits that one of its steps needs, about
 
 
 def paying_lanes(candidates: Sequence[Candidate], pace: Pace, tokens_per_tick: int) -> list[int]:
-    """Give out lanes while one more pays: what it speeds its sample up by outweighs what it slows all of them down by.
+    """Give out lanes while one more pays: its sample gains more speed than all of them lose.
 
-    Lane j of a sample is of use if its j guesses are all right: it adds rate^j to the g groups that the sample is
-    expected to reveal, and its tokens and rows (its own and those of a guess) to the seconds of the tick. What is made
-    great is the sum over samples of log(g / seconds), proportional fairness: the groups a second alone would let short
-    canvases, whose lanes are cheap, take them all, and long ones would only see longer ticks. For one sample it is the
-    same. Lanes are taken in the order of their worth for their cost, until one does not pay.
+    Lane j of a sample is useful if its j drafts are all right: it adds rate^j to the g steps that the sample is
+    expected to do, and its tokens and rows (its own and those of a draft) to the seconds of the tick. The lanes
+    maximise the sum over samples of log(g / seconds), proportional fairness: steps a second alone would give all lanes
+    to short canvases, whose lanes are cheap, and long ones would only see longer ticks. For one sample both are the
+    same. Lanes are taken in the order of their gain for their cost, until one does not pay.
 
     Returns:
-        Lanes for each sample, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
+        Lanes for each, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
     """
-    lanes, groups = [1] * len(candidates), [1.0] * len(candidates)
+    lanes, steps = [1] * len(candidates), [1.0] * len(candidates)
     costs = [pace.token * each.tokens + 2 * each.rows * pace.row for each in candidates]
     tokens = sum(each.tokens for each in candidates)
     seconds = pace.seconds(tokens, sum(each.rows for each in candidates))
 
     def offer(i: int) -> tuple[float, int, float]:
-        gain = math.log1p(candidates[i].acceptance.rate ** lanes[i] / groups[i])
+        gain = math.log1p(candidates[i].acceptance.rate ** lanes[i] / steps[i])
         return -gain / costs[i], i, gain
 
-    offers = [offer(i) for i, each in enumerate(candidates) if each.groups_left > 1]
+    offers = [offer(i) for i, each in enumerate(candidates) if each.most_lanes > 1]
     heapq.heapify(offers)
     while offers:
         _, i, gain = heapq.heappop(offers)
@@ -110,85 +103,108 @@ def paying_lanes(candidates: Sequence[Candidate], pace: Pace, tokens_per_tick: i
             break
         if tokens + candidates[i].tokens > tokens_per_tick:
             continue
-        groups[i] += candidates[i].acceptance.rate ** lanes[i]
+        steps[i] += candidates[i].acceptance.rate ** lanes[i]
         lanes[i] += 1
         seconds, tokens = seconds + costs[i], tokens + candidates[i].tokens
-        if lanes[i] < min(MOST_LANES, candidates[i].groups_left):
+        if lanes[i] < min(MOST_LANES, candidates[i].most_lanes):
             heapq.heappush(offers, offer(i))
     return lanes
 
 
 def fixed_lanes(candidates: Sequence[Candidate], wanted: int, tokens_per_tick: int) -> list[int]:
-    """Give every sample the lanes that are wanted, one after the other, as far as the tick has room.
+    """Give every sample the wanted number of lanes, one sample after the other, while the tick has room.
 
     Returns:
-        Lanes for each sample, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
+        Lanes for each, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
     """
     room = tokens_per_tick - sum(each.tokens for each in candidates)
     lanes = []
     for each in candidates:
-        more = max(0, min(wanted - 1, each.groups_left - 1, room // each.tokens))
+        more = max(0, min(wanted - 1, each.most_lanes - 1, room // each.tokens))
         room -= more * each.tokens
         lanes.append(1 + more)
     return lanes
 
 
 class Speculator:
-    """Gives out the lanes of a tick and learns what guesses are worth. No part of any request's state."""
+    """Gives out the lanes of a tick, and learns what drafts are worth. No part of any request's state."""
 
     def __init__(self, speculation: Speculation) -> None:
         self._speculation = speculation
-        # of groups as wide as these, to the power of two: wide ones are guessed right seldom
+        # of steps as wide as these, to the power of two: wide ones are seldom guessed right
         self._of_width: defaultdict[int, Acceptance] = defaultdict(Acceptance)
-        self._of_sample: WeakKeyDictionary[ActiveSample, Acceptance] = WeakKeyDictionary()
+        self._of_work: WeakKeyDictionary[Work, Acceptance] = WeakKeyDictionary()
+        self._ticks_without_drafts = 0
+        self._last: tuple[Tick, float] | None = None
 
-    def ask(self, samples: Sequence[ActiveSample], capacity: Capacity) -> list[Ask]:
-        """What the next evaluation is to do for each sample of a tick.
+    def budgets(self, turn: Mapping[Place, int], capacity: Capacity) -> list[int]:
+        """The canvases that each place of a tick may use: those that it has taken, and lanes for drafts.
 
-        As many groups are guessed as would pay as lanes; those that were guessed before are evaluated now.
+        A budget also says how many steps to draft: as many as would pay as lanes. They are evaluated in the next tick.
         """
+        known = [*turn.values()]
         if self._speculation == "off":
-            return [Ask(sample) for sample in samples]
-        wanted = self._wanted([self._candidate(sample) for sample in samples], capacity)
-        return [
-            Ask(sample, lanes=min(lanes, 1 + len(sample.guesses)), foresight=lanes - 1)
-            for sample, lanes in zip(samples, wanted, strict=True)
-        ]
+            return known
+        candidates = [self._candidate(work, canvases) for (_, work), canvases in turn.items()]
+        if isinstance(self._speculation, int):
+            lanes = fixed_lanes(candidates, self._speculation, capacity.tokens_per_tick)
+        else:
+            lanes = paying_lanes(candidates, capacity.pace, capacity.tokens_per_tick)
+            if max(lanes, default=1) > 1:
+                self._ticks_without_drafts = 0
+            else:
+                self._probe(candidates, lanes, capacity.tokens_per_tick)
+        return [max(pair) for pair in zip(known, lanes, strict=True)]
 
-    def learn(self, asks: Sequence[Ask], rounds: Sequence[Round]) -> None:
-        """See which guesses were right."""
+    def learn(self, works: Sequence[Work], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
+        """Learn which drafts were right."""
         if self._speculation == "off":
             return
-        for ask, done in zip(asks, rounds, strict=True):
-            width = _width(ask.sample)
-            of_sample, of_all = self._acceptance(ask.sample), self._of_width[width]
-            if done.lanes > 1:
-                of_sample, of_all = (each.after(len(done.outcomes), done.lanes) for each in (of_sample, of_all))
-            elif not ask.foresight:
-                of_sample = of_sample.towards(of_all.as_prior(), FADING_OF_SAMPLE)
-                of_all = of_all.towards(Acceptance(), FADING_OF_ALL)
+        for work, budget, outcome in zip(works, budgets, outcomes, strict=True):
+            if not work.can_draft:
+                continue
+            width = work.step_size.bit_length()
+            of_work, of_all = self._acceptance(work), self._of_width[width]
+            if outcome.states > 1:
+                of_work, of_all = (each.after(len(outcome.entries), outcome.states) for each in (of_work, of_all))
+            elif budget == 1:
+                of_work = of_work.towards(of_all.as_prior(), FADING)
             else:
                 continue
-            self._of_sample[ask.sample], self._of_width[width] = of_sample, of_all
+            self._of_work[work], self._of_width[width] = of_work, of_all
 
-    def _wanted(self, candidates: Sequence[Candidate], capacity: Capacity) -> list[int]:
-        if isinstance(self._speculation, int):
-            return fixed_lanes(candidates, self._speculation, capacity.tokens_per_tick)
-        return paying_lanes(candidates, capacity.pace, capacity.tokens_per_tick)
+    def learn_pace(self, capacity: Capacity, tick: Tick, seconds: float) -> Capacity:
+        """Learn what a canvas costs from two ticks of the same work with different numbers of lanes.
 
-    def _candidate(self, sample: ActiveSample) -> Candidate:
-        groups_left = 1 if sample.high_order else sample.groups_left  # these are not guessed ahead
-        return Candidate(sample.plan.length, groups_left, self._acceptance(sample), rows=_group_size(sample))
+        `Capacity.after` corrects the sum of a tick's costs. With one lane of one length any division of that sum into
+        the evaluation's own cost and its canvases' explains it, and a wrong one would keep speculation off for ever.
+        """
+        last, self._last = self._last, (tick, seconds)
+        if last is None or (tick.samples, tick.tokens) != (last[0].samples, last[0].tokens):
+            return capacity
+        pace, more = capacity.pace, tick.lane_tokens - last[0].lane_tokens
+        if not more:
+            return capacity
+        found = (seconds - last[1] - pace.row * (tick.lane_rows - last[0].lane_rows)) / more
+        weight = PACE_LEARNING_RATE * (more / max(tick.lane_tokens, last[0].lane_tokens)) ** 2
+        token = pace.token + weight * (min(max(found, 0.0), 2 * pace.token) - pace.token)
+        total = pace.evaluation + pace.token * tick.tokens  # the two parts of a tick with one lane each stay this
+        token = min(max(token * tick.tokens, SMALLEST_SHARE * total), (1 - SMALLEST_SHARE) * total) / tick.tokens
+        return replace(capacity, pace=Pace(total - token * tick.tokens, token, pace.row))
 
-    def _acceptance(self, sample: ActiveSample) -> Acceptance:
-        return self._of_sample.get(sample) or self._of_width[_width(sample)].as_prior()
+    def _probe(self, candidates: Sequence[Candidate], lanes: list[int], tokens_per_tick: int) -> None:
+        """Now and then, give one sample a second lane although it is not expected to pay."""
+        room = tokens_per_tick - sum(each.tokens for each in candidates)
+        fits = [i for i, each in enumerate(candidates) if each.most_lanes > 1 and each.tokens <= room]
+        self._ticks_without_drafts += 1
+        if fits and self._ticks_without_drafts > PROBE_EVERY:
+            lanes[fits[0]] = 2
+            if self._ticks_without_drafts > PROBE_EVERY + 1:
+                self._ticks_without_drafts = 0
 
+    def _candidate(self, work: Work, canvases: int) -> Candidate:
+        most_lanes = work.evaluations_left if work.can_draft else 1
+        return Candidate(canvases * work.length, most_lanes, self._acceptance(work), rows=canvases * work.step_size)
 
-def _width(sample: ActiveSample) -> int:
-    """The binary digits of how many sub-tokens its groups have."""
-    return _group_size(sample).bit_length()
-
-
-def _group_size(sample: ActiveSample) -> int:
-    """How many sub-tokens its groups have, on the average, rounded down."""
-    return len(sample.groups.order) // len(sample.groups)
+    def _acceptance(self, work: Work) -> Acceptance:
+        return self._of_work.get(work) or self._of_width[work.step_size.bit_length()].as_prior()

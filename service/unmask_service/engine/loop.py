@@ -1,45 +1,75 @@
-"""The engine: a tick is admit, evaluate, draw, reveal, publish."""
+"""The engine: a tick is admit, collect states, evaluate, finish, apply, publish."""
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal, ParamSpec, TypeVar
 
-from unmask_diffusion import ActivePass, ActiveSample, Ask, Model, PassAsk, PassRound, Round
+from unmask_diffusion import Model, Outcome
 
-from unmask_service.broker import (
-    Claim,
-    EngineBroker,
-    Failed,
-    FailureReason,
-    Finished,
-    LogEntry,
-    Started,
-)
-from unmask_service.engine.books import Books
+from unmask_service.broker import Claim, EngineBroker, Failed, FailureReason, Finished, LogEntry, Started
 from unmask_service.engine.isolation import check_model, evaluate_apart
 from unmask_service.engine.lanes import Speculation, Speculator
-from unmask_service.engine.tasks import Task, open_task, take
-from unmask_service.engine.thread import EvaluationThread
-from unmask_service.engine.turn import Place, first_round_tokens, take_turn, what_happened
+from unmask_service.engine.metrics import EngineMetrics
+from unmask_service.engine.tasks import Place, Task, count_tick, first_round_tokens, open_task, take_turn
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
 logger = logging.getLogger("unmask")
 
 Entry = tuple[Task, LogEntry]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class HungEvaluationError(RuntimeError):
+    """A network evaluation does not end, and only the end of the process can end it."""
+
+
+class EvaluationThread:
+    """The one thread that does arithmetic: evaluations run one after the other, and the event loop stays free.
+
+    Load and test a model in it too. Every thread that uses OpenMP keeps helpers of its own, and where there are more
+    of them than cores the OpenMP runtime puts them to sleep between regions: measured, 40 ms an evaluation for 28.
+    """
+
+    def __init__(self, hang_seconds: float | None = None) -> None:
+        """Say after how many seconds an evaluation has hung; None: never."""
+        self._hang_seconds = hang_seconds
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
+
+    async def run(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Call a function in the thread, however long it takes."""
+        return await asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
+
+    async def evaluate(
+        self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+    ) -> Result:
+        """Call a function that evaluates the network in the thread.
+
+        Raises:
+            HungEvaluationError: it takes longer than `hang_seconds`.
+        """
+        try:
+            async with asyncio.timeout(self._hang_seconds):
+                return await self.run(function, *args, **kwargs)
+        except TimeoutError as error:
+            raise HungEvaluationError(f"a network evaluation has taken more than {self._hang_seconds} s") from error
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
 class Engine:
     """Takes jobs from a broker through the model, samples and passes of many jobs in one network evaluation.
 
-    Jobs are claimed in the order of their arrival while a tick has room for a sample of each. What another engine has
-    begun is gone on with from its log.
-
-    Attributes:
-        capacity: tokens of a tick, and how fast one is, as measured of late.
-        fingerprint: the kind of machine and arithmetic that this is.
+    Jobs are claimed in the order of their arrival while a tick has room for a canvas of each. A job that another engine
+    has started is resumed from its log.
     """
 
     def __init__(
@@ -55,9 +85,9 @@ class Engine:
         self.model = model
         self.broker = broker
         self.metrics = metrics
-        self._books = Books(metrics)
-        self.capacity = capacity
-        self.fingerprint = fingerprint
+        self.capacity = capacity  # tokens of a tick, and the pace of recent ticks
+        self.fingerprint = fingerprint  # the kind of machine and arithmetic
+        self._counts = EngineMetrics(metrics)
         self._tasks: dict[str, Task] = {}
         self._claiming = asyncio.Event()
         self._claiming.set()
@@ -75,11 +105,6 @@ class Engine:
         await self._thread.evaluate(check_model, self.model)
 
     async def run(self) -> None:
-        """Tick until cancelled.
-
-        Raises:
-            Exception: a failure that is no single request's.
-        """
         try:
             await self.broker.report(self.capacity)
             while True:
@@ -88,45 +113,30 @@ class Engine:
             self.close()
 
     def close(self) -> None:
-        """Evaluate no more."""
         self._thread.close()
 
     async def tick(self) -> None:
-        """One network evaluation for the samples and passes whose turn it is."""
+        """Do one network evaluation for the samples and passes whose turn it is."""
         await self._admit()
-        lanes = take_turn(self._tasks.values(), self.capacity.tokens_per_tick)
-        turn, asks = [*lanes], self._asks(lanes)
+        turn = take_turn(self._tasks.values(), self.capacity.tokens_per_tick)
+        places, budgets = [*turn], self._speculator.budgets(turn, self.capacity)
         begun = time.perf_counter()
-        rounds = await self._evaluate(asks)
-        await self._publish(self._reveal(turn, rounds))
-        await self._learn(turn, asks, rounds, time.perf_counter() - begun)
-
-    def _asks(self, lanes: Mapping[Place, int]) -> list[Ask | PassAsk]:
-        """Passes get the places that they took; what is left of the tick goes to guesses of samples."""
-        samples = [(task, part) for task, part in lanes if isinstance(part, ActiveSample)]
-        asks = self._speculator.ask([sample for _, sample in samples], self._room_for_samples(lanes))
-        told = [task.job.candidates for task, _ in samples]
-        drawn = iter([replace(ask, candidates=k) if k else ask for ask, k in zip(asks, told, strict=True)])
-        return [
-            PassAsk(part, count) if isinstance(part, ActivePass) else next(drawn) for (_, part), count in lanes.items()
-        ]
-
-    def _room_for_samples(self, lanes: Mapping[Place, int]) -> Capacity:
-        read = sum(count * task.plan.length for (task, part), count in lanes.items() if isinstance(part, ActivePass))
-        return replace(self.capacity, tokens_per_tick=self.capacity.tokens_per_tick - read)
+        outcomes = await self._evaluate_and_finish(places, budgets)
+        await self._publish(self._apply(places, outcomes))
+        await self._learn(places, budgets, outcomes, time.perf_counter() - begun)
 
     def stop_claiming(self) -> bool:
-        """Take nothing more; say whether anything still runs."""
+        """Claim no more jobs; say whether any are still running."""
         self._claiming.clear()
         return bool(self._tasks)
 
     async def release(self) -> None:
-        """Hand back all that runs: this engine has failed, and its successor, or another, goes on with it."""
+        """Hand back all claimed jobs after a failure: this engine's successor, or another worker, resumes them."""
         self._tasks.clear()
         await self.broker.release(blameless=False)
 
     async def end_all(self, reason: FailureReason, message: str) -> None:
-        """End all that runs and all that waits with an error, and whatever still comes."""
+        """End all running and waiting jobs, and all that still come, with an error."""
         self._end = lambda: Failed(self.broker.now(), reason, message)
         tasks = [*self._tasks.values()]
         self._tasks.clear()
@@ -135,9 +145,9 @@ class Engine:
         await self._publish([(task, self._end()) for task in tasks])
 
     async def _admit(self) -> None:
-        """Drop jobs that are no longer ours; claim others while a tick has room for a sample of each."""
+        """Drop jobs that are no longer ours; claim others while a tick has room for a canvas of each."""
         for job_id, why in (await self.broker.departed(self._tasks)).items():
-            self._books.departed(self._tasks.pop(job_id), why)
+            self._counts.departed(self._tasks.pop(job_id), why)
         entries: list[Entry] = []
         while first_round_tokens(self._tasks.values()) < self.capacity.tokens_per_tick:
             claim = await self.broker.claim_now() if self._claiming.is_set() else None
@@ -145,7 +155,7 @@ class Engine:
                 break
             claim = claim or await self._next_claim()
             entries += await self._start(claim)
-            # it may bring this engine down too: nobody who has not yet begun should be beside it
+            # it may bring this engine down too: no job that has not started should be claimed with it
             if claim.attempts > 1:
                 break
         await self._publish(entries)
@@ -158,42 +168,47 @@ class Engine:
         try:
             task = await asyncio.to_thread(open_task, self.model, claim)  # its log may be long
         except Exception:
-            logger.exception("request %s cannot begin", claim.job.id)
+            logger.exception("request %s cannot start", claim.job.id)
             failure = Failed(self.broker.now(), "engine", "the request could not begin")
             if not await self.broker.append([(claim.job.id, failure)]):
-                self._books.given_up(claim.job, failure)
+                self._counts.failed_to_start(claim.job, failure)
             return []
-        return self._begin(task)
-
-    def _begin(self, task: Task) -> list[Entry]:
         if self._end is not None:
             return [(task, self._end())]
-        self._books.begun(task, self.fingerprint)
+        self._counts.started(task, self.fingerprint)
         started = (task, Started(self.broker.now(), self.fingerprint))
         if task.complete:
             return [started, (task, Finished(self.broker.now()))]
         self._tasks[task.job.id] = task
         return [started]
 
-    async def _evaluate(self, asks: Sequence[Ask | PassAsk]) -> Sequence[Round | PassRound]:
-        """Evaluate off the event loop."""
-        if not asks:
+    async def _evaluate_and_finish(self, places: Sequence[Place], budgets: Sequence[int]) -> list[Outcome]:
+        """Collect the states of the work, evaluate them and finish their outcomes, off the event loop."""
+        if not places:
             return []
         begun = time.perf_counter()
-        rounds = await self._thread.evaluate(evaluate_apart, self.model, asks)
+        works = [work for _, work in places]
+        outcomes = await self._thread.evaluate(evaluate_apart, self.model, works, budgets, self._timed)
         self.metrics.count_evaluation(time.perf_counter() - begun)
-        return rounds
+        return outcomes
 
-    def _reveal(self, turn: Sequence[Place], rounds: Sequence[Round | PassRound]) -> list[Entry]:
-        """Write what was accepted into the tasks' states and make the log entries that say so."""
+    @contextmanager
+    def _timed(self, phase: Literal["trunk", "draw"]) -> Iterator[None]:
+        """Count the time of a phase. On a GPU the trunk is only launched; drawing waits for it."""
+        begun = time.perf_counter()
+        yield
+        self.metrics.count_phase(phase, time.perf_counter() - begun)
+
+    def _apply(self, places: Sequence[Place], outcomes: Sequence[Outcome]) -> list[Entry]:
+        """Write outcomes into the tasks' states; return the log entries that say so."""
         now = self.broker.now()
         entries: list[Entry] = []
-        for (task, part), done in zip(turn, rounds, strict=True):
-            if task.job.id not in self._tasks:  # another part of it has just ended it, or all have been ended
+        for (task, work), outcome in zip(places, outcomes, strict=True):
+            if task.job.id not in self._tasks:  # other work of it has just ended it, or all have been ended
                 continue
-            told = take(task, part, done, now)
-            entries += [(task, entry) for entry in told]
-            if told and isinstance(told[-1], Finished | Failed):
+            of_task = task.apply(work, outcome, now)
+            entries += [(task, entry) for entry in of_task]
+            if of_task and isinstance(of_task[-1], Finished | Failed):
                 del self._tasks[task.job.id]
         return entries
 
@@ -206,27 +221,22 @@ class Engine:
         self.metrics.count_phase("publish", time.perf_counter() - begun)
         for task, entry in entries:
             if task.job.id in departed:
-                self._books.refused(entry)
+                self._counts.refused(entry)
             else:
-                self._books.published(task, entry)
+                self._counts.published(task, entry)
         published = {task.job.id: task for task, _ in entries}
         for job_id, why in departed.items():
             self._tasks.pop(job_id, None)
-            self._books.departed(published[job_id], why)
+            self._counts.departed(published[job_id], why)
 
     async def _learn(
-        self,
-        turn: Sequence[Place],
-        asks: Sequence[Ask | PassAsk],
-        rounds: Sequence[Round | PassRound],
-        seconds: float,
+        self, places: Sequence[Place], budgets: Sequence[int], outcomes: Sequence[Outcome], seconds: float
     ) -> None:
-        """Learn from a tick how fast ticks are, and what guesses are worth."""
-        if not turn:
+        """Learn from a tick how fast ticks are, and how often drafts are right."""
+        if not places:
             return
-        drawn = [done for done in rounds if isinstance(done, Round)]
-        self._speculator.learn([ask for ask in asks if isinstance(ask, Ask)], drawn)
-        happened = what_happened(turn, rounds)
-        self._books.ticked(turn, drawn, happened)
-        self.capacity = self.capacity.after(happened, seconds)
+        tick = count_tick(places, outcomes)
+        self._counts.ticked(places, outcomes, tick)
+        self._speculator.learn([work for _, work in places], budgets, outcomes)
+        self.capacity = self._speculator.learn_pace(self.capacity.after(tick, seconds), tick, seconds)
         await self.broker.report(self.capacity)

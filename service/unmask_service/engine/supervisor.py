@@ -1,4 +1,4 @@
-"""Keeping an engine running: when it fails, a fresh one takes its place and goes on with what it had begun."""
+"""The supervisor replaces an engine that fails by a fresh one, which resumes its jobs."""
 
 import asyncio
 import contextlib
@@ -7,25 +7,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from unmask_service.engine.loop import Engine
-from unmask_service.engine.thread import HungEvaluationError
+from unmask_service.engine.loop import Engine, HungEvaluationError
 from unmask_service.metrics import Metrics
 
 logger = logging.getLogger("unmask")
 
-# an engine that fails more often than this within the window is beyond a restart
+# an engine that fails more often than this within the window is not restarted
 MOST_RESTARTS = 5
 WINDOW_SECONDS = 600.0
-# before a restart, doubled for each in the window
+# pause before a restart, doubled for each failure in the window
 PAUSE_SECONDS = 0.5
 
 
 class Supervisor:
-    """Runs one engine after another.
-
-    Attributes:
-        engine: the one that runs, or is about to.
-    """
+    """Runs one engine after another; `engine` is the one that runs, or is about to."""
 
     def __init__(
         self,
@@ -35,7 +30,15 @@ class Supervisor:
         metrics: Metrics,
         pause_seconds: float = PAUSE_SECONDS,
     ) -> None:
-        """Say how to make an engine (given the one that failed), and whom to tell that there is one, or none."""
+        """Supervise the engines that `make` makes, given the one that failed.
+
+        Args:
+            make: makes an engine.
+            up: is called when an engine is about to run.
+            down: is called when an engine has failed.
+            metrics: counts restarts.
+            pause_seconds: before the first restart.
+        """
         self.engine = make(None)
         self._make, self._up, self._down = make, up, down
         self._metrics = metrics
@@ -46,7 +49,7 @@ class Supervisor:
         """Keep an engine running until cancelled.
 
         Raises:
-            Exception: of an engine that has failed too often, or that cannot be restarted.
+            Exception: the failure of an engine that has failed too often, or that cannot be restarted.
         """
         while True:
             try:
@@ -66,7 +69,7 @@ class Supervisor:
             self.engine = self._make(self.engine)
 
     async def drain(self, seconds: float) -> None:
-        """Let all that was accepted end within the time, by whichever engine; then end what is left with an error."""
+        """Let all accepted requests finish within the time, in any engine; then end the others with an error."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while (load := await self.engine.broker.load()).running or load.waiting:
@@ -75,7 +78,7 @@ class Supervisor:
         await self.engine.end_all("draining", message)
 
     async def retire(self, seconds: float) -> None:
-        """Claim no more, and let what runs end within the time; others may go on with what is left."""
+        """Claim no more, and let running requests finish within the time; other workers may resume the others."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.engine.stop_claiming():

@@ -1,169 +1,215 @@
-"""What an engine has claimed: generations, whose samples are drawn, and scores, whose passes are read.
+"""What an engine has claimed, and which of it shares the next evaluation.
 
-A task's state is its plan and its log, wherever that was written. Of its samples or passes, some share a tick with
-those of other tasks; what became of them is written into the state, and told as log entries.
+A task is a job with its state: its plan and its log, whoever wrote that. Its work, samples or passes, shares ticks with
+the work of other tasks; outcomes are written into the state and become log entries.
 """
 
-from collections.abc import Iterator
-from itertools import repeat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice, zip_longest
 
 from unmask_diffusion import (
     ActivePass,
     ActiveSample,
     Model,
-    PassRound,
+    Outcome,
     Plan,
     Readout,
-    Round,
+    Reveal,
     SampleError,
     ScorePlan,
     Tally,
+    Work,
 )
 
 from unmask_service.broker import Claim, Course, Failed, Finished, LogEntry, Revealed, Scored
+from unmask_service.forecast import Tick
 
-# of a pass, between two entries of the log, or so many seconds: what is lost at most if the engine is
+# evaluations of a pass, or seconds, between two entries of the log: what is lost at most if the engine fails
 EVALUATIONS_AN_ENTRY = 32
 SECONDS_AN_ENTRY = 1.0
+# states of one score in a tick: with more of them, which are short, a tick spends its time outside of the network
+MOST_LANES = 256
 
 
 class Generation:
-    """A claimed generation and its samples.
+    """A claimed generation and its samples."""
 
-    Attributes:
-        job: as it was submitted.
-        plan: the job's.
-        course: what its log has told so far.
-    """
+    bulk = False
 
     def __init__(self, model: Model, claim: Claim, plan: Plan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()
+        self.course = Course()  # what its log says of its progress
         every = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
         for entry in claim.log:
             self.course.note(entry)
             if isinstance(entry, Revealed):
                 every[entry.reveal.sample].reveal(entry.reveal)
+        for sample in every:
+            sample.candidates = claim.job.candidates
         self._samples = [sample for sample in every if not sample.finished]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to do."""
         return not self._samples
 
     @property
     def evaluations_left(self) -> int:
-        """Network evaluations that its samples still need."""
-        return sum(sample.groups_left for sample in self._samples)
+        return sum(sample.evaluations_left for sample in self._samples)
 
     @property
-    def samples(self) -> int:
-        """Samples that still have sub-tokens to reveal."""
-        return len(self._samples)
+    def tokens(self) -> int:
+        """Tokens of one canvas for each sample that is not complete."""
+        return len(self._samples) * self.plan.length
 
     def in_turn(self) -> Iterator[ActiveSample]:
-        """Its samples, those with most to do first: so they end together, and none is left to be evaluated alone."""
-        return iter(sorted(self._samples, key=lambda sample: -sample.groups_left))
+        """Its samples, the longest first: so they end together, and none is left to be evaluated alone."""
+        return iter(sorted(self._samples, key=lambda sample: -sample.evaluations_left))
 
-    def take(self, sample: ActiveSample, done: Round, now: float) -> list[LogEntry]:
-        """Write into a sample what was accepted; return what its log is to say."""
+    def apply(self, work: Work, outcome: Outcome, now: float) -> list[LogEntry]:
+        """Write an outcome of one of its samples into the state; return what the log is to say."""
         entries: list[LogEntry] = []
-        for lane, (reveal, candidates) in enumerate(zip(done.reveals, done.candidates, strict=True)):
-            sample.reveal(reveal)
-            entries.append(Revealed(now, reveal, lane, candidates))
-        sample.guesses = done.guesses
-        if sample.finished:
-            self._samples.remove(sample)
-        if done.error is not None:
-            entries.append(failure(done.error, now))
-        elif self.complete:
-            entries.append(Finished(now))
-        return entries
+        for lane, entry in enumerate(work.apply(outcome)):
+            if isinstance(entry, Reveal):
+                entries.append(Revealed(now, entry, lane, outcome.candidates[lane]))
+            elif isinstance(entry, SampleError):
+                return [*entries, failure(entry, now)]
+        if work.finished:
+            self._samples = [sample for sample in self._samples if sample is not work]
+        return [*entries, Finished(now)] if self.complete else entries
 
 
 class Scoring:
-    """A claimed score and its passes, which are drawn as their turn comes: there may be thousands.
+    """A claimed score and its passes, which are drawn when their turn comes: there may be thousands."""
 
-    Attributes:
-        job: as it was submitted.
-        plan: the job's.
-        course: what its log has told so far.
-    """
+    bulk = True  # all states of its passes are known, so it could fill every tick
 
     def __init__(self, model: Model, claim: Claim, plan: ScorePlan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()
+        self.course = Course()  # what its log says of its progress
         self._model = model
         self._tally = Tally(plan)
         for entry in claim.log:
             self.course.note(entry)
             if isinstance(entry, Scored):
                 self._tally.note(entry.readout)
-        self._begun: list[ActivePass] = []
+        self._passes: list[ActivePass] = []
         self._next = self._tally.replicates * len(plan.windows) * plan.passes_a_window
-        self._untold: dict[int, tuple[Readout, float]] = {}
+        self._unpublished: dict[int, tuple[Readout, float]] = {}  # by pass, with the time of its first readout
 
     @property
     def complete(self) -> bool:
-        """Whether enough has been read."""
         return self._tally.enough
 
     @property
     def evaluations_left(self) -> int:
-        """Network evaluations that are planned and not told."""
+        """Planned network evaluations that are not in the log."""
         return self.plan.network_evaluations - self._tally.evaluations
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one canvas."""
+        return self.plan.length
+
     def in_turn(self) -> Iterator[ActivePass]:
-        """Its passes, each for as many lanes as it can use before the next: its states are known, and replicates
-        are complete one after the other.
-        """
-        for active in [*self._begun]:
-            yield from repeat(active, active.evaluations_left)
+        """Its passes in their order: replicates become complete one after the other."""
+        yield from [*self._passes]
         while self._next < self.plan.passes:
             active = ActivePass(self._model, self.plan, self._next, self._tally.steps_done(self._next))
             self._next += 1
             if not active.finished:
-                self._begun.append(active)
-                yield from repeat(active, active.evaluations_left)
+                self._passes.append(active)
+                yield active
 
-    def take(self, active: ActivePass, done: PassRound, now: float) -> list[LogEntry]:
-        """Let a pass move on; return what the log is to say: something every so many evaluations."""
-        if isinstance(done.outcome, SampleError):
-            return [failure(done.outcome, now)]
-        active.step += done.lanes
-        untold, since = self._untold.pop(active.index, (None, now))
-        readout = done.outcome if untold is None else untold + done.outcome
-        if active.finished:
-            self._begun.remove(active)
+    def apply(self, work: Work, outcome: Outcome, now: float) -> list[LogEntry]:
+        """Write an outcome of one of its passes into the state; return what the log is to say, now and then."""
+        (entry,) = work.apply(outcome)
+        if isinstance(entry, SampleError):
+            return [failure(entry, now)]
+        if not isinstance(entry, Readout):
+            raise TypeError(f"a pass gives readouts, not {entry!r}")
+        before, since = self._unpublished.pop(entry.index, (None, now))
+        readout = entry if before is None else before + entry
+        if work.finished:
+            self._passes = [each for each in self._passes if each is not work]
         elif readout.evaluations < EVALUATIONS_AN_ENTRY and now < since + SECONDS_AN_ENTRY:
-            self._untold[active.index] = readout, since
+            self._unpublished[entry.index] = readout, since
             return []
         self._tally.note(readout)
         return [Scored(now, readout), *([Finished(now)] if self.complete else [])]
 
 
 Task = Generation | Scoring
-# of a task, what takes part in a tick
-Part = ActiveSample | ActivePass
+# a unit of work with its task
+Place = tuple[Task, Work]
 
 
 def open_task(model: Model, claim: Claim) -> Task:
-    """The state that a plan and its log have come to."""
+    """Rebuild the state of a job from its plan and its log."""
     plan = claim.job.plan
     return Scoring(model, claim, plan) if isinstance(plan, ScorePlan) else Generation(model, claim, plan)
 
 
-def take(task: Task, part: Part, done: Round | PassRound, now: float) -> list[LogEntry]:
-    """Write into a task what became of its part; return what its log is to say."""
-    if isinstance(task, Generation) and isinstance(part, ActiveSample) and isinstance(done, Round):
-        return task.take(part, done, now)
-    if isinstance(task, Scoring) and isinstance(part, ActivePass) and isinstance(done, PassRound):
-        return task.take(part, done, now)
-    raise TypeError(f"a {type(done).__name__} is not for a {type(part).__name__} of a {type(task).__name__}")
-
-
 def failure(error: SampleError, now: float) -> Failed:
-    """The end of a task that cannot go on."""
+    """The last entry of a task that cannot continue."""
     return Failed(now, "impossible" if error.impossible else "engine", error.message)
+
+
+def first_round_tokens(tasks: Iterable[Task]) -> int:
+    """Tokens of a tick with one canvas of each task."""
+    return sum(task.plan.length for task in tasks)
+
+
+def take_turn(tasks: Iterable[Task], tokens_per_tick: int) -> Counter[Place]:
+    """Take one canvas of each task, oldest first, then a second of each, until the tokens are spent.
+
+    So the oldest task advances in every tick, whatever comes after it, and a large request leaves room for small ones.
+    The first canvas is taken even if it is longer than a tick should be. Bulk tasks could fill every tick; so that they
+    do not delay the others, all of them together take no more of a tick than the others do.
+
+    Returns:
+        The number of canvases for each place, in the order in which they were taken: only known states.
+    """
+    tasks = [*tasks]
+    others = sum(task.tokens for task in tasks if not task.bulk)
+    share = others // max(1, sum(task.bulk for task in tasks)) if others else None
+    turn: Counter[Place] = Counter()
+    tokens = 0
+    for place in chain.from_iterable(zip_longest(*(_canvases(task, share) for task in tasks))):
+        if place is None:
+            continue
+        tokens += place[1].length
+        if turn and tokens > tokens_per_tick:
+            break
+        turn[place] += 1
+    return turn
+
+
+def _canvases(task: Task, share: int | None) -> Iterator[Place]:
+    """The places of a task, once for each canvas; a bulk task takes its share of tokens, but at least one canvas."""
+    canvases = ((task, work) for work in task.in_turn() for _ in range(work.known_states))
+    if not task.bulk:
+        return canvases
+    return islice(canvases, max(1, MOST_LANES if share is None else min(MOST_LANES, share // task.plan.length)))
+
+
+def count_tick(places: Sequence[Place], outcomes: Sequence[Outcome]) -> Tick:
+    """Count what a tick did, and what it would have done with one state for each place."""
+    pairs = [(work.length, done) for (_, work), done in zip(places, outcomes, strict=True)]
+    return Tick(
+        requests=len({task.job.id for task, _ in places}),
+        samples=len(places),
+        tokens=sum(length for length, _ in pairs),
+        rows=sum(done.rows for _, done in pairs),
+        groups=sum(done.steps for _, done in pairs),
+        lane_tokens=sum(length * done.states for length, done in pairs),
+        lane_rows=sum(done.all_rows for _, done in pairs),
+    )
+
+
+def noise_spread(places: Sequence[Place]) -> float:
+    """The largest less the smallest share of masked sub-tokens among the samples and passes of a tick."""
+    shares = [work.masked_share for _, work in places]
+    return max(shares) - min(shares)

@@ -47,6 +47,7 @@ AWAY = (
 )
 # The same as codes: within scripts (Redis 6.2 wraps them), and those for which redis-py has no class.
 AWAY_CODES = ("OOM", "READONLY", "NOREPLICAS", "MISCONF", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY")
+DENIED = "The user executing the script can't"  # NOPERM within a script, which Redis 6.2 sends without a code
 # Errors at start-up that no retry can mend.
 REFUSED = (exceptions.AuthenticationError, exceptions.AuthorizationError, exceptions.NoPermissionError)
 
@@ -155,29 +156,25 @@ class Link:
 
     async def retry(self, operation: str, command: Callable[[], Awaitable[Reply]]) -> Reply:
         """Send a command until it is answered. It must be idempotent."""
-        pause = FIRST_PAUSE_SECONDS
+        failures = 0
         while True:
-            try:
-                with self.round_trip(operation):
-                    return await command()
-            except BrokerAwayError:
-                await asyncio.sleep(pause * random.uniform(0.5, 1))
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            with contextlib.suppress(BrokerAwayError), self.round_trip(operation):
+                return await command()
+            failures += 1
+            await _pause(failures)
 
     async def repeat(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do background work for ever, with pauses while Redis is away. Other errors are logged."""
-        pause = FIRST_PAUSE_SECONDS
+        failures = 0
         while True:
             try:
                 await work()
-                pause = FIRST_PAUSE_SECONDS
-                continue
-            except BrokerAwayError:
-                pass
-            except Exception:
-                logger.exception("background work has failed; retrying")
-            await asyncio.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+                failures = 0
+            except Exception as error:
+                if not isinstance(error, BrokerAwayError):
+                    logger.exception("background work has failed; retrying")
+                failures += 1
+                await _pause(failures)
 
     def _note(self, up: bool, why: Exception | None = None) -> None:
         self._metrics.broker_up.set(up)
@@ -192,7 +189,13 @@ class Link:
 def is_away(error: Exception) -> bool:
     """Whether an error says that Redis does not answer now, or accepts no writes."""
     words = re.split(r"[\s:]+", str(error))
-    return isinstance(error, AWAY) or any(code in words or f"-{code}" in words for code in AWAY_CODES)
+    coded = any(code in words or f"-{code}" in words for code in AWAY_CODES)
+    return isinstance(error, AWAY) or coded or DENIED in str(error)
+
+
+async def _pause(failures: int) -> None:
+    seconds = min(FIRST_PAUSE_SECONDS * 2 ** min(failures - 1, 10), LONGEST_PAUSE_SECONDS)
+    await asyncio.sleep(seconds * random.uniform(0.5, 1))
 
 
 def _cancellations() -> int:

@@ -1,7 +1,7 @@
--- Append entries to logs under their positions, each once, by whoever holds the newest token.
--- ARGV: keep in milliseconds; then for each generation: id, token, position of the first entry, evaluations left after
--- them, state after them ('' where it goes on), number of entries, entries.
--- Returns for each 'ok', 'cancelled', 'taken over', or, where entries before these are missing, the log's length.
+-- Append entries to logs under their positions, each once, for the holder of the newest fencing token.
+-- ARGV: keep in milliseconds; then for each job: id, token, position of the first entry, evaluations left after them,
+-- state after them ('' if it has not ended), number of entries, entries.
+-- Returns for each 'ok', 'cancelled', 'taken over', or, if entries before these are missing, the log's length.
 local keep = ARGV[1]
 
 local function append(id, token, first, evaluations, state, from, count)

@@ -1,5 +1,5 @@
--- Somebody follows these generations. ARGV: orphan in milliseconds, ids.
--- Returns {those of them that are not known any more}, {those that nobody has attended to for so long}.
+-- Report that clients follow these jobs. ARGV: orphan in milliseconds, ids.
+-- Returns {those of them that are unknown}, {jobs that no client has followed or looked up for so long}.
 local at, unknown = now(), {}
 for i = 2, #ARGV do
   redis.call('ZADD', attended, 'XX', at, ARGV[i])

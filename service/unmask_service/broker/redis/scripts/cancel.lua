@@ -1,6 +1,6 @@
--- End a generation that has not ended, whoever holds it.
+-- End a job that has not ended, whoever holds it.
 -- ARGV: id, the entry that says so, keep in milliseconds.
--- Returns the evaluations saved where no worker had claimed it, else ''.
+-- Returns the evaluations saved if no worker had claimed it, else ''.
 local id, entry, keep = ARGV[1], ARGV[2], ARGV[3]
 local generation, log, saved = generation_of(id), log_of(id), ''
 local facts = redis.call('HMGET', generation, 'token', 'state')

@@ -1,6 +1,6 @@
--- Take a generation: of those whose worker has been silent for the lease, or the one that has waited longest.
+-- Claim a job: one whose worker has been silent for the lease, or else the one that has waited longest.
 -- ARGV: worker, lease in milliseconds.
--- Returns {id, token, attempts, evaluations left, job}, or {the id of the last job ever queued} where there is none.
+-- Returns {id, token, attempts, evaluations left, job}, or {the id of the last job ever queued} if there is none.
 local worker, lease = ARGV[1], ARGV[2]
 
 local function silent()

@@ -1,4 +1,4 @@
--- The work at hand. ARGV: lease in milliseconds.
+-- The work in the queue. ARGV: lease in milliseconds.
 -- Returns {id, work, …}, {id, evaluations left, …}, {ids that are claimed}, {capacities of the workers alive}.
 local alive = redis.call('ZRANGEBYSCORE', workers, now() - ARGV[1], '+inf')
 local known = {}

@@ -1,6 +1,6 @@
--- What is known of a generation; whoever asks attends to it.
+-- Look up a job; this keeps it from becoming an orphan.
 -- ARGV: id.
--- Returns {job, state, evaluations left, entries of the log}; nothing where it is not known.
+-- Returns {job, state, evaluations left, entries of the log}; nothing if it is unknown.
 local id = ARGV[1]
 local facts = redis.call('HMGET', generation_of(id), 'job', 'state', 'left')
 if not facts[1] then return {} end

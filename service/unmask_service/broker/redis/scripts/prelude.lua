@@ -12,9 +12,9 @@ local function log_of(id) return base .. 'log:' .. id end
 
 local function group_exists() return redis.call('EXISTS', jobs) == 1 and #redis.call('XINFO', 'GROUPS', jobs) > 0 end
 
--- what a worker is told of a generation: `facts` are its token and its state
+-- the answer to a worker about a job: `facts` are the job's token and state
 local function standing(facts, token)
-  if facts[1] and facts[1] ~= token then return 'taken over' end -- whatever has become of it, another counts
+  if facts[1] and facts[1] ~= token then return 'taken over' end -- whatever its state: another worker counts it
   if not facts[1] or facts[2] == 'cancelled' then return 'cancelled' end
   return 'ok'
 end
@@ -25,7 +25,7 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- nothing will follow: it leaves the queue and what counts as at hand, and can be read for `keep` milliseconds
+-- end a job: it leaves the queue and the load, and can be read for `keep` milliseconds
 local function finish(id, state, keep)
   local generation = generation_of(id)
   local facts = redis.call('HMGET', generation, 'entry', 'key')

@@ -1,5 +1,5 @@
--- Hand generations back: any worker may take them over at once.
--- ARGV: worker, lease in milliseconds, '1' where they cannot be the reason, then for each generation: id, token.
+-- Hand jobs back: any worker may take them over at once.
+-- ARGV: worker, lease in milliseconds, '1' if no job caused the release, then for each job: id, token.
 local worker, lease, blameless = ARGV[1], ARGV[2], ARGV[3] == '1'
 for i = 4, #ARGV, 2 do
   local id = ARGV[i]

@@ -1,5 +1,5 @@
--- A worker says that it is alive and what it does in a tick, and renews its leases.
--- ARGV: worker, lease in milliseconds, capacity; then for each generation that it holds: id, token.
+-- Heartbeat of a worker: it reports its capacity and renews its leases.
+-- ARGV: worker, lease in milliseconds, capacity; then for each job that it holds: id, token.
 -- Returns for each 'ok', 'cancelled' or 'taken over'.
 local worker, lease, capacity = ARGV[1], ARGV[2], ARGV[3]
 local at, results = now(), {}
@@ -13,7 +13,7 @@ for i = 4, #ARGV, 2 do
   results[#results + 1] = result
 end
 
--- those silent for long are forgotten once nothing is left that they had claimed
+-- workers that have been silent for long are forgotten once no job is left that they had claimed
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', workers, '-inf', at - 10 * lease)) do
   redis.call('HDEL', capacities, silent)
   if not group_exists() then

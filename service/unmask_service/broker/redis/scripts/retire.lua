@@ -1,4 +1,4 @@
--- A worker has gone in good order.
+-- A worker shuts down in good order.
 -- ARGV: worker.
 redis.call('HDEL', capacities, ARGV[1])
 redis.call('ZADD', workers, 0, ARGV[1])

@@ -1,4 +1,4 @@
--- Queue a job unless the queue is full, or its idempotency key stands for a generation already.
+-- Queue a job unless the queue is full, or its idempotency key belongs to another job.
 -- ARGV: id, job, work, evaluations, most requests, most evaluations ('' for no bound), key ('' for none), digest.
 -- Returns {'queued' | 'known' | 'reused' | 'requests' | 'evaluations', id or number}.
 local id, job, work, evaluations = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

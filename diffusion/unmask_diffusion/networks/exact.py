@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from unmask_kernels import Draws, agrees, draw, fixed_tile_linear
 
-from unmask_diffusion.denoiser import check_sub_tokens
+from unmask_diffusion.model import check_sub_tokens
 from unmask_diffusion.sub_tokens import SubTokenizer
 
 
@@ -24,16 +24,14 @@ class ExactDenoiser:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of classes C."""
         return self.sub_tokenizer.vocabulary_size
 
     @property
     def activation_bytes_per_token(self) -> int:
-        """See `Denoiser.activation_bytes_per_token`: consistency, messages and logits, in float64."""
-        return 64 * self.vocabulary_size
+        return 64 * self.vocabulary_size  # consistency, messages and logits, in float64
 
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        """See `Denoiser.trunk`. Features are float32 log-probabilities [N, C], unnormalised.
+        """Evaluate canvases; features are float32 log-probabilities [N, C], unnormalised.
 
         Raises:
             ValueError: a canvas is not as long as the model.
@@ -45,19 +43,13 @@ class ExactDenoiser:
         return self._log_posteriors(consistent, rows).float()
 
     def head(self, features: Tensor) -> Tensor:
-        """See `Denoiser.head`: the features are the logits."""
         return features
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """See `Denoiser.draw`."""
         return draw(features, codes=codes, **vars(draws))
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C].
-
-        Raises:
-            ValueError: a shape or a digit that does not fit the model.
-        """
+        """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C]."""
         check_sub_tokens(sub_tokens, self.length, self.sub_tokenizer.sub_tokens_per_token, self.sub_tokenizer.base)
         batch, length, _ = sub_tokens.shape
         if batch == 0:
@@ -67,7 +59,7 @@ class ExactDenoiser:
         return logits
 
     def _log_posteriors(self, consistent: Tensor, rows: Sequence[Tensor]) -> Tensor:
-        """Posteriors from consistent [B, L, C] (0 or 1, float64) for the rows asked for → float64 [N, C]."""
+        """Posteriors of the rows to read, float64 [N, C], from consistent [B, L, C] (0 or 1, float64)."""
         raise NotImplementedError
 
 
@@ -116,8 +108,8 @@ class MarkovDenoiser(ExactDenoiser):
         for position in range(self.length - 1, 0, -1):
             message = _scaled(fixed_tile_linear(message * consistent[:, position], self._backward_weight))
             backward[:, position - 1] = message
-        asked = torch.cat([r + self.length * canvas for canvas, r in enumerate(rows)])
-        return forward.flatten(0, 1)[asked].log() + backward.flatten(0, 1)[asked].log()
+        read = torch.cat([r + self.length * canvas for canvas, r in enumerate(rows)])
+        return forward.flatten(0, 1)[read].log() + backward.flatten(0, 1)[read].log()
 
 
 def _scaled(weights: Tensor) -> Tensor:

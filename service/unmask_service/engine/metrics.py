@@ -1,9 +1,9 @@
-"""What becomes of generations, in the metrics and in the log of requests."""
+"""What an engine counts and logs of the requests that it runs."""
 
 import logging
 from collections.abc import Sequence
 
-from unmask_diffusion import Round
+from unmask_diffusion import Outcome
 
 from unmask_service.broker import (
     Course,
@@ -17,23 +17,32 @@ from unmask_service.broker import (
     Started,
     evaluations_in,
 )
-from unmask_service.engine.tasks import Task
-from unmask_service.engine.turn import Place, noise_spread
+from unmask_service.engine.tasks import Place, Task, noise_spread
 from unmask_service.forecast import Tick
-from unmask_service.metrics import Metrics, Outcome
+from unmask_service.metrics import Metrics
+from unmask_service.metrics import Outcome as End
 from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
 
 
-class Books:
-    """Kept by an engine."""
+class EngineMetrics:
+    """The metrics of an engine, and its lines in the log."""
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
 
+    def started(self, task: Task, fingerprint: str) -> None:
+        """Count a task that this engine has claimed, perhaps from another engine."""
+        if not task.course.engines:
+            return
+        self.metrics.takeovers.inc()
+        job_id, left = task.job.id, task.evaluations_left
+        logger.info("resuming request %s: %d of its network evaluations are left", job_id, left)
+        if set(task.course.engines) != {fingerprint}:
+            logger.warning("request %s was started on another kind of machine: its tokens may differ", job_id)
+
     def published(self, task: Task, entry: LogEntry) -> None:
-        """An entry is in its log."""
         course, submitted_at = task.course, task.job.submitted_at
         if isinstance(entry, Started) and course.started_at is None:
             self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
@@ -49,37 +58,25 @@ class Books:
             self._ended(task, "failed", entry.reason)
 
     def refused(self, entry: LogEntry) -> None:
-        """An entry came too late: the generation had departed."""
+        """Count an entry that came after its request had left this engine."""
         self.metrics.evaluations.inc(evaluations_in(entry))
 
-    def given_up(self, job: Job, failure: Failed) -> None:
-        """A generation has ended before it could begin."""
+    def failed_to_start(self, job: Job, failure: Failed) -> None:
         self.metrics.count_request("failed", failure.reason)
         log_request(job, Course(), "failed", failure.reason, self.metrics.model)
 
     def departed(self, task: Task, why: Departure) -> None:
-        """A generation is no longer this engine's."""
         if why == "cancelled":
             self.metrics.evaluations_saved.inc(task.evaluations_left)
             self._ended(task, "cancelled")
         else:
-            logger.warning("generation %s has been taken over by another worker", task.job.id)
+            logger.warning("request %s has been taken over by another worker", task.job.id)
 
-    def begun(self, task: Task, fingerprint: str) -> None:
-        """A generation is this engine's; perhaps after others."""
-        if not task.course.engines:
-            return
-        self.metrics.takeovers.inc()
-        job_id, left = task.job.id, task.evaluations_left
-        logger.info("generation %s is gone on with; %d of its network evaluations are left", job_id, left)
-        if set(task.course.engines) != {fingerprint}:
-            logger.warning("generation %s was begun on another kind of machine: its tokens may differ", job_id)
+    def ticked(self, places: Sequence[Place], outcomes: Sequence[Outcome], tick: Tick) -> None:
+        drawn = [done for (task, _), done in zip(places, outcomes, strict=True) if not task.bulk]
+        self.metrics.count_rounds((done.states, len(done.entries)) for done in drawn)
+        self.metrics.count_tick(tick, noise_spread(places))
 
-    def ticked(self, turn: Sequence[Place], rounds: Sequence[Round], happened: Tick) -> None:
-        """A tick has come to its end."""
-        self.metrics.count_rounds((done.lanes, len(done.outcomes)) for done in rounds)
-        self.metrics.count_tick(happened, noise_spread(turn))
-
-    def _ended(self, task: Task, outcome: Outcome, reason: str = "") -> None:
-        self.metrics.count_request(outcome, reason)
-        log_request(task.job, task.course, outcome, reason, self.metrics.model)
+    def _ended(self, task: Task, end: End, reason: str = "") -> None:
+        self.metrics.count_request(end, reason)
+        log_request(task.job, task.course, end, reason, self.metrics.model)

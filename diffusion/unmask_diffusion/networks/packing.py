@@ -14,27 +14,26 @@ QUERY_TILE = 32
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring canvases of one length, from which as many positions are read: attention over them is one call."""
+    """Neighbouring canvases of one length with equally many queries: attention over them is one call."""
 
     length: int
-    queries: int
-    count: int
+    queries: int  # of each canvas
+    count: int  # canvases
 
 
 class PackedLayout:
-    """Where ragged canvases lie when their rows are concatenated, shortest canvas first.
+    """Where ragged canvases lie when their rows are concatenated, shortest canvas first."""
 
-    Attributes:
-        order: the canvases as they are packed.
-        runs: what is alike in this order.
-        indices: int64 [N], packed indices of the positions to read, in the order in which they are asked for.
-        queries: int64 [Q], for each query of the tiles which entry of `indices` it reads; tiles are filled up with
-            an entry of any canvas, whose outcome nobody reads.
-        places: int64 [N], where among the queries the entries of `indices` are.
-    """
+    order: list[int]  # the canvases as they are packed
+    runs: list[Run]  # equal canvases in this order
+    indices: Tensor  # int64 [N], packed indices of the positions to read, in the order of `rows`
+    # int64 [Q], for each query of the tiles which entry of `indices` it reads; tiles are filled up with an entry of any
+    # canvas, whose result is not used
+    queries: Tensor
+    places: Tensor  # int64 [N], where among the queries the entries of `indices` are
 
     def __init__(self, lengths: Sequence[int], rows: Sequence[Tensor]) -> None:
-        tiled = [_tiled(length, len(asked)) for length, asked in zip(lengths, rows, strict=True)]
+        tiled = [_tiled(length, len(read)) for length, read in zip(lengths, rows, strict=True)]
         self.order = sorted(range(len(lengths)), key=lambda i: (lengths[i], tiled[i]))
         self.runs = [
             Run(length, queries, len(list(members)))
@@ -42,9 +41,9 @@ class PackedLayout:
         ]
         row_starts = _starts(lengths, self.order)
         query_starts = _starts(tiled, self.order)
-        self.indices = torch.cat([asked + start for asked, start in zip(rows, row_starts, strict=True)])
+        self.indices = torch.cat([read + start for read, start in zip(rows, row_starts, strict=True)])
         self.places = torch.cat(
-            [torch.arange(start, start + len(asked)) for asked, start in zip(rows, query_starts, strict=True)]
+            [torch.arange(start, start + len(read)) for read, start in zip(rows, query_starts, strict=True)]
         )
         self.queries = torch.zeros(sum(tiled), dtype=torch.int64)
         self.queries[self.places] = torch.arange(len(self.places))

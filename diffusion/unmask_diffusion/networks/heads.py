@@ -1,8 +1,8 @@
 """The two parameterizations of the network's output: one logit a class, or one logit a digit.
 
 "Beyond Masked and Unmasked…" (2025), section 3 and Figure 4, compares them. **Joint**: C logits. **Independent**: l · b
-logits, one for each value of each digit; the logit of a class is the sum of its digits' logits. A joint logit is what
-everything else asks for, so nothing else knows which head a network has.
+logits, one for each value of each digit; the logit of a class is the sum of its digits' logits. All other code uses
+joint logits, so that it does not depend on the head.
 
 Where b^l = C every tuple of digits is a class, and the softmax over (consistent) classes factorises exactly into the
 softmaxes of the (masked) digits: the digits of a token are independent given the canvas. Where b^l > C the tuples that
@@ -37,18 +37,14 @@ class JointHead(nn.Linear):
         return _linear(features, self)
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """See `Denoiser.draw`. Only the rows of consistent classes are read where these are few."""
+        """Draw a class for every row; only the weights of consistent classes are read where these are few."""
         return draw_from_hidden(features, self.weight, self.bias, codes=codes, **vars(draws))
 
 
 class IndependentHead(nn.Linear):
-    """One logit a digit: weight [l · b, hidden], bias [l · b], the b values of the first digit first.
+    """One logit a digit: weight [l · b, hidden], bias [l · b], the b values of the first digit first."""
 
-    Attributes:
-        codes: int64 [C, l], the digits of every class. No parameter: it is not in the state dict.
-    """
-
-    codes: Tensor
+    codes: Tensor  # int64 [C, l], the digits of every class; a buffer that is not in the state dict
 
     def __init__(self, hidden_size: int, codes: Tensor, base: int) -> None:
         super().__init__(hidden_size, codes.shape[1] * base)
@@ -67,7 +63,7 @@ class IndependentHead(nn.Linear):
         return logits
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """See `Denoiser.draw`. The joint logits of at most ROWS_AT_ONCE rows are in memory."""
+        """Draw a class for every row; the joint logits of at most ROWS_AT_ONCE rows are in memory."""
         classes: list[Tensor] = []
         no_candidate: list[int] = []
         invalid: list[int] = []

@@ -7,51 +7,43 @@ factors of the projections that they gate. What is left is a plain pre-norm tran
 ("Beyond Masked and Unmasked…", 2025, section 3: the trunk's length is L, not L·l).
 """
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from unmask_kernels import Draws, attention, fixed_tile_linear, linear_gelu_tanh
 
-from unmask_diffusion.denoiser import check_sub_tokens
-from unmask_diffusion.heads import IndependentHead, JointHead, Parameterization
-from unmask_diffusion.packing import QUERY_TILE, PackedLayout
+from unmask_diffusion.model import check_sub_tokens
+from unmask_diffusion.networks.heads import IndependentHead, JointHead, Parameterization
+from unmask_diffusion.networks.packing import QUERY_TILE, PackedLayout
 from unmask_diffusion.sub_tokens import SubTokenizer
 
 LAYER_NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0
+# memory for the features of blank canvases, of all lengths together; one canvas of official size takes 3 MiB
+BLANK_BYTES = 64 << 20
 
 Rotary = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """The sizes that determine the network's parameters.
+    """The sizes that determine the network's parameters."""
 
-    Attributes:
-        length: the longest canvas L, in tokens.
-        vocabulary_size: classes C.
-        sub_tokens_per_token: l.
-        base: b; a digit's embedding table has b + 1 rows, the last for the mask.
-        hidden_size: width of the trunk, divisible by l and by 2 · heads.
-        blocks: transformer blocks.
-        heads: attention heads of a block.
-        absolute_positions: whether a learned vector is added to every token's embedding for its place. The official
-            networks have none. Rotary attention sees differences of positions only, so that on a fully masked canvas
-            such a network cannot tell the beginning from the end.
-        parameterization: whether the head has a logit a class or a logit a digit (see `heads`).
-    """
-
-    length: int
-    vocabulary_size: int
-    sub_tokens_per_token: int
-    base: int
-    hidden_size: int
-    blocks: int
-    heads: int
+    length: int  # the longest canvas L, in tokens
+    vocabulary_size: int  # classes C
+    sub_tokens_per_token: int  # l
+    base: int  # b; a digit's embedding table has b + 1 rows, the last for the mask
+    hidden_size: int  # width of the trunk, divisible by l and by 2 · heads
+    blocks: int  # transformer blocks
+    heads: int  # attention heads of a block
+    # Whether a learned vector for its position is added to every token's embedding. The official networks have none.
+    # Rotary attention sees differences of positions only: such a network cannot tell the beginning of a blank canvas
+    # from its end.
     absolute_positions: bool = False
-    parameterization: Parameterization = "joint"
+    parameterization: Parameterization = "joint"  # whether the head has a logit a class or a logit a digit
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.sub_tokens_per_token:
@@ -66,7 +58,6 @@ class NetworkShape:
 
     @property
     def parameters(self) -> int:
-        """Numbers in the network's tensors."""
         hidden, width = self.hidden_size, self.hidden_size // self.sub_tokens_per_token
         a_block = 12 * hidden**2 + 9 * hidden  # qkv 3, out 1, MLP 4 + 4; two norms and two biases
         positions = self.length * hidden if self.absolute_positions else 0
@@ -150,7 +141,7 @@ class Block(nn.Module):
 
 
 def make_head(shape: NetworkShape, codes: Tensor | None = None) -> JointHead | IndependentHead:
-    """Make the head of a network; arguments as for `PrimeDenoiser`."""
+    """Make the head of a network; the arguments are those of `PrimeDenoiser`."""
     if shape.parameterization == "joint":
         return JointHead(shape.hidden_size, shape.vocabulary_size)
     if codes is None:
@@ -159,21 +150,28 @@ def make_head(shape: NetworkShape, codes: Tensor | None = None) -> JointHead | I
 
 
 class PrimeDenoiser(nn.Module):
-    """The MDLM-Prime network, l ≥ 1 (l = 1 is plain MDLM). Satisfies `Denoiser`."""
+    """The MDLM-Prime network, l ≥ 1 (l = 1 is plain MDLM). Satisfies `Denoiser`.
 
+    Every request without given tokens evaluates the blank (fully masked) canvas of its length first. With frozen
+    weights (requires_grad is False) its features are kept: such weights must stay as they are after the first
+    evaluation.
+    """
+
+    blank_bytes: int = BLANK_BYTES
     cosines: Tensor
     sines: Tensor
 
     def __init__(self, shape: NetworkShape, codes: Tensor | None = None) -> None:
-        """Make room for a network's parameters.
+        """Allocate the parameters.
 
         Args:
-            shape: its sizes.
-            codes: int64 [C, l], the digits of every class, which an independent head's outputs stand for; left out:
-                the base-b digits of its number. A joint head has no use for them.
+            shape: the network's sizes.
+            codes: int64 [C, l], the digits of every class, for an independent head; default: the base-b digits of the
+                class id. A joint head does not use them.
         """
         super().__init__()
         self.shape = shape
+        self._blank_features: OrderedDict[int, Tensor] = OrderedDict()  # by length, the least recently used first
         width = shape.hidden_size // shape.sub_tokens_per_token
         self.embedding = nn.Embedding(shape.base + 1, width)
         self.blocks = nn.ModuleList(Block(shape.hidden_size, shape.heads) for _ in range(shape.blocks))
@@ -188,24 +186,22 @@ class PrimeDenoiser(nn.Module):
 
     @property
     def length(self) -> int:
-        """The longest canvas, in tokens."""
         return self.shape.length
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of classes C."""
         return self.shape.vocabulary_size
 
     @property
     def activation_bytes_per_token(self) -> int:
-        """See `Denoiser.activation_bytes_per_token`: some 16 float32 vectors of the trunk's width are alive at once."""
-        return 64 * self.shape.hidden_size
+        return 64 * self.shape.hidden_size  # about 16 float32 vectors of the trunk's width are alive at once
 
     def serve_in(self, dtype: torch.dtype) -> "PrimeDenoiser":
         """Keep the blocks' projections in `dtype`; norms, embeddings and the head stay float32.
 
         The head's products are the logits themselves, and a draw that is exact to 2^-64 deserves float32 ones.
         """
+        self._blank_features.clear()
         for block in self.blocks:
             for layer in block.children():
                 if isinstance(layer, nn.Linear):
@@ -213,7 +209,36 @@ class PrimeDenoiser(nn.Module):
         return self
 
     def trunk(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
-        """See `Denoiser.trunk`. Features are the last normalised hidden rows, float32 [N, hidden]."""
+        """Evaluate canvases; features are the last normalised hidden rows, float32 [N, hidden]."""
+        if self.embedding.weight.requires_grad:
+            return self._evaluate(canvases, rows)
+        blank = [bool((canvas == self.shape.base).all()) for canvas in canvases]
+        if not any(blank):
+            return self._evaluate(canvases, rows)
+        parts = {i: self._blank(len(canvases[i]))[rows[i]] for i, known in enumerate(blank) if known}
+        if others := [i for i, known in enumerate(blank) if not known]:
+            features = self._evaluate([canvases[i] for i in others], [rows[i] for i in others])
+            parts |= dict(zip(others, features.split([len(rows[i]) for i in others]), strict=True))
+        return torch.cat([parts[i] for i in range(len(canvases))])
+
+    def _blank(self, length: int) -> Tensor:
+        """The features of every position of a blank canvas, [length, hidden]."""
+        known = self._blank_features
+        if length not in known:
+            canvas = torch.full((length, self.shape.sub_tokens_per_token), self.shape.base)
+            known[length] = self._evaluate([canvas], [torch.arange(length)])
+        known.move_to_end(length)
+        while len(known) > 1 and sum(each.nbytes for each in known.values()) > self.blank_bytes:
+            known.popitem(last=False)
+        return known[length]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "PrimeDenoiser":
+        """Forget blank canvases where weights move to another device or dtype."""
+        self._blank_features.clear()
+        moved: PrimeDenoiser = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
+
+    def _evaluate(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         layout = PackedLayout([len(canvas) for canvas in canvases], rows)
         device = self.embedding.weight.device
         positions = layout.positions().to(device)
@@ -228,18 +253,16 @@ class PrimeDenoiser(nn.Module):
         return features
 
     def head(self, features: Tensor) -> Tensor:
-        """See `Denoiser.head`."""
         return self.output.joint_logits(features)
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        """See `Denoiser.draw`."""
         return self.output.draw(features, codes, draws)
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
-        """See `Denoiser.joint_logits`.
+        """The network's own logits, unfiltered: int64 [B, L, l] → float32 [B, L, C].
 
         Raises:
-            ValueError: a shape or a digit that does not fit the network.
+            ValueError: a shape or a digit does not fit the network.
         """
         check_sub_tokens(sub_tokens, self.length, self.shape.sub_tokens_per_token, self.shape.base)
         batch, length, _ = sub_tokens.shape

@@ -1,0 +1,77 @@
+"""What the log of a request says: reveals of samples, readouts of passes, and errors."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# nats are counted in whole units of 2^-40, so that sums do not depend on how they are grouped
+UNITS_A_NAT = 2**40
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """One step of one sample: the digits that it revealed."""
+
+    sample: int  # index of the sample in its request
+    step: int  # of the sample's schedule, from 0
+    sub_tokens: tuple[tuple[int, int, int], ...]  # (position, j, digit) of every sub-token revealed
+
+    @property
+    def rows(self) -> int:
+        """Number of positions, whose logits were drawn from."""
+        return len({position for position, _, _ in self.sub_tokens})
+
+    def write(self, canvas: Tensor) -> None:
+        """Write the digits into a canvas [L, l], in place."""
+        positions, js, values = zip(*self.sub_tokens, strict=True)
+        canvas[list(positions), list(js)] = torch.tensor(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """Consecutive evaluations of one pass: weighted sums of -log p, in units of 2^-40 nats."""
+
+    index: int  # of the pass
+    evaluations: int  # number of evaluations
+    units: int  # the bound, all sub-tokens
+    by_token: tuple[tuple[int, int], ...] = ()  # (position in the plan's tokens, units); only where requested
+    joint_units: int = 0  # the published integrand; only where requested
+
+    def __add__(self, later: "Readout") -> "Readout":
+        """The sum of two readouts of the same pass."""
+        by_token = Counter(dict(self.by_token))
+        by_token.update(dict(later.by_token))
+        return Readout(
+            self.index,
+            self.evaluations + later.evaluations,
+            self.units + later.units,
+            tuple(sorted(by_token.items())),
+            self.joint_units + later.joint_units,
+        )
+
+
+@dataclass(frozen=True)
+class SampleError:
+    """Why a sample or a pass cannot continue; other work is not affected."""
+
+    sample: int  # index of the sample in its request, or of the pass in its plan
+    message: str  # for the client
+    impossible: bool  # the given tokens have probability zero under the model (else: the model gave invalid logits)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What a token that is intermediate after a reveal (some digits revealed, some masked) may become."""
+
+    position: int  # in the canvas
+    classes_left: int  # classes that agree with every revealed digit, by the codes alone, whatever their probability
+    # (token id, probability), the most probable first, of equals the smaller id. Classes of probability 0 are left out.
+    # The probabilities are the model's own (temperature 1, no top_k, no top_p), from the joint logits that the reveal
+    # was drawn from: they do not know what was revealed at other positions together with it. Over all classes left they
+    # sum to 1.
+    likeliest: tuple[tuple[int, float], ...]
+
+
+LogEntry = Reveal | Readout | SampleError
