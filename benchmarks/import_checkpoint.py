@@ -41,7 +41,7 @@ def measured(arguments: argparse.Namespace) -> Numbers:
         file, bundle = Path(directory, "synthetic.ckpt"), Path(directory, "bundle")
         subprocess.run([*interpreter(), "-c", WRITE, str(file)], check=True)
         command = [*interpreter(), "-c", IMPORT, str(file), str(bundle)]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        found: Numbers = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         sizes = {
             "checkpoint_bytes": file.stat().st_size,
             "bundle_bytes": sum(x.stat().st_size for x in bundle.iterdir()),

@@ -104,7 +104,7 @@ def on_its_way(model: Model, plan: Plan, index: int, step: int) -> ActiveSample:
     """A sample `step` groups into its schedule, with random tokens revealed."""
     chance = torch.Generator().manual_seed(index * 1_000_003 + step)
     tokens = torch.randint(model.denoiser.vocabulary_size, (plan.length,), generator=chance)
-    sub_tokens = [each for group in plan.schedules[index].groups[:step] for each in group]
+    sub_tokens = [each for done in plan.schedules[index].steps[:step] for each in done.reveal]
     digits = initial_state(model, plan).flatten()
     digits[sub_tokens] = model.sub_tokenizer.encode(tokens).flatten()[sub_tokens]
     return ActiveSample(plan, index, digits.view(plan.length, -1), step)
@@ -112,7 +112,7 @@ def on_its_way(model: Model, plan: Plan, index: int, step: int) -> ActiveSample:
 
 def spread_out(model: Model, plan: Plan, shift: float) -> list[ActiveSample]:
     """The plan's samples, evenly spread over their schedules; `shift` in [0, 1) moves all of them forward."""
-    samples, steps = len(plan.schedules), len(plan.schedules[0].groups)
+    samples, steps = len(plan.schedules), len(plan.schedules[0].steps)
     return [on_its_way(model, plan, i, int((i + shift) / samples * steps)) for i in range(samples)]
 
 
@@ -124,7 +124,7 @@ def half_revealed(model: Model) -> list[ActiveSample]:
     while len(found) < digits:
         seed += 1
         plan = plan_of(model, 1, seed)
-        sample = on_its_way(model, plan, 0, len(plan.schedules[0].groups) // 2)
-        shown = sample.digits[sample.next_group[0] // digits] != model.sub_tokenizer.mask_id
+        sample = on_its_way(model, plan, 0, len(plan.schedules[0].steps) // 2)
+        shown = sample.digits[sample.steps[sample.step].reveal[0] // digits] != model.sub_tokenizer.mask_id
         found.setdefault(int(shown.sum()), sample)
     return [found[count] for count in range(digits)]

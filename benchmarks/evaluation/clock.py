@@ -1,17 +1,16 @@
-"""Clocks around a model's parts, from outside: nothing that is measured knows of them; and comparisons in turns."""
+"""Clocks patched around the parts of a model, and comparisons in turns."""
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from statistics import median
 from typing import ParamSpec, TypeVar
 from unittest.mock import patch
 
 from rich.progress import track
-from tokenizers import Tokenizer
-from unmask_diffusion import ActiveSample, Denoiser, DenoiserAround, Model, SubTokenizer, evaluate, network
+from unmask_diffusion import ActiveSample, Model, evaluate
+from unmask_diffusion.networks import prime
 
 # by the names under which the network calls them
 TRUNK_PARTS = {"products": ("fixed_tile_linear", "linear_gelu_tanh"), "attention": ("attention",)}
@@ -40,40 +39,22 @@ class Clock:
         return call
 
 
-class TimedDenoiser(DenoiserAround):
-    """A denoiser whose trunk and draw are timed. Satisfies `unmask_diffusion.Denoiser`."""
-
-    def __init__(self, inner: Denoiser, clock: Clock) -> None:
-        super().__init__(inner)
-        self.trunk = clock.timed("trunk", inner.trunk)  # type: ignore[method-assign]
-        self.draw = clock.timed("head and draw", inner.draw)  # type: ignore[method-assign]
-
-
-@dataclass(frozen=True)
-class TimedModel:
-    """A model with clocks. Satisfies `unmask_diffusion.Model`."""
-
-    denoiser: TimedDenoiser
-    sub_tokenizer: SubTokenizer
-    tokenizer: Tokenizer | None
-    end_token_id: int | None
-    full_canvas: bool
-
-
 @contextmanager
-def clocks_around(model: Model) -> Iterator[tuple[TimedModel, Clock]]:
+def clocks_around(model: Model) -> Iterator[Clock]:
     """Time a model in this context: "trunk", "head and draw" and, inside the trunk, "products" and "attention".
 
     The products include the GELU that is fused into one of them.
     """
     clock = Clock()
-    denoiser = TimedDenoiser(model.denoiser, clock)
-    timed = TimedModel(denoiser, model.sub_tokenizer, model.tokenizer, model.end_token_id, model.full_canvas)
+    timed: list[tuple[object, str, str]] = [
+        (model.denoiser, "trunk", "trunk"),
+        (model.denoiser, "draw", "head and draw"),
+    ]
+    timed += [(prime, name, part) for part, names in TRUNK_PARTS.items() for name in names]
     with ExitStack() as stack:
-        for part, names in TRUNK_PARTS.items():
-            for name in names:
-                stack.enter_context(patch.object(network, name, clock.timed(part, getattr(network, name))))
-        yield timed, clock
+        for owner, name, part in timed:
+            stack.enter_context(patch.object(owner, name, clock.timed(part, getattr(owner, name))))
+        yield clock
 
 
 def timed_evaluation(model: Model, samples: Sequence[ActiveSample]) -> Parts:
@@ -81,8 +62,8 @@ def timed_evaluation(model: Model, samples: Sequence[ActiveSample]) -> Parts:
 
     "total" = "trunk" + "head and draw" + "rest"; "trunk" = "products" + "attention" + "elementwise".
     """
-    with clocks_around(model) as (timed, clock):
-        clock.timed("total", evaluate)(timed, samples)
+    with clocks_around(model) as clock:
+        clock.timed("total", evaluate)(model, samples)
     seconds = clock.seconds
     rest = seconds["total"] - seconds["trunk"] - seconds["head and draw"]
     return {**seconds, "rest": rest, "elementwise": seconds["trunk"] - seconds["products"] - seconds["attention"]}

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from unmask_diffusion import PrimeDenoiser, SubTokenizer
-from unmask_diffusion.network import Block
+from unmask_diffusion.networks import Block
 
 from benchmarks.evaluation.clock import Clock, Parts
 

@@ -10,7 +10,8 @@ from unittest.mock import patch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from unmask_diffusion import ActiveSample, Model, evaluate, heads, network
+from unmask_diffusion import ActiveSample, Model, evaluate
+from unmask_diffusion.networks import heads, prime
 from unmask_kernels.linear import TILE
 
 REPEATS = 7
@@ -84,9 +85,9 @@ def products_of(model: Model, samples: Sequence[ActiveSample]) -> list[Product]:
         found.append(Product("head", len(hidden), weight.shape[1], len(weight), weight=weight))
 
     seen = {
-        (network, "fixed_tile_linear"): linear,
-        (network, "linear_gelu_tanh"): linear,
-        (network, "attention"): attend,
+        (prime, "fixed_tile_linear"): linear,
+        (prime, "linear_gelu_tanh"): linear,
+        (prime, "attention"): attend,
         (heads, "draw_from_hidden"): head,
     }
     with ExitStack() as stack:

@@ -205,7 +205,7 @@ def copy_of(moved: int, device: torch.device) -> Run:
 def noise_of(numbers: int, device: torch.device) -> Run:
     """Generation of this many Gumbel numbers, none of which is stored."""
     if device.type == "cuda":
-        from benchmarks.gpu_limits import bare_noise
+        from benchmarks.kernels.gpu_limits import bare_noise
 
         return partial(bare_noise, numbers, device)
     return partial(_noise_on_cpu, numbers)
@@ -220,9 +220,9 @@ def _noise_on_cpu(numbers: int) -> None:
 def seconds_of(run: Run, device: torch.device, seconds: float) -> float:
     """The median of as many runs as fit into some seconds, at least three, after a warm-up."""
     if device.type == "cuda":
-        from benchmarks.gpu_limits import seconds_on_gpu
+        from benchmarks.kernels.gpu_limits import seconds_on_gpu
 
-        return seconds_on_gpu(run)
+        return float(seconds_on_gpu(run))
     run()
     measured: list[float] = []
     while len(measured) < 3 or sum(measured) < seconds:

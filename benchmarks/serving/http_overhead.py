@@ -63,9 +63,9 @@ def in_process(model: Model, bodies: Sequence[Body], places: int) -> Pass:
         tick_seconds += time.perf_counter() - tick_begun
         ticks += 1
         for (number, each), outcome in zip(list(active.items()), outcomes, strict=True):
-            if isinstance(outcome, SampleError):
-                raise ValueError(outcome.message)
-            each.reveal(outcome)
+            (entry,) = each.apply(outcome)
+            if isinstance(entry, SampleError):
+                raise ValueError(entry.message)
             if each.finished:
                 answers[number] = list(read_sample(model, each.plan, 0, each.digits).token_ids)
                 del active[number]

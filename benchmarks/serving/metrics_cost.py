@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from unmask_diffusion import ActiveSample, Model, evaluate
-from unmask_service.engine.turn import noise_spread
+from unmask_service.engine.tasks import noise_spread
 from unmask_service.forecast import Tick
 from unmask_service.metrics import Metrics
 

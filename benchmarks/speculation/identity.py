@@ -1,4 +1,4 @@
-"""Whether speculation changes anything: logs of random requests with it and without, alone and in company."""
+"""Whether speculation changes a token: logs of random requests with it and without, alone and with other samples."""
 
 import random
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import repeat
 from rich.progress import track
 from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, make_plan
 
-from benchmarks.speculation.measures import samples_of, take_to_ends
+from benchmarks.speculation.measures import run_samples, samples_of
 
 MOST_LANES = 9
 PLACES = 24
@@ -17,7 +17,7 @@ PLACES = 24
 class Identity:
     """Logs that differ from those that the sampler writes without speculation, each sample alone."""
 
-    requests: int  # that were compared
+    requests: int  # compared
     logs: int  # of their samples
     reveals: int  # of all logs
     alone: int  # logs that differ with speculation
@@ -25,7 +25,7 @@ class Identity:
 
 
 def random_plan(model: Model, chance: random.Random) -> Plan:
-    """Any sampler, temperature, filters and length (short ones oftener); often with tokens that are given."""
+    """Any sampler, temperature, filters and length (short ones more often); often with given tokens."""
     length = round(model.denoiser.length ** min(chance.random(), chance.random()))
     length = model.denoiser.length if model.full_canvas else length
     sub_tokens = length * model.sub_tokenizer.sub_tokens_per_token
@@ -47,7 +47,7 @@ def random_plan(model: Model, chance: random.Random) -> Plan:
 
 
 def _given(model: Model, length: int, chance: random.Random) -> dict[str, object]:
-    """Nothing is given, or a prompt and a suffix, or tokens anywhere; at least one is left to generate."""
+    """No given tokens, a prompt and a suffix, or given tokens anywhere; at least one token is left to generate."""
 
     def tokens(count: int) -> list[int]:
         return [chance.randrange(model.denoiser.vocabulary_size) for _ in range(count)]
@@ -73,11 +73,8 @@ def compare(model: Model, requests: int, seed: int) -> Identity:
 
     any_lanes = iter(lambda: chance.randint(1, MOST_LANES), 0)
 
-    without = [take_to_ends(model, [each], repeat(1))[0] for each in track(start(), description="speculation off")]
-    alone = [take_to_ends(model, [each], any_lanes)[0] for each in track(start(), description="speculation, alone")]
-    company = take_to_ends(model, start(), any_lanes, PLACES)
-    wrong = [
-        sum(off.outcomes != on.outcomes for off, on in zip(without, courses, strict=True))
-        for courses in (alone, company)
-    ]
-    return Identity(requests, len(without), sum(len(each.outcomes) for each in without), *wrong)
+    without = [run_samples(model, [each], repeat(1))[0] for each in track(start(), description="speculation off")]
+    alone = [run_samples(model, [each], any_lanes)[0] for each in track(start(), description="speculation, alone")]
+    company = run_samples(model, start(), any_lanes, PLACES)
+    wrong = [sum(off.log != on.log for off, on in zip(without, runs, strict=True)) for runs in (alone, company)]
+    return Identity(requests, len(without), sum(len(each.log) for each in without), *wrong)
