@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
-from unmask_model_store import find_bundle, open_outline
-from unmask_model_store.store import default_model_dir
+from unmask_model_store import default_model_dir, find_bundle, open_outline, read_card
 
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
@@ -103,7 +102,7 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
         settings.keep_seconds,
         note_end=lambda job, failure, left: note_end(metrics, job, failure, left),
     )
-    service = Service(card, broker, metrics)
+    service = Service(card, broker, metrics, read_card(folder))
     room = EngineRoom(folder, settings, broker, metrics, service.gate)
 
     async def drain(seconds: float) -> None:
@@ -153,7 +152,7 @@ async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
         settings.max_requests,
         settings.max_evaluations,
     )
-    service = Service(card, broker, metrics)
+    service = Service(card, broker, metrics, read_card(folder))
     service.gate.open(served)
     metrics.describe(build_facts(), {"model": card.id, "architecture": card.architecture})
 

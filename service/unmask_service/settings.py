@@ -65,7 +65,7 @@ class Settings(BaseModel):
     device: Device = Field(default="auto", description="where the network runs; auto takes a GPU where there is one")
     dtype: Dtype = Field(
         default="auto",
-        description="dtype of the network's projections; auto: bfloat16 where the processor multiplies it",
+        description="dtype of the network's projections; auto: bfloat16 where the processor, or the GPU, multiplies it",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,

@@ -38,6 +38,7 @@ CODES = {
     "missing_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
     "invalid_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
     "model_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "card_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "generation_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "score_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID),

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay
+from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay, untrained_warnings
 
 from unmask_service.api.errors import JobError, RefusedError, error_answer, job_error, quoted
 from unmask_service.api.schemas import (
@@ -289,6 +289,7 @@ class Generation(Follower[GenerateAnswer]):
                 total_ms=milliseconds_between(since, course.ended_at) or 0.0,
             ),
             fingerprint=course.fingerprint,
+            warnings=untrained_warnings(plan, self.served.trained),
         )
 
     def _choices(self) -> list[Choice]:

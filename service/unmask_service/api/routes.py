@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from unmask_service.api.admission import admit, key_of, what_it_would_cost
 from unmask_service.api.bodies import read_body
-from unmask_service.api.errors import invalid
+from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower
 from unmask_service.api.schemas import (
     ErrorAnswer,
@@ -51,6 +51,10 @@ UNKNOWN: Documented = UNAVAILABLE | {
 EVENTS: Documented = {
     200: {"content": {"text/event-stream": {}}, "description": "the events: start … done or error"},
     204: {"description": "there is nothing behind that event: a browser's EventSource stops here"},
+}
+CARD: Documented = {
+    200: {"content": {"text/markdown": {}}, "description": "the card, at most its first 256 KiB"},
+    404: {"model": ErrorAnswer, "description": "the model is not served here, or has no card"},
 }
 _EVENT_ID = re.compile(r"[0-9]{1,16}")
 
@@ -143,13 +147,23 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
 
 
 def model_routes(service: Service) -> APIRouter:
-    """The route that lists models."""
+    """The routes that describe the model."""
     router = APIRouter(tags=["models"])
 
     @router.get("/v1/models", summary="List models")
     async def models() -> ModelList:
         """The models that are served, and what a client needs to know of them."""
         return ModelList(data=[service.card])
+
+    @router.get("/v1/models/{model_id}/card", responses=CARD, response_class=Response, summary="Model card")
+    async def card(model_id: str) -> Response:
+        """The model's README.md."""
+        if model_id != service.card.id:
+            message = f"model {quoted(model_id)} is not served here; {service.card.id!r} is"
+            raise RefusedError("model_not_found", message, "model_id")
+        if not service.readme:
+            raise RefusedError("card_not_found", f"model {service.card.id!r} has no card: its bundle has no README.md")
+        return Response(service.readme, media_type="text/markdown")
 
     return router
 

@@ -44,6 +44,7 @@ class ServedModel:
     name: str  # the name that clients use
     model: Outline  # what planning and reading logs need
     vocabulary: Vocabulary
+    trained: bytes | None = None  # for each token id whether training has met it; None: not known
 
 
 class Gate:
@@ -143,6 +144,7 @@ class Service:
     card: ModelCard  # the facts of the model and the limits of a request, known before the model is loaded
     broker: ApiBroker
     metrics: Metrics
+    readme: str | None = None  # the model's README.md
     gate: Gate = field(default_factory=Gate)
     # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))

@@ -61,6 +61,9 @@ def generate(
     high_order: Annotated[
         str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON a sample, for scripts")] = False,
     out: Annotated[Path | None, typer.Option(help="write the lines of JSON to this file")] = None,
     model: Model = None,
@@ -74,10 +77,14 @@ def generate(
     More than 64 samples become requests of 64 with the seeds SEED, SEED + 1, …; each line of JSON has the seed and the
     index of its sample.
 
+    The settings that the model recommends (`unmask info`) are used where you give none, and printed on stderr.
+    --sampler replaces the recommended sampler as a whole. With --exact what you leave out has the default of the API.
+
     For example:
 
         unmask generate "Once upon a time"
         unmask generate "The fox" --suffix "The end." --max-tokens 40 --seed 7
+        unmask generate "Once upon a time" --exact
         unmask generate "Once" --sampler ancestral --steps 32 --json
         unmask generate "Once" --steps 16 --high-order extrapolation
         unmask generate --n 1000 --out samples.jsonl
@@ -89,8 +96,15 @@ def generate(
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
     bundle = open_model(settings, min(n, 8))
+    if not exact and bundle.config.generation is not None:
+        request = with_recommended(bundle.config.generation.as_given(), request)
+        typer.echo(
+            f"{settings_in_words(request)} (recommended by {bundle.name}; the API's defaults: --exact)", err=True
+        )
     plans = plans_of(bundle, request, n)
-    plans = chain([next(plans)], plans)  # a wrong request is refused before a file is touched
+    first = next(plans)  # a wrong request is refused before a file is touched
+    print_warnings(bundle, first)
+    plans = chain([first], plans)
     if out is not None:
         with out.open("w", encoding="utf-8") as file:
             write_lines(bundle, plans, file, n)
@@ -102,8 +116,7 @@ def generate(
 
 def open_model(settings: Settings, canvases: int) -> "Bundle":
     """Open the model that the settings name, for evaluations of so many canvases."""
-    from unmask_model_store import find_bundle, open_bundle
-    from unmask_model_store.store import default_model_dir
+    from unmask_model_store import default_model_dir, find_bundle, open_bundle
 
     from unmask_service.machine import keep_freed_memory, set_threads
 
@@ -112,6 +125,30 @@ def open_model(settings: Settings, canvases: int) -> "Bundle":
     bundle = open_bundle(folder, settings.dtype, settings.device)
     set_threads(settings.threads, bundle, [canvases])
     return bundle
+
+
+def with_recommended(recommended: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """A request with recommended settings where it has none; a sampler's name replaces the recommended sampler."""
+    sampler = request["sampler"]
+    if "name" not in sampler:
+        sampler = recommended.get("sampler", {}) | sampler
+    return recommended | request | {"sampler": sampler}
+
+
+def settings_in_words(request: dict[str, Any]) -> str:
+    """The settings of a request that are not left out."""
+    sampler = request["sampler"]
+    named = {name: request[name] for name in ("temperature", "top_p", "top_k") if name in request}
+    named |= {("sampler" if name == "name" else name): value for name, value in sampler.items()}
+    return "settings: " + (", ".join(f"{name} {value}" for name, value in named.items()) or "the API's defaults")
+
+
+def print_warnings(bundle: "Bundle", plan: "Plan") -> None:
+    """Print on stderr what is wrong with a request that can be served all the same."""
+    from unmask_diffusion import untrained_warnings
+
+    for warning in untrained_warnings(plan, bundle.config.trained):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def plans_of(bundle: "Bundle", request: dict[str, Any], n: int) -> "Iterator[Plan]":
