@@ -45,8 +45,7 @@ def line_of(name: str, key: str) -> str:
 def read_api_keys(file: Path | None, lines: str | None) -> tuple[ApiKey, ...]:
     """Read the accepted keys from a file of lines, and from lines that are separated by commas or spaces.
 
-    Raises:
-        SettingsError: the file cannot be read, a line is invalid, or there is no key in it.
+    Raises SettingsError: the file cannot be read, a line is invalid, or there is no key in it.
     """
     keys: list[ApiKey] = []
     if file is not None:

@@ -19,7 +19,7 @@ from unmask_model_store.store import default_model_dir
 
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
-from unmask_service.broker import Course, Failed, Job, MemoryBroker
+from unmask_service.broker import Failed, Job, JobProgress, MemoryBroker
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import HungEvaluationError
 from unmask_service.engine_room import EngineRoom
@@ -139,7 +139,7 @@ def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int)
     reason = "" if outcome == "cancelled" else failure.reason
     metrics.count_request(outcome, reason)
     metrics.evaluations_saved.inc(evaluations_left if outcome == "cancelled" else 0)
-    log_request(job, Course(), outcome, reason, metrics.model)
+    log_request(job, JobProgress(), outcome, reason, metrics.model)
 
 
 async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:

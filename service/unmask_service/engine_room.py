@@ -19,11 +19,7 @@ class EngineRoom:
         self._supervisor: Supervisor | None = None
 
     async def run(self) -> None:
-        """Load the model, open the gate and evaluate.
-
-        Raises:
-            Exception: a failure that no restart can repair.
-        """
+        """Load the model, open the gate and evaluate. Raises Exception, a failure that no restart can repair."""
         thread = self._thread()
         loaded = await thread.run(load, self._folder, self._settings, self._metrics)
         self._supervisor = self._supervise(loaded, thread)
@@ -46,13 +42,7 @@ class EngineRoom:
             """The first engine uses the thread that loaded the model; later ones keep only the pace."""
             capacity, own = (loaded.capacity, thread) if failed is None else (failed.capacity, self._thread())
             return Engine(
-                loaded.model,
-                self._broker,
-                self._metrics,
-                capacity,
-                own,
-                self._settings.speculation,
-                loaded.fingerprint,
+                loaded.model, self._broker, self._metrics, capacity, own, self._settings.speculation, loaded.fingerprint
             )
 
         return Supervisor(

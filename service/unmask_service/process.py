@@ -30,8 +30,7 @@ class ListenError(ValueError):
 def listen(host: str, port: int) -> socket.socket:
     """Take the port. The host `::` takes it for IPv4 too.
 
-    Raises:
-        ListenError: the port is taken, or the address is not this machine's.
+    Raises ListenError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     dual_stack = family == socket.AF_INET6 and _is_any_address(host) and socket.has_dualstack_ipv6()

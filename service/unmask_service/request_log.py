@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from unmask_diffusion import ScorePlan
 
-from unmask_service.broker import Course, Job, milliseconds_between
+from unmask_service.broker import Job, JobProgress, milliseconds_between
 
 logger = logging.getLogger("unmask.requests")
 
@@ -39,9 +39,9 @@ class RequestFacts:
     canvas: Sequence[int | None] | None = None
 
 
-def log_request(job: Job, course: Course, outcome: str, reason: str = "", model: str | None = None) -> None:
+def log_request(job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None) -> None:
     """Log the end of a generation or a score."""
-    _write(facts_of(job, course, outcome, reason, model))
+    _write(facts_of(job, progress, outcome, reason, model))
 
 
 def log_rejection(reason: str, model: str | None = None) -> None:
@@ -53,7 +53,7 @@ def _write(facts: RequestFacts) -> None:
     logger.info("request", extra={name: value for name, value in vars(facts).items() if value is not None})
 
 
-def facts_of(job: Job, course: Course, outcome: str, reason: str = "", model: str | None = None) -> RequestFacts:
+def facts_of(job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None) -> RequestFacts:
     """The fields of a generation's or a score's line."""
     facts = RequestFacts(
         outcome=outcome,
@@ -66,10 +66,10 @@ def facts_of(job: Job, course: Course, outcome: str, reason: str = "", model: st
         length=job.plan.length,
         sub_tokens=job.plan.sub_tokens,
         network_evaluations=job.plan.network_evaluations,
-        rounds=course.rounds,
-        queue_ms=milliseconds_between(job.submitted_at, course.started_at),
-        first_unmask_ms=milliseconds_between(job.submitted_at, course.first_unmask_at),
-        total_ms=milliseconds_between(job.submitted_at, course.ended_at),
+        rounds=progress.rounds,
+        queue_ms=milliseconds_between(job.submitted_at, progress.started_at),
+        first_unmask_ms=milliseconds_between(job.submitted_at, progress.first_unmask_at),
+        total_ms=milliseconds_between(job.submitted_at, progress.ended_at),
         eta_ms=None if job.expected_seconds is None else round(1000 * job.expected_seconds, 3),
     )
     plan = job.plan

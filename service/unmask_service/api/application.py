@@ -32,10 +32,7 @@ EVENTS: dict[str, dict[str, type[BaseModel]]] = {
 
 
 def create_app(
-    service: Service,
-    keys: Sequence[ApiKey] = (),
-    cors_origins: Sequence[str] = (),
-    with_metrics: bool = True,
+    service: Service, keys: Sequence[ApiKey] = (), cors_origins: Sequence[str] = (), with_metrics: bool = True
 ) -> ASGIApp:
     """The HTTP application of a service.
 

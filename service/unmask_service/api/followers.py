@@ -36,7 +36,7 @@ from unmask_service.api.score_schemas import (
     ScoreTimings,
 )
 from unmask_service.api.service import ServedModel, Service
-from unmask_service.broker import Course, Failed, Job, LogEntry, Record, Revealed, Scored, milliseconds_between
+from unmask_service.broker import Failed, Job, JobProgress, JobRecord, LogEntry, Revealed, Scored, milliseconds_between
 from unmask_service.forecast import Load, Work, outlook
 from unmask_service.request_log import log_request
 
@@ -57,13 +57,13 @@ class Follower(Generic[Answer]):
     status_type: ClassVar[type[JobStatus]]
     plan: Any  # of `plan_type`: subclasses declare it
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         self.service, self.served = service, served
         self.record = record  # what the broker knew of the job when the client came
         self.job: Job = record.job
         self.plan = record.job.plan
         self.owned = owned  # the client that asked for the job: an attached job ends when it leaves
-        self.course = Course()  # what the log has said so far of times and engines
+        self.progress = JobProgress()  # what the log has said so far of times and engines
 
     @classmethod
     async def known(cls, service: Service, job_id: str) -> Self:
@@ -156,12 +156,12 @@ class Follower(Generic[Answer]):
         if saved is not None:
             self.service.metrics.evaluations_saved.inc(saved)
             self.service.metrics.count_request("cancelled")
-            log_request(self.job, Course(), "cancelled", model=self.service.card.id)
+            log_request(self.job, JobProgress(), "cancelled", model=self.service.card.id)
 
     async def _follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
         begun = self.service.broker.now()
         async for position, entry in self.service.broker.follow(self.job.id):
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Failed):
                 raise job_error(entry)
             if isinstance(entry, Revealed | Scored) and entry.at > begun:
@@ -207,7 +207,7 @@ class Generation(Follower[GenerateAnswer]):
     plan_type, noun, id_prefix, status_type = Plan, "generation", "gen", GenerationStatus
     plan: Plan
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._reveals: list[Reveal] = []
         # of each sample the digits of its intermediate tokens: position → j → digit
@@ -266,7 +266,7 @@ class Generation(Follower[GenerateAnswer]):
         return sorted(completed)
 
     async def _answer(self) -> GenerateAnswer:
-        plan, course, since = self.plan, self.course, self.job.submitted_at
+        plan, progress, since = self.plan, self.progress, self.job.submitted_at
         choices = await asyncio.to_thread(self._choices)
         given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
         return GenerateAnswer(
@@ -279,16 +279,16 @@ class Generation(Follower[GenerateAnswer]):
                 seed=plan.seed,
                 sub_tokens=plan.sub_tokens,
                 network_evaluations=plan.network_evaluations,
-                rounds=course.rounds,
+                rounds=progress.rounds,
                 idle_steps=plan.idle_steps,
                 steps=plan.request.sampler.steps,
             ),
             timings=Timings(
-                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
-                first_unmask_ms=milliseconds_between(since, course.first_unmask_at),
-                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+                queue_ms=milliseconds_between(since, progress.started_at) or 0.0,
+                first_unmask_ms=milliseconds_between(since, progress.first_unmask_at),
+                total_ms=milliseconds_between(since, progress.ended_at) or 0.0,
             ),
-            fingerprint=course.fingerprint,
+            fingerprint=progress.fingerprint,
         )
 
     def _choices(self) -> list[Choice]:
@@ -309,7 +309,7 @@ class Scoring(Follower[ScoreAnswer]):
     plan_type, noun, id_prefix, status_type = ScorePlan, "score", "score", ScoreStatus
     plan: ScorePlan
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._tally = Tally(self.plan)
 
@@ -350,16 +350,16 @@ class Scoring(Follower[ScoreAnswer]):
     async def _answer(self) -> ScoreAnswer:
         score = await asyncio.to_thread(read_score, self.served.model, self._tally)
         numbers = ScoreNumbers.of(self.served.name, self.plan, score, self.served.vocabulary.text_of)
-        course, since = self.course, self.job.submitted_at
+        progress, since = self.progress, self.job.submitted_at
         return ScoreAnswer(
             **vars(numbers),
             id=self.job.id,
             created=int(since),
             timings=ScoreTimings(
-                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
-                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+                queue_ms=milliseconds_between(since, progress.started_at) or 0.0,
+                total_ms=milliseconds_between(since, progress.ended_at) or 0.0,
             ),
-            fingerprint=course.fingerprint,
+            fingerprint=progress.fingerprint,
         )
 
     def _finished(self, status: JobStatus, answer: ScoreAnswer) -> JobStatus:

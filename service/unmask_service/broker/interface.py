@@ -94,9 +94,7 @@ class ApiBroker(Broker, Protocol):
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Queue a job; return the id of the job that will answer: this one, or the one that the key belongs to.
 
-        Raises:
-            QueueFullError: too much is waiting or running.
-            KeyReusedError: the key belongs to another request.
+        Raises QueueFullError: too much is waiting or running; KeyReusedError: the key belongs to another request.
         """
 
     async def id_of(self, key: IdempotencyKey) -> str | None:

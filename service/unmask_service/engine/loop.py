@@ -52,8 +52,7 @@ class EvaluationThread:
     ) -> Result:
         """Call a function that evaluates the network in the thread.
 
-        Raises:
-            HungEvaluationError: it takes longer than `hang_seconds`.
+        Raises HungEvaluationError: it takes longer than `hang_seconds`.
         """
         try:
             async with asyncio.timeout(self._hang_seconds):
@@ -97,11 +96,7 @@ class Engine:
         metrics.tokens_per_tick.set(capacity.tokens_per_tick)
 
     async def check(self) -> None:
-        """Try the model in the engine's thread.
-
-        Raises:
-            BrokenModelError: it cannot evaluate anything.
-        """
+        """Try the model in the engine's thread. Raises BrokenModelError: it cannot evaluate anything."""
         await self._thread.evaluate(check_model, self.model)
 
     async def run(self) -> None:

@@ -80,8 +80,7 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
         model: the model to test.
         most_tokens: tokens of all canvases together, where memory is short; there are always two canvases.
 
-    Raises:
-        BrokenPromiseError: they differ.
+    Raises BrokenPromiseError: they differ.
     """
     generator = torch.Generator().manual_seed(0)
     canvases = [_canvas(model, generator, length) for length in _lengths(model, min(most_tokens, MOST_TOKENS))]

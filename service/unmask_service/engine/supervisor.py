@@ -48,8 +48,7 @@ class Supervisor:
     async def run(self) -> None:
         """Keep an engine running until cancelled.
 
-        Raises:
-            Exception: the failure of an engine that has failed too often, or that cannot be restarted.
+        Raises Exception, the failure of an engine that has failed too often, or that cannot be restarted.
         """
         while True:
             try:

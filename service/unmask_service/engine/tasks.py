@@ -22,7 +22,7 @@ from unmask_diffusion import (
     Work,
 )
 
-from unmask_service.broker import Claim, Course, Failed, Finished, LogEntry, Revealed, Scored
+from unmask_service.broker import Claim, Failed, Finished, JobProgress, LogEntry, Revealed, Scored
 from unmask_service.forecast import Tick
 
 # evaluations of a pass, or seconds, between two entries of the log: what is lost at most if the engine fails
@@ -40,10 +40,10 @@ class Generation:
     def __init__(self, model: Model, claim: Claim, plan: Plan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()  # what its log says of its progress
+        self.progress = JobProgress()  # what its log says of its progress
         every = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
         for entry in claim.log:
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Revealed):
                 every[entry.reveal.sample].reveal(entry.reveal)
         for sample in every:
@@ -88,11 +88,11 @@ class Scoring:
     def __init__(self, model: Model, claim: Claim, plan: ScorePlan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()  # what its log says of its progress
+        self.progress = JobProgress()  # what its log says of its progress
         self._model = model
         self._tally = Tally(plan)
         for entry in claim.log:
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Scored):
                 self._tally.note(entry.readout)
         self._passes: list[ActivePass] = []

@@ -11,13 +11,7 @@ from uuid import uuid4
 
 from unmask_diffusion import Outline
 
-from unmask_service.broker.interface import (
-    BrokerAwayError,
-    IdempotencyKey,
-    JobRecord,
-    KeyReusedError,
-    QueueFullError,
-)
+from unmask_service.broker.interface import BrokerAwayError, IdempotencyKey, JobRecord, KeyReusedError, QueueFullError
 from unmask_service.broker.memory import Log
 from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, lost
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, LONGEST_PAUSE_SECONDS, Connections
@@ -70,8 +64,7 @@ class RedisApiBroker(RedisSide):
     async def running(self) -> AsyncIterator[None]:
         """Connect; in the background read the followed logs and report that they are followed.
 
-        Raises:
-            SettingsError: Redis does not accept this process.
+        Raises SettingsError: Redis does not accept this process.
         """
         async with self._connected(self._read, self._attend):
             yield

@@ -69,8 +69,7 @@ class RedisEngineBroker(RedisSide):
     async def running(self) -> AsyncIterator[None]:
         """Connect; in the background renew the leases (the heartbeat) and watch the queue. At the end hand all back.
 
-        Raises:
-            SettingsError: Redis does not accept this process.
+        Raises SettingsError: Redis does not accept this process.
         """
         async with self._connected(self._watch, self._heartbeat, at_the_end=self._retire):
             yield

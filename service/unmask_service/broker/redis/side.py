@@ -130,8 +130,7 @@ class RedisSide:
     ) -> AsyncIterator[None]:
         """Repeat some work in the background; at the end do something else, if Redis answers.
 
-        Raises:
-            SettingsError: Redis does not accept this process.
+        Raises SettingsError: Redis does not accept this process.
         """
         await check(self._connections.commands)
         tasks = [asyncio.create_task(self._link.repeat(each)) for each in (*work, self._keep_time)]
