@@ -157,6 +157,7 @@ def is_large(body: AnyRequest) -> bool:
 
 
 def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncContextManager[None]:
+    """Large texts wait for each other."""
     return service.large_text if is_large(body) else contextlib.nullcontext()
 
 

@@ -24,12 +24,8 @@ from unmask_service.broker import BrokerAwayError, BrokerError, Failed, KeyReuse
 from unmask_service.metrics import Metrics
 from unmask_service.request_log import log_rejection
 
-INVALID, OVERLOADED, UNAVAILABLE, SERVER = (
-    "invalid_request_error",
-    "overloaded_error",
-    "unavailable_error",
-    "server_error",
-)
+INVALID, OVERLOADED = "invalid_request_error", "overloaded_error"
+UNAVAILABLE, SERVER = "unavailable_error", "server_error"
 # code → HTTP status, and the `type` of the error object
 CODES = {
     # a request is refused
@@ -114,8 +110,10 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
     def answer(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, RequestValidationError):  # of a path, a query or a header: `loc` begins with which
             error = first_complaint([{**each, "loc": each["loc"][1:]} for each in error.errors()])
-        if isinstance(error, BrokerError):
-            error = _of_broker(error)
+        if isinstance(error, BrokerAwayError):
+            error = RefusedError("broker_away", str(error))
+        elif isinstance(error, KeyReusedError):
+            error = RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
         if isinstance(error, RefusedError):
             count_rejection(metrics, request, error)
         return error_response(error)
@@ -133,9 +131,7 @@ def count_rejection(metrics: Metrics, request: Request, error: RefusedError) -> 
 
 def error_response(error: Exception) -> JSONResponse:
     """The HTTP response for an error."""
-    status, headers = HTTPStatus.INTERNAL_SERVER_ERROR, None
-    if isinstance(error, HTTPException):
-        status, headers = HTTPStatus(error.status_code), error.headers
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
     return JSONResponse(error_answer(error).model_dump(), status, headers)
 
 
@@ -181,11 +177,3 @@ def _message_of(error: Mapping[str, Any]) -> str:
     if error["type"] in _NOT_AN_OBJECT and not error["loc"]:
         return "the body must be a JSON object"
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _of_broker(error: BrokerError) -> RefusedError:
-    if isinstance(error, BrokerAwayError):
-        return RefusedError("broker_away", str(error))
-    if isinstance(error, KeyReusedError):
-        return RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
-    return RefusedError("queue_full", str(error))

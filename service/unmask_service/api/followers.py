@@ -7,6 +7,7 @@ evaluation that runs beside it, and wait to get it back.
 import asyncio
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -48,7 +49,7 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class Follower(Generic[Answer]):
+class Follower(ABC, Generic[Answer]):
     """A client that follows a job. The two subclasses know what the log of a generation, and of a score, means."""
 
     plan_type: ClassVar[type]
@@ -178,24 +179,26 @@ class Follower(Generic[Answer]):
             return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - self.service.broker.now())))
         return None
 
+    # the five parts in which a generation and a score differ
+
+    @abstractmethod
     def _start(self) -> BaseModel:
         """The data of the event `start`: what will be done, known before the first network evaluation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _note(self, entry: LogEntry) -> None:
         """Keep what the answer needs of an entry."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _event(self, entry: LogEntry) -> tuple[str, BaseModel] | None:
         """The event for an entry, if it has one: name and data. It is called for every entry in turn."""
-        raise NotImplementedError
 
-    async def _answer(self) -> Answer:
-        raise NotImplementedError
+    @abstractmethod
+    async def _answer(self) -> Answer: ...
 
+    @abstractmethod
     def _finished(self, status: JobStatus, answer: Answer) -> JobStatus:
         """The status with the answer in it."""
-        raise NotImplementedError
 
 
 AnyFollower = Follower[Any]

@@ -33,9 +33,8 @@ Documented = dict[int | str, dict[str, Any]]
 MOST_EVENTS = 2**53
 
 RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
-UNAVAILABLE: Documented = {
-    503: {"model": ErrorAnswer, "description": "not now; the code says why", "headers": RETRY_AFTER}
-}
+_NOT_NOW = {"model": ErrorAnswer, "description": "not now; the code says why", "headers": RETRY_AFTER}
+UNAVAILABLE: Documented = {503: _NOT_NOW}
 REFUSALS: Documented = UNAVAILABLE | {
     400: {"model": ErrorAnswer, "description": "the body is not JSON"},
     404: {"model": ErrorAnswer, "description": "unknown model"},
@@ -55,8 +54,8 @@ EVENTS: Documented = {
 _EVENT_ID = re.compile(r"[0-9]{1,16}")
 
 
-def job_routes(service: Service) -> APIRouter:
-    """The routes that ask for generations, plans and scores."""
+def service_routes(service: Service) -> APIRouter:
+    """The routes that take generations, plans and scores, and the list of models."""
     router = APIRouter()
     limit, parsers = service.card.limits.max_body_bytes, service.parsers
 
@@ -104,6 +103,11 @@ def job_routes(service: Service) -> APIRouter:
             return JSONResponse((await follower.status()).model_dump(), HTTPStatus.ACCEPTED, headers)
         return await whole_answer(request, follower)
 
+    @router.get("/v1/models", tags=["models"], summary="List models")
+    async def models() -> ModelList:
+        """The models that are served, and what a client needs to know of them."""
+        return ModelList(data=[service.card])
+
     return router
 
 
@@ -142,20 +146,8 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
     return router
 
 
-def model_routes(service: Service) -> APIRouter:
-    """The route that lists models."""
-    router = APIRouter(tags=["models"])
-
-    @router.get("/v1/models", summary="List models")
-    async def models() -> ModelList:
-        """The models that are served, and what a client needs to know of them."""
-        return ModelList(data=[service.card])
-
-    return router
-
-
-def state_routes(state: State) -> APIRouter:
-    """The routes that say whether the process is up, and whether it is ready."""
+def state_routes(state: State, with_metrics: bool = True) -> APIRouter:
+    """The routes that say whether the process is up and whether it is ready, and the one that Prometheus reads."""
     router = APIRouter(tags=["state"])
 
     @router.head("/health", include_in_schema=False)
@@ -171,17 +163,12 @@ def state_routes(state: State) -> APIRouter:
         await state.check()
         return Status(status="ready")
 
-    return router
+    if with_metrics:
 
-
-def metrics_routes(state: State) -> APIRouter:
-    """The route that Prometheus reads."""
-    router = APIRouter(tags=["state"])
-
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """The metrics in Prometheus' text format."""
-        return Response(await state.exposition(), media_type=CONTENT_TYPE)
+        @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        async def metrics() -> Response:
+            """The metrics in Prometheus' text format."""
+            return Response(await state.exposition(), media_type=CONTENT_TYPE)
 
     return router
 

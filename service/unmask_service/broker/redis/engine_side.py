@@ -138,22 +138,18 @@ class RedisEngineBroker(RedisSide):
         log = [fields[b"e"] for _, fields in cast("list[Entry]", stored)]
         self._held[job_id] = _Held(token, [entry.decode() for entry in log], left)
         self._departed.pop(job_id, None)
-        if attempts > MOST_ATTEMPTS:
-            await self._give_up(job_id, poisoned(self.now()))
-            return None
-        try:
-            decoded = await asyncio.to_thread(decode_job, job, self._model)
-            return Claim(decoded, tuple(map(decode_entry, log)), attempts)
-        except Exception:
-            logger.exception("cannot read job %s", job_id)
-            await self._give_up(job_id, Failed(self.now(), "engine", "the generation could not be read"))
-            return None
-
-    async def _give_up(self, job_id: str, failure: Failed) -> None:
-        """End a job that no engine will see."""
+        failure = poisoned(self.now())
+        if attempts <= MOST_ATTEMPTS:
+            try:
+                decoded = await asyncio.to_thread(decode_job, job, self._model)
+                return Claim(decoded, tuple(map(decode_entry, log)), attempts)
+            except Exception:
+                logger.exception("cannot read job %s", job_id)
+                failure = Failed(self.now(), "engine", "the generation could not be read")
         logger.error("giving up job %s: %s", job_id, failure.message)
         if not await self.append([(job_id, failure)]):
             self._metrics.count_request("failed", failure.reason)
+        return None
 
     async def _write(self, first: Mapping[str, int]) -> dict[str, int]:
         """Write each log from a position to its end; return an earlier position for logs whose end Redis has lost."""
