@@ -93,16 +93,13 @@ class HttpServer(uvicorn.Server):
 class Process:
     """Runs servers and work together.
 
-    `drain` lets running requests end within the given seconds. The first signal calls it with `drain_seconds`, the
-    second with 0.
+    `drain` lets running requests end within a time: `drain_seconds` after the first signal, 0 after the second.
     """
 
     def __init__(
         self, servers: Sequence[HttpServer], drain: Callable[[float], Awaitable[None]], drain_seconds: float
     ) -> None:
-        self._servers = servers
-        self._drain = drain
-        self._seconds = drain_seconds
+        self._servers, self._drain, self._seconds = servers, drain, drain_seconds
         self._draining: list[asyncio.Task[None]] = []
         self._drained = asyncio.Event()
 

@@ -25,14 +25,11 @@ _KUBERNETES = re.compile(
     )""",
     re.VERBOSE,
 )
-# as unmask_diffusion.MAX_SAMPLES, which would bring torch along
-MOST_SAMPLES = 64
+# as unmask_diffusion.MAX_SAMPLES and unmask_service.engine.lanes.MOST_LANES, which would import torch
+MOST_SAMPLES, MOST_LANES = 64, 32
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-# as unmask_service.engine.lanes.MOST_LANES, which would bring torch along
-MOST_LANES = 32
-
 Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=MOST_LANES)]
 LogFormat = Literal["text", "json"]
 ORIGIN = r"https?://[^\s/,*@]+"

@@ -37,8 +37,7 @@ class EvaluationThread:
     """
 
     def __init__(self, hang_seconds: float | None = None) -> None:
-        """Say after how many seconds an evaluation has hung; None: never."""
-        self._hang_seconds = hang_seconds
+        self._hang_seconds = hang_seconds  # an evaluation that takes longer has hung; None: none has
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
 
     async def run(
@@ -81,9 +80,7 @@ class Engine:
         speculation: Speculation = "off",
         fingerprint: str = "",
     ) -> None:
-        self.model = model
-        self.broker = broker
-        self.metrics = metrics
+        self.model, self.broker, self.metrics = model, broker, metrics
         self.capacity = capacity  # tokens of a tick, and the pace of recent ticks
         self.fingerprint = fingerprint  # the kind of machine and arithmetic
         self._counts = EngineMetrics(metrics)

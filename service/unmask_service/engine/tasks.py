@@ -26,8 +26,7 @@ from unmask_service.broker import Claim, Failed, Finished, JobProgress, LogEntry
 from unmask_service.forecast import Tick
 
 # evaluations of a pass, or seconds, between two entries of the log: what is lost at most if the engine fails
-EVALUATIONS_AN_ENTRY = 32
-SECONDS_AN_ENTRY = 1.0
+EVALUATIONS_AN_ENTRY, SECONDS_AN_ENTRY = 32, 1.0
 # states of one score in a tick: with more of them, which are short, a tick spends its time outside of the network
 MOST_LANES = 256
 
@@ -153,7 +152,7 @@ def open_task(model: Model, claim: Claim) -> Task:
 
 
 def failure(error: SampleError, now: float) -> Failed:
-    """The last entry of a task that cannot continue."""
+    """The end of a task that cannot continue."""
     return Failed(now, "impossible" if error.impossible else "engine", error.message)
 
 
