@@ -23,11 +23,10 @@ from unmask_service.api_keys import read_api_keys
 from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
-from unmask_service.logs import configure_logging
+from unmask_service.logs import configure_logging, log_request
 from unmask_service.machine import keep_freed_memory
 from unmask_service.metrics import Metrics, Outcome
-from unmask_service.process import LAST_WORDS_SECONDS, HttpServer, Process, listen
-from unmask_service.request_log import log_request
+from unmask_service.process import READING_SECONDS, HttpServer, Process, listen
 from unmask_service.settings import Settings, SettingsError, kubernetes_variables
 from unmask_service.startup import build_facts, check_that_it_can_run, describe, load, open_for_api
 
@@ -125,7 +124,7 @@ class EngineRoom:
 async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
     check_that_it_can_run(folder, settings)
     metrics = Metrics(card.id)
-    metrics.add_work_at_hand()
+    metrics.add_queue_gauges()
     broker = MemoryBroker(
         settings.max_requests,
         settings.max_evaluations,
@@ -140,7 +139,7 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
         service.gate.close("draining", "the server is shutting down")
         if room.supervisor is not None:
             await room.supervisor.drain(seconds)
-        await _last_words(service, min(seconds + 1, LAST_WORDS_SECONDS))
+        await _wait_for_readers(service, min(seconds + 1, READING_SECONDS))
 
     async def run_engine() -> None:
         try:
@@ -166,7 +165,7 @@ async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
 
 
 def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int) -> None:
-    """Count and log a generation whose end neither an engine nor a client sees."""
+    """Count and log the end of a generation that neither an engine nor a client sees."""
     outcome: Outcome = "cancelled" if failure.reason == "cancelled" else "failed"
     reason = "" if outcome == "cancelled" else failure.reason
     metrics.count_request(outcome, reason)
@@ -176,7 +175,7 @@ def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int)
 
 async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
     metrics, served = Metrics(card.id), open_for_api(folder)
-    metrics.add_work_at_hand()
+    metrics.add_queue_gauges()
     limits = settings.max_requests, settings.max_evaluations
     broker = RedisApiBroker(*_redis(settings, card, metrics), served.model, *limits)
     service = Service(card, broker, metrics)
@@ -185,7 +184,7 @@ async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
 
     async def drain(seconds: float) -> None:
         service.gate.close("draining", "the server is shutting down")
-        await _last_words(service, seconds)
+        await _wait_for_readers(service, seconds)
         service.cut.set()
 
     async def run_broker() -> None:
@@ -249,7 +248,7 @@ def _listening(settings: Settings, apps: Sequence[tuple[int, ASGIApp]]) -> Itera
         yield servers
 
 
-async def _last_words(service: Service, seconds: float) -> None:
+async def _wait_for_readers(service: Service, seconds: float) -> None:
     """Let clients read the rest of their answers, for so long at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -93,7 +93,7 @@ class Metrics:
         self.log_lag_seconds = histogram("log_lag_seconds", text, BROKER_BUCKETS)
         self.streams = gauge("streams", "Open streams and open answers that wait")
 
-    def add_work_at_hand(self) -> None:
+    def add_queue_gauges(self) -> None:
         """Add the gauges that only processes with clients export; `show` sets them."""
 
         def gauge(name: str, text: str) -> Gauge:
@@ -102,7 +102,7 @@ class Metrics:
         self._running = gauge("requests_running", "Requests that engines have claimed")
         self._waiting = gauge("requests_waiting", "Requests that wait for an engine")
         text = "Network evaluations that running and waiting requests still need"
-        self._evaluations_at_hand = gauge("network_evaluations_at_hand", text)
+        self._evaluations_left = gauge("network_evaluations_at_hand", text)
         self._workers = self._gauge("workers", "Engines that are alive")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
@@ -135,7 +135,7 @@ class Metrics:
 
     def count_phase(self, phase: Phase, seconds: float) -> None:
         self._phase_seconds.labels(self.model, phase).inc(seconds)
-        self._phases_of_evaluation += 0.0 if phase == "publish" else seconds  # publishing is no part of evaluations
+        self._phases_of_evaluation += 0.0 if phase == "publish" else seconds  # publishing is not a part of evaluations
 
     def count_evaluation(self, seconds: float) -> None:
         """Count an evaluation; the part that no phase has counted since the last one is `other`."""
@@ -164,11 +164,11 @@ class Metrics:
             self._guesses.labels(self.model, ahead, right).inc(count)
 
     def show(self, load: Load | None) -> None:
-        """Set the gauges of work at hand, before the metrics are read; None: it is unknown."""
+        """Set the gauges of the queue before the metrics are read; None: the load is unknown."""
         unknown = float("nan")
         self._running.set(unknown if load is None else len(load.running))
         self._waiting.set(unknown if load is None else len(load.waiting))
-        self._evaluations_at_hand.set(unknown if load is None else load.evaluations)
+        self._evaluations_left.set(unknown if load is None else load.evaluations)
         self._workers.set(unknown if load is None else 0 if load.capacity is None else load.engines)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
@@ -196,7 +196,7 @@ class Metrics:
 def metrics_table() -> str:
     """All metrics as a Markdown table, for the documentation: name, kind, labels, meaning."""
     metrics = Metrics("model")
-    metrics.add_work_at_hand()
+    metrics.add_queue_gauges()
     metrics.describe({}, {})
     # what a registry collects has the labels only of metrics that were counted already
     collectors = metrics.registry._names_to_collectors

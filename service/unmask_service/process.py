@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 logger = logging.getLogger("unmask")
 
 # after the last request, clients have so long to read the end of their answers
-LAST_WORDS_SECONDS = 5
+READING_SECONDS = 5
 
 
 class ListenError(ValueError):
@@ -73,7 +73,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=keep_alive_seconds,
-                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+                timeout_graceful_shutdown=READING_SECONDS,
             )
         )
         self._listening = listening
@@ -87,7 +87,7 @@ class HttpServer(uvicorn.Server):
         """Answer until `should_exit`; requests that are cut off then still run their cleanup."""
         await self.serve([self._listening])
         if self.server_state.tasks and not self.force_exit:
-            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait(self.server_state.tasks, timeout=READING_SECONDS)
 
 
 class Process:

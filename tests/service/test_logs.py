@@ -15,8 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from unmask_diffusion import Reveal, ScoreRequest, make_score_plan
 from unmask_service.broker import Finished, Job, JobProgress, Revealed, Started
-from unmask_service.logs import LogFormat, LogHandler
-from unmask_service.request_log import facts_of, log_rejection, log_request
+from unmask_service.logs import LogFormat, LogHandler, facts_of, log_rejection, log_request
 
 from tests.helpers import plan_for, table_model
 from tests.helpers_server import ANSWER_SECONDS, Body, Server, environment, wait_for

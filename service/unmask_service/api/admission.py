@@ -64,7 +64,7 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
                 plan=plan,
                 submitted_at=service.broker.now(),
                 expected_seconds=seconds,
-                detached=body.detach or key is not None,  # a client that sends a key may ask again
+                detached=body.detach or key is not None,  # a client that sends a key may retry
                 request_id=context_field("request_id"),
                 trace_id=context_field("trace_id"),
                 candidates=body.candidates if isinstance(body, GenerateBody) else 0,

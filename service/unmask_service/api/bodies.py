@@ -154,7 +154,7 @@ async def discard_body(headers: Headers, receive: Receive) -> None:
             while left > 0:
                 message = await receive()
                 left -= len(message.get("body", b""))
-                if not message.get("more_body", False):  # the end, or the client has gone
+                if not message.get("more_body", False):  # the end, or the client has disconnected
                     return
 
 

@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 from unmask_service.api.schemas import ErrorAnswer, ErrorObject, GenerateBody
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.broker import BrokerAwayError, BrokerError, Failed, KeyReusedError
+from unmask_service.logs import log_rejection
 from unmask_service.metrics import Metrics
-from unmask_service.request_log import log_rejection
 
 INVALID, OVERLOADED = "invalid_request_error", "overloaded_error"
 UNAVAILABLE, SERVER = "unavailable_error", "server_error"
@@ -138,13 +138,13 @@ def error_response(error: Exception) -> JSONResponse:
 def error_answer(error: Exception) -> ErrorAnswer:
     """The error object for any exception."""
     if isinstance(error, ApiError):
-        said = ErrorObject(message=error.message, type=error.kind, param=error.param, code=error.code)
+        answer = ErrorObject(message=error.message, type=error.kind, param=error.param, code=error.code)
     elif isinstance(error, HTTPException):
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        said = ErrorObject(message=str(error.detail), type=INVALID, param=None, code=code)
+        answer = ErrorObject(message=str(error.detail), type=INVALID, param=None, code=code)
     else:
-        said = ErrorObject(message="internal error", type=SERVER, param=None, code="internal_error")
-    return ErrorAnswer(error=said)
+        answer = ErrorObject(message="internal error", type=SERVER, param=None, code="internal_error")
+    return ErrorAnswer(error=answer)
 
 
 def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:

@@ -39,7 +39,7 @@ from unmask_service.api.score_schemas import (
 from unmask_service.api.service import ServedModel, Service
 from unmask_service.broker import Failed, Job, JobProgress, JobRecord, LogEntry, Revealed, Scored, milliseconds_between
 from unmask_service.forecast import Load, Work, outlook
-from unmask_service.request_log import log_request
+from unmask_service.logs import log_request
 
 logger = logging.getLogger("unmask")
 
@@ -63,8 +63,8 @@ class Follower(ABC, Generic[Answer]):
         self.record = record  # what the broker knew of the job when the client came
         self.job: Job = record.job
         self.plan = record.job.plan
-        self.owned = owned  # the client that asked for the job: an attached job ends when it leaves
-        self.progress = JobProgress()  # what the log has said so far of times and engines
+        self.owned = owned  # whether it is the client that sent the job: an attached job ends when it leaves
+        self.progress = JobProgress()  # times and engines, from the log as far as it was read
 
     @classmethod
     async def known(cls, service: Service, job_id: str) -> Self:
@@ -148,7 +148,7 @@ class Follower(ABC, Generic[Answer]):
             return await gone.status()
 
     async def leave(self) -> None:
-        """The client has its answer or has gone: cancel and forget the job if only this client wanted it."""
+        """The client has its answer or has disconnected: cancel and forget the job if only this client wanted it."""
         if self.owned and not self.job.detached:
             self.count_cancelled(await self.service.broker.leave(self.job.id))
 

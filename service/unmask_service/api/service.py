@@ -1,4 +1,4 @@
-"""What the routes work with: one model, the broker that leads to its engines, and whether work is accepted."""
+"""What the routes work with: one model, the broker that its engines claim jobs from, and whether work is accepted."""
 
 import asyncio
 import contextlib

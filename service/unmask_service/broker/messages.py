@@ -45,7 +45,7 @@ class Revealed:
     at: float
     reveal: Reveal
     lane: int = 0  # 0: drawn at the state of the log; i: after i accepted drafts. Every 0 begins a round.
-    candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job asks for them
+    candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job requests them
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def evaluations_in(entry: LogEntry) -> int:
 
 
 def state_at(end: LogEntry) -> State:
-    """The state of a job whose log ends with this entry."""
+    """The state of a job from the last entry of its log."""
     if isinstance(end, Finished):
         return "finished"
     return "cancelled" if isinstance(end, Failed) and end.reason == "cancelled" else "failed"

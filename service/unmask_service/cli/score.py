@@ -152,22 +152,22 @@ def positions_of(given: str) -> list[int]:
 
 
 def watch(bundle: "Bundle", plan: "ScorePlan") -> "Score":
-    """Score with a progress bar on stderr, or where that is no terminal, with a line now and then."""
+    """Score with a progress bar on stderr, or without a terminal, with a line now and then."""
     from unmask_diffusion import run_score
 
     console = Console(stderr=True)
     columns = (TextColumn("network evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = TextColumn("{task.description}")
-    begun = said = time.monotonic()
+    begun = printed = time.monotonic()
     with Progress(*columns, shown, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=plan.network_evaluations)
 
         def advance(tally: "Tally") -> None:
-            nonlocal said
+            nonlocal printed
             progress.update(task, completed=tally.evaluations, description=so_far(tally))
             now = time.monotonic()
-            if not console.is_terminal and tally.evaluations and now - said >= SECONDS_BETWEEN_LINES:
-                said, planned = now, plan.network_evaluations
+            if not console.is_terminal and tally.evaluations and now - printed >= SECONDS_BETWEEN_LINES:
+                printed, planned = now, plan.network_evaluations
                 left = (now - begun) * (planned / tally.evaluations - 1)
                 done = f"{tally.evaluations:,} of {planned:,} network evaluations"
                 words = (done, f"at most {left:.0f} s left", so_far(tally))

@@ -108,7 +108,7 @@ class Engine:
         self._thread.close()
 
     async def tick(self) -> None:
-        """Do one network evaluation for the samples and passes whose turn it is."""
+        """Do one network evaluation for the next samples and passes."""
         await self._admit()
         turn = take_turn(self._tasks.values(), self.capacity.tokens_per_tick)
         places, budgets = [*turn], self._speculator.budgets(turn, self.capacity)
@@ -192,7 +192,7 @@ class Engine:
         self.metrics.count_phase(phase, time.perf_counter() - begun)
 
     def _apply(self, places: Sequence[Place], outcomes: Sequence[Outcome]) -> list[Entry]:
-        """Write outcomes into the tasks' states; return the log entries that say so."""
+        """Write outcomes into the tasks' states; return their log entries."""
         now = self.broker.now()
         entries: list[Entry] = []
         for (task, work), outcome in zip(places, outcomes, strict=True):

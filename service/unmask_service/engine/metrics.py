@@ -19,9 +19,9 @@ from unmask_service.broker import (
 )
 from unmask_service.engine.tasks import Place, Task, noise_spread
 from unmask_service.forecast import Tick
+from unmask_service.logs import log_request
 from unmask_service.metrics import Metrics
 from unmask_service.metrics import Outcome as End
-from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
 

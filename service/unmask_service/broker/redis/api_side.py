@@ -201,7 +201,7 @@ class RedisApiBroker(RedisSide):
             await self._cancel(job_id, FORGET_SECONDS)
             self._unwanted.discard(job_id)
         for job_id in orphans:
-            logger.info("cancelling job %s: no client has asked for it in a long time", job_id.decode())
+            logger.info("cancelling job %s: no client has read it for a long time", job_id.decode())
             if (saved := await self._cancel(job_id.decode(), self._timing.keep)) is not None:
                 self._metrics.evaluations_saved.inc(saved)
                 self._metrics.count_request("cancelled")

@@ -95,7 +95,7 @@ def connect(url: str) -> Connections:
 
 
 async def check(client: Redis) -> None:
-    """Check that Redis accepts this process. A Redis that is away is no error: it may come.
+    """Check that Redis accepts this process. A Redis that is away is not an error: it may come back.
 
     Raises SettingsError: Redis refuses the user, the database or an option.
     """

@@ -80,7 +80,7 @@ class RedisEngineBroker(RedisSide):
         return claim
 
     async def claim_now(self) -> Claim | None:
-        """Claim a job if there is one. Redis is asked only after something may have arrived."""
+        """Claim a job if there is one. It sends a command only after something may have arrived."""
         if not self._clock.known:  # log entries will be stamped with it
             await self._link.retry("claim", self._read_clock)
         while self._arrived.is_set():
@@ -152,7 +152,7 @@ class RedisEngineBroker(RedisSide):
         return None
 
     async def _write(self, first: Mapping[str, int]) -> dict[str, int]:
-        """Write each log from a position to its end; return an earlier position for logs whose end Redis has lost."""
+        """Write each log from a position to its end; return an earlier one where Redis has lost the end."""
         arguments: list[str | int] = [ms(self._timing.keep)]
         for job_id, start in first.items():
             held = self._held[job_id]
@@ -175,7 +175,7 @@ class RedisEngineBroker(RedisSide):
             self._departed[job_id] = TAKEN_OVER if why == TAKEN_OVER.encode() else CANCELLED
 
     async def _watch(self) -> None:
-        """Wait for a new job; return in time to see whether a worker has gone silent."""
+        """Wait for a new job; return in time to see whether a worker is silent."""
         block = ms(min(BLOCK_SECONDS, self._renewal_seconds))
         with self._link.round_trip():
             read = await read_on(self._connections.blocking, {self._keys.jobs: self._last_seen}, IDS_PER_READ, block)

@@ -48,7 +48,7 @@ class Keys:
     | `generation:ID` | hash: job, entry in `jobs`, fencing token, attempts, state once it has ended |
     | `log:ID` | stream: an entry for each log entry, under its position |
     | `key:NAME` | hash: the job that an idempotency key belongs to |
-    | `wake:PROCESS` | stream: tells an API process' blocking read that there is one more log to read |
+    | `wake:PROCESS` | stream: an entry ends an API process' blocking read, so that it reads one more log |
     """
 
     prefix: str

@@ -97,16 +97,16 @@ class RedisClock:
         return self._monotonic() + self._offset
 
     async def read(self, client: Redis) -> None:
-        asked = self._monotonic()
+        sent = self._monotonic()
         seconds, microseconds = await client.time()
-        self.note(seconds + microseconds / 1e6, asked, self._monotonic())
+        self.note(seconds + microseconds / 1e6, sent, self._monotonic())
 
-    def note(self, time_there: float, asked: float, answered: float) -> None:
-        """Use one answer; `asked` and `answered` are times by the monotonic clock."""
-        offset, error = time_there - (asked + answered) / 2, (answered - asked) / 2
-        known_error = self._error + DRIFT * (answered - self._estimated_at)
+    def note(self, time_there: float, sent: float, received: float) -> None:
+        """Use one answer; `sent` and `received` are times by the monotonic clock."""
+        offset, error = time_there - (sent + received) / 2, (received - sent) / 2
+        known_error = self._error + DRIFT * (received - self._estimated_at)
         if error <= known_error or abs(offset - self._offset) > error + known_error + CONTRADICTION_SECONDS:
-            self._offset, self._error, self._estimated_at = offset, error, answered
+            self._offset, self._error, self._estimated_at = offset, error, received
 
 
 class RedisSide:
