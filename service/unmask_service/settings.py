@@ -142,9 +142,8 @@ class Settings(BaseModel):
 def read_settings(**given: object) -> Settings:
     """Read settings: the values that are given and not None, then the environment, then the defaults.
 
-    With names given, only these settings are read: a command does not fail for a setting that it does not use.
-
-    Raises SettingsError: a value is out of range, or the environment holds an unknown UNMASK_ variable.
+    With names given, only these settings are read: a command does not fail for a setting that it does not use. Raises
+    SettingsError: a value is out of range, or the environment holds an unknown UNMASK_ variable.
     """
     environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     for name in kubernetes_variables():

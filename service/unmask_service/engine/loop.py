@@ -10,7 +10,16 @@ from typing import Literal, ParamSpec, TypeVar
 
 from unmask_diffusion import Model, Outcome
 
-from unmask_service.broker import Claim, EngineBroker, Failed, FailureReason, Finished, LogEntry, Started
+from unmask_service.broker import (
+    Claim,
+    EngineBroker,
+    Failed,
+    FailureReason,
+    Finished,
+    LogEntry,
+    Started,
+    evaluations_in,
+)
 from unmask_service.engine.isolation import check_model, evaluate_apart
 from unmask_service.engine.lanes import Speculation, Speculator
 from unmask_service.engine.metrics import EngineMetrics
@@ -213,7 +222,7 @@ class Engine:
         self.metrics.count_phase("publish", time.perf_counter() - begun)
         for task, entry in entries:
             if task.job.id in departed:
-                self._counts.refused(entry)
+                self.metrics.evaluations.inc(evaluations_in(entry))
             else:
                 self._counts.published(task, entry)
         published = {task.job.id: task for task, _ in entries}

@@ -15,7 +15,6 @@ from unmask_service.broker import (
     Revealed,
     Scored,
     Started,
-    evaluations_in,
 )
 from unmask_service.engine.tasks import Place, Task, noise_spread
 from unmask_service.forecast import Tick
@@ -56,10 +55,6 @@ class EngineMetrics:
             self._ended(task, "finished")
         if isinstance(entry, Failed):
             self._ended(task, "failed", entry.reason)
-
-    def refused(self, entry: LogEntry) -> None:
-        """Count an entry that came after its request had left this engine."""
-        self.metrics.evaluations.inc(evaluations_in(entry))
 
     def failed_to_start(self, job: Job, failure: Failed) -> None:
         self.metrics.count_request("failed", failure.reason)

@@ -62,10 +62,7 @@ class RedisApiBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; in the background read the followed logs and report that they are followed.
-
-        Raises SettingsError: Redis does not accept this process.
-        """
+        """Connect; in the background read the followed logs and report that they are followed. Raises SettingsError."""
         async with self._connected(self._read, self._attend):
             yield
 

@@ -67,10 +67,7 @@ class RedisEngineBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; in the background renew the leases (the heartbeat) and watch the queue. At the end hand all back.
-
-        Raises SettingsError: Redis does not accept this process.
-        """
+        """Connect; renew leases and watch the queue in the background; release all jobs at the end. Raises SettingsError."""
         async with self._connected(self._watch, self._heartbeat, at_the_end=self._retire):
             yield
 
