@@ -23,7 +23,7 @@ from unmask_service.broker import (
 from unmask_service.engine.isolation import check_model, evaluate_apart
 from unmask_service.engine.lanes import Speculation, Speculator
 from unmask_service.engine.metrics import EngineMetrics
-from unmask_service.engine.tasks import Place, Task, count_tick, first_round_tokens, open_task, take_turn
+from unmask_service.engine.tasks import Place, Task, count_tick, open_task, take_turn
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
@@ -150,20 +150,18 @@ class Engine:
         for job_id, why in (await self.broker.departed(self._tasks)).items():
             self._counts.departed(self._tasks.pop(job_id), why)
         entries: list[Entry] = []
-        while first_round_tokens(self._tasks.values()) < self.capacity.tokens_per_tick:
+        while sum(task.plan.length for task in self._tasks.values()) < self.capacity.tokens_per_tick:
             claim = await self.broker.claim_now() if self._claiming.is_set() else None
             if claim is None and (self._tasks or entries):
                 break
-            claim = claim or await self._next_claim()
+            if claim is None:
+                await self._claiming.wait()
+                claim = await self.broker.claim()
             entries += await self._start(claim)
-            # it may bring this engine down too: no job that has not started should be claimed with it
+            # this job may make this engine fail too: claim no other job with it
             if claim.attempts > 1:
                 break
         await self._publish(entries)
-
-    async def _next_claim(self) -> Claim:
-        await self._claiming.wait()
-        return await self.broker.claim()
 
     async def _start(self, claim: Claim) -> list[Entry]:
         try:

@@ -156,11 +156,6 @@ def failure(error: SampleError, now: float) -> Failed:
     return Failed(now, "impossible" if error.impossible else "engine", error.message)
 
 
-def first_round_tokens(tasks: Iterable[Task]) -> int:
-    """Tokens of a tick with one canvas of each task."""
-    return sum(task.plan.length for task in tasks)
-
-
 def take_turn(tasks: Iterable[Task], tokens_per_tick: int) -> Counter[Place]:
     """Take one canvas of each task, oldest first, then a second of each, until the tokens are spent.
 

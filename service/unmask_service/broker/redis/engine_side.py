@@ -67,7 +67,7 @@ class RedisEngineBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; renew leases and watch the queue in the background; release all jobs at the end. Raises SettingsError."""
+        """Connect; renew leases and watch the queue in the background; at the end release all. Raises SettingsError."""
         async with self._connected(self._watch, self._heartbeat, at_the_end=self._retire):
             yield
 
