@@ -9,12 +9,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console, Group
@@ -172,21 +170,17 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
     console = Console(stderr=True)
     columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console.is_terminal and not (file is sys.stdout and file.isatty())
-    progress = Progress(*columns, console=console) if shown else None
-    with progress or nullcontext():
-        task = progress.add_task("samples", total=n) if progress else None
-        before = 0
+    with Progress(*columns, console=console, disable=not shown) as progress:
+        task, before = progress.add_task("samples", total=n), 0
         for plan in plans:
 
             def advance(samples: "list[ActiveSample]", plan: "Plan" = plan, before: int = before) -> None:
-                if progress is not None and task is not None:
-                    share = sum(sample.step for sample in samples) / max(1, plan.network_evaluations)
-                    progress.update(task, completed=before + int(share * len(samples)))
+                share = sum(sample.step for sample in samples) / max(1, plan.network_evaluations)
+                progress.update(task, completed=before + int(share * len(samples)))
 
             for sample in run(bundle, plan, advance):
                 line = {"seed": plan.seed} | asdict(sample)
-                fields = ("seed", "index", "text", "token_ids", "finish_reason")
-                chosen = {name: line[name] for name in fields}
+                chosen = {name: line[name] for name in ("seed", "index", "text", "token_ids", "finish_reason")}
                 file.write(json.dumps(chosen, ensure_ascii=not takes_unicode(file)) + "\n")
             file.flush()
             before += len(plan.schedules)
@@ -214,25 +208,15 @@ def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
 # --- the canvas in the terminal ------------------------------------------------------------------------------------
 
 
-class LiveCanvas:
+class LiveCanvas(Live):
     """The canvases of a plan's samples, drawn again as they change."""
 
     def __init__(self, console: Console, model: "Network", plan: "Plan") -> None:
-        self.model = model
-        self.plan = plan
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+        super().__init__(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+        self.model, self.plan = model, plan
         self._begun = time.perf_counter()
         self._drawn = 0.0
         self._before: list[Tensor] = []
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
 
     def show(self, samples: "list[ActiveSample]") -> None:
         """Draw a frame, unless the last one is recent and more will follow."""
@@ -240,7 +224,7 @@ class LiveCanvas:
         finished = all(sample.finished for sample in samples)
         if finished or now - self._drawn >= 1 / FRAMES_PER_SECOND:
             self._drawn = now
-            self._live.update(self._frame(samples, finished), refresh=True)
+            self.update(self._frame(samples, finished), refresh=True)
 
     def _frame(self, samples: "list[ActiveSample]", finished: bool) -> Group:
         now = [each.digits.clone() for each in samples]
@@ -258,21 +242,17 @@ class ShownToken:
     """A token of the canvas as it is drawn."""
 
     state: State
-    glows: bool = False  # whether digits of it are new since the last frame
+    glows: bool = False  # whether it was unmasked since the last frame
     token: int | None = None  # its id, where all its digits are known
     digits: str = ""  # the known digits, and a dot for each masked one
-
-    @property
-    def style(self) -> str:
-        return GLOW if self.glows and self.state == "unmasked" else STYLES[self.state]
 
 
 def canvas_text(model: "Outline", plan: "Plan", digits: "Tensor", before: "Tensor") -> Text:
     """Draw a sample's canvas: `digits` int64 [length, l], and `before`, the same at the last frame."""
     text = Text()
     tokens = _shown_tokens(model, plan, digits, before)
-    for (_, style), run in groupby(tokens, key=lambda shown: (shown.state, shown.style)):
-        text.append(_words(model, list(run)), style)
+    for (state, glows), run in groupby(tokens, key=lambda shown: (shown.state, shown.glows)):
+        text.append(_words(model, list(run)), GLOW if glows else STYLES[state])
     return text
 
 
@@ -282,7 +262,6 @@ def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Ten
     fresh = (digits != before).any(-1)
     ended = False
     for position, given in enumerate(plan.canvas):
-        glows = bool(fresh[position])
         if given is not None:
             yield ShownToken("given", token=given)
         elif ended:
@@ -291,10 +270,10 @@ def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Ten
             token = int(model.sub_tokenizer.decode(digits[position]))
             # the answer ends at this token only once everything before it is known
             ended = token == model.end_token_id and bool(known[:position].all())
-            yield ShownToken("unmasked", glows, token)
+            yield ShownToken("unmasked", bool(fresh[position]), token)
         else:
             shown = " ".join(MASKED_DIGIT if digit == mask else str(digit) for digit in digits[position].tolist())
-            yield ShownToken("intermediate" if bool(known[position].any()) else "masked", glows, digits=shown)
+            yield ShownToken("intermediate" if bool(known[position].any()) else "masked", digits=shown)
 
 
 def _words(model: "Outline", run: list[ShownToken]) -> str:

@@ -12,13 +12,7 @@ from uuid import uuid4
 
 from unmask_diffusion import Outline, ScorePlan
 
-from unmask_service.broker.interface import (
-    BrokerAwayError,
-    IdempotencyKey,
-    JobRecord,
-    KeyReusedError,
-    QueueFullError,
-)
+from unmask_service.broker.interface import BrokerAwayError, IdempotencyKey, JobRecord, KeyReusedError, QueueFullError
 from unmask_service.broker.memory import Log
 from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, lost
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, LONGEST_PAUSE_SECONDS, Connections
@@ -100,11 +94,7 @@ class RedisApiBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; in the background read the followed logs and report that they are followed.
-
-        Raises:
-            SettingsError: Redis does not accept this process.
-        """
+        """Connect; in the background read the followed logs and report that they are followed. Raises SettingsError."""
         async with self._connected(self._read, self._attend):
             yield
 
@@ -243,7 +233,7 @@ class RedisApiBroker(RedisSide):
             await self._cancel(job_id, FORGET_SECONDS)
             self._unwanted.discard(job_id)
         for job_id in orphans:
-            logger.info("cancelling job %s: no client has asked for it in a long time", job_id.decode())
+            logger.info("cancelling job %s: no client has read it for a long time", job_id.decode())
             if (saved := await self._cancel(job_id.decode(), self._timing.keep)) is not None:
                 self._metrics.evaluations_saved.inc(saved)
                 self._metrics.count_request("cancelled")
