@@ -1,4 +1,4 @@
-"""The samplers that are compared, and how sequences are drawn by them."""
+"""The samplers that are compared: drawing texts by them, and what the texts are worth."""
 
 import time
 from collections.abc import Sequence
@@ -6,8 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, Sampler, make_plan, run
+from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, Sampler, make_plan, run, score
 from unmask_diffusion.request import HighOrder
+
+from benchmarks.papers.finding import MeanAndError, with_error
+from training.tales import is_consistent
 
 EXACT = Sampler()
 TOGETHER = 32  # sequences that share their evaluations
@@ -15,18 +18,12 @@ TOGETHER = 32  # sequences that share their evaluations
 
 @dataclass(frozen=True)
 class Drawn:
-    """Sequences of one sampler.
+    """Sequences drawn by one sampler."""
 
-    Attributes:
-        tokens: int64 [N, L], whole canvases.
-        network_evaluations, idle_steps: mean of a sequence.
-        seconds: of wall-clock time, for all.
-    """
-
-    tokens: Tensor
-    network_evaluations: float
+    tokens: Tensor  # int64 [N, L], whole canvases
+    network_evaluations: float  # mean of a sequence
     idle_steps: float
-    seconds: float
+    seconds: float  # of wall-clock time, for all
 
 
 def samplers_of(groups: Sequence[int], steps: Sequence[int], high_orders: Sequence[HighOrder] = ()) -> list[Sampler]:
@@ -36,7 +33,7 @@ def samplers_of(groups: Sequence[int], steps: Sequence[int], high_orders: Sequen
 
 
 def family_of(sampler: Sampler) -> str:
-    """What samplers with other `steps` have in common with this one."""
+    """The name that samplers share which differ in `steps` alone."""
     if sampler.name == "ancestral":
         return "ancestral, T"
     if sampler.steps is None:
@@ -45,12 +42,11 @@ def family_of(sampler: Sampler) -> str:
 
 
 def name_of(sampler: Sampler) -> str:
-    """A sampler in a few words."""
     return family_of(sampler) if sampler.steps is None else f"{family_of(sampler)} = {sampler.steps}"
 
 
 def draw(model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER) -> Drawn:
-    """Draw `count` whole canvases from nothing at temperature 1, `together` at a time."""
+    """Draw `count` whole canvases without a prompt at temperature 1, `together` at a time."""
     plans = [
         _plan(model, sampler, min(together, count - start), seed * count + start) for start in range(0, count, together)
     ]
@@ -66,7 +62,49 @@ def _plan(model: Model, sampler: Sampler, samples: int, seed: int) -> Plan:
 
 
 def _canvases(model: Model, plan: Plan) -> Tensor:
-    """Take a plan to its end: all tokens of all canvases, what stands behind an end token too, int64 [n, L]."""
+    """All tokens of a plan's finished canvases, those after an end token too, int64 [n, L]."""
     seen: list[list[ActiveSample]] = []
     run(model, plan, seen.append)
     return torch.stack([model.sub_tokenizer.decode(each.digits) for each in seen[-1]])
+
+
+@dataclass(frozen=True)
+class TextQuality:
+    """Means over texts, each with its standard error."""
+
+    nats_per_token: MeanAndError  # the model's own valid bound of whole canvases, what stands behind the end token too
+    unigram_entropy: MeanAndError  # of the frequencies of a canvas's own tokens, in nats
+    broken_rules: MeanAndError | None  # of tales, by `training.tales.is_consistent`; None without a tokenizer
+
+
+def unigram_entropy(ids: Tensor) -> float:
+    """Entropy of the frequencies of token ids [L] among themselves, in nats: at most log L."""
+    counts = ids.unique(return_counts=True)[1]
+    shares = counts.double() / counts.sum()
+    return float(-(shares * shares.log()).sum())
+
+
+def nats_per_token(model: Model, ids: Tensor, evaluations: int, seed: int = 0) -> float:
+    """The model's own bound of a canvas of token ids [L], estimated by `evaluations` evaluations."""
+    found = score(model, input=ids.tolist(), estimator="integral", budget=evaluations, seed=seed)
+    return found.nats_per_token
+
+
+def text_quality(model: Model, tokens: Tensor, evaluations: int) -> TextQuality:
+    """The quality of canvases of tokens, int64 [N, L], with `evaluations` network evaluations for each."""
+    nats = [nats_per_token(model, ids, evaluations, seed) for seed, ids in enumerate(tokens)]
+    entropies = [unigram_entropy(ids) for ids in tokens]
+    return TextQuality(with_error(nats), with_error(entropies), _broken_rules(model, tokens))
+
+
+def _broken_rules(model: Model, tokens: Tensor) -> MeanAndError | None:
+    if model.tokenizer is None:
+        return None
+    texts = [model.tokenizer.decode(_before_the_end(model, ids), skip_special_tokens=False) for ids in tokens]
+    return with_error([len(is_consistent(text).broken) for text in texts])
+
+
+def _before_the_end(model: Model, ids: Tensor) -> list[int]:
+    ends = (ids == (-1 if model.end_token_id is None else model.end_token_id)).nonzero()
+    tokens: list[int] = ids[: int(ends[0])].tolist() if len(ends) else ids.tolist()
+    return tokens

@@ -7,8 +7,9 @@ import pytest
 from unmask_model_store import Bundle, open_bundle
 from unmask_service.metrics import Metrics
 
-from benchmarks import metrics_cost
+from benchmarks.__main__ import run_one
 from benchmarks.models import plan_of, spread_out
+from benchmarks.serving import metrics_cost
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_all_that_belongs_to_a_tick_is_counted(writer_bundle: Bundle) -> None:
 def test_the_figures_fit_together(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     words = ["--model", str(bundles / "writer"), "--batches", "2", "--repeats", "3", "--json", str(file)]
-    metrics_cost.main(words)
+    assert run_one("metrics_cost", words) == 0
     (tick,) = json.loads(file.read_text())["ticks"]
     assert tick["samples"] == 2
     assert tick["share"] == pytest.approx(tick["metrics_us"] / 1000 / tick["evaluation_ms"])
