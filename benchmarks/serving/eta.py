@@ -55,14 +55,6 @@ class Kind:
     places: int  # canvases of the whole length in a tick
 
 
-def kinds(concurrency: int) -> list[Kind]:
-    return [
-        Kind("one client", 1, concurrency),
-        Kind(f"{concurrency} clients", concurrency, concurrency),
-        Kind(f"{concurrency} clients, queueing", concurrency, max(1, concurrency // 4)),
-    ]
-
-
 def body_of(length: int, number: int) -> Body:
     tokens = max(1, length * (2, 4, 1, 3)[number % 4] // 4)
     sampler = {"steps": max(1, tokens // TOKENS_A_GROUP)}
@@ -143,6 +135,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measured(arguments: argparse.Namespace) -> Numbers:
     model = open_model(arguments)
     arguments.threads = torch.get_num_threads()
-    loads = [measure(model, kind, arguments) for kind in kinds(arguments.concurrency)]
+    clients = arguments.concurrency
+    kinds = [
+        Kind("one client", 1, clients),
+        Kind(f"{clients} clients", clients, clients),
+        Kind(f"{clients} clients, queueing", clients, max(1, clients // 4)),
+    ]
+    loads = [measure(model, kind, arguments) for kind in kinds]
     print(transposed("Forecasts against the time taken", loads))
-    return {"model": described(model), "concurrency": arguments.concurrency, "loads": loads}
+    return {"model": described(model), "concurrency": clients, "loads": loads}

@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import itertools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import mean
 from urllib.parse import urlsplit
@@ -100,11 +100,6 @@ async def measure(url: str, mix: Mix, reading: Reading, readers: int, seconds: f
     return Phase(reading.name, evaluations_a_second(steady), resident(steady), crowd.bytes_read)
 
 
-def figures_of(phases: Sequence[Phase], readers: int) -> list[Figure]:
-    rates = [mean(each.evaluations_a_second for each in phases if each.reading == way.name) for way in READINGS]
-    return [Figure(f"{readers} slow readers, throughput of prompt readers'", rates[1] / rates[0], "at least", 0.95)]
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--readers", type=int, default=200, help="at a time (default: 200)")
@@ -122,5 +117,9 @@ def measured(arguments: argparse.Namespace) -> Numbers:
         ]
     for each in phases:
         print(f"read {each.reading}: {each.evaluations_a_second:.0f} evaluations a second")
+    prompt, slow = (
+        mean(each.evaluations_a_second for each in phases if each.reading == reading.name) for reading in READINGS
+    )
+    measure_name = f"{arguments.readers} slow readers, throughput of prompt readers'"
     about = {"model": described(model), "readers": arguments.readers}
-    return about | {"phases": phases, "figures": figures_of(phases, arguments.readers)}
+    return about | {"phases": phases, "figures": [Figure(measure_name, slow / prompt, "at least", 0.95)]}
