@@ -22,6 +22,7 @@ from typing import get_args
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from rich.progress import track
 from unmask_diffusion import MAX_SAMPLES, Model, Sampler
 from unmask_diffusion.request import HighOrder
