@@ -235,7 +235,7 @@ def measure_rare_mass(epsilons: Sequence[float], rows: int, processes: int | Non
             done = [job.result() for job in track(running, description=about)]
     of_24, of_64 = np.sum(done, axis=0) / rows
     masses = []
-    for eps, *drawn in zip(epsilons, of_24.tolist(), of_64.tolist(), strict=True):
+    for eps, drawn_24, drawn_64 in zip(epsilons, of_24.tolist(), of_64.tolist(), strict=True):
         computed = computed_on_a_grid(eps), computed_in_the_tail(eps), computed_by_truncation(eps)
-        masses.append(RareMass(eps, RARE * eps, *computed, *drawn, rows))
+        masses.append(RareMass(eps, RARE * eps, *computed, drawn_24, drawn_64, rows))
     return masses

@@ -56,9 +56,9 @@ def measure(model: Model, sampler: Sampler, samples: int, batch: int) -> Quality
     drawn = draw(model, sampler, samples, together=batch)
     broken = broken_rules(model, drawn.tokens)
     consistent = broken.count(0)
-    share = consistent, consistent / samples, *wilson(consistent, samples), mean(broken)
-    costs = drawn.network_evaluations, drawn.idle_steps
-    return Quality(sampler.name, sampler.steps, samples, *costs, *share, drawn.seconds)
+    share, (low, high) = consistent / samples, wilson(consistent, samples)
+    quality = consistent, share, low, high, mean(broken), drawn.seconds
+    return Quality(sampler.name, sampler.steps, samples, drawn.network_evaluations, drawn.idle_steps, *quality)
 
 
 def table_of(qualities: Sequence[Quality], about: str) -> Table:
