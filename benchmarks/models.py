@@ -90,7 +90,13 @@ def random_model(shape: NetworkShape, dtype: torch.dtype) -> BareModel[PrimeDeno
         else:
             parameter.copy_(torch.empty(parameter.shape).normal_(std=parameter.shape[-1] ** -0.5, generator=chance))
     codes = SubTokenizer.from_base(shape.vocabulary_size, shape.sub_tokens_per_token, shape.base)
-    return BareModel(network, codes)
+    return without_cache(BareModel(network, codes))
+
+
+def without_cache(model: BareModel[PrimeDenoiser]) -> BareModel[PrimeDenoiser]:
+    """The model with a network that caches no blank canvases: it does so only while its weights are frozen."""
+    model.denoiser.embedding.requires_grad_(True)
+    return model
 
 
 def plan_of(model: Model, samples: int, seed: int) -> Plan:
