@@ -49,15 +49,11 @@ class Pace:
 
 
 def first_pace(one: float, wide: float, many: float, tokens: int, canvases: int, rows: int) -> Pace:
-    """The pace that three timed evaluations show.
+    """The pace that three timed evaluations show, in seconds.
 
-    Args:
-        one: seconds of an evaluation of one canvas that draws one row.
-        wide: seconds of the same evaluation with `rows` rows.
-        many: seconds of an evaluation of `canvases` such canvases, a row each.
-        tokens: tokens of one canvas.
-        canvases: at least 1; with 1, a canvas is taken to cost half of its evaluation.
-        rows: with less than 2, the cost of a row is unknown and set to the smallest share.
+    `one` is of one canvas of so many tokens that draws one row, `wide` the same with `rows` rows, and `many` of
+    `canvases` such canvases, a row each. With `canvases` 1, a canvas is taken to cost half of its evaluation; with
+    `rows` less than 2, the cost of a row is unknown and set to the smallest share.
     """
     least = SMALLEST_SHARE * one
     row = max((wide - one) / (rows - 1), least / rows) if rows > 1 else least
@@ -97,10 +93,7 @@ class Work:
 def rows_of(holes: int, digits: int, groups: float) -> float:
     """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
 
-    Args:
-        holes: positions to generate.
-        digits: sub-tokens per token.
-        groups: at least 1.
+    There are `holes` positions to generate, with `digits` sub-tokens each, and at least 1 group.
     """
     return groups * holes * (1 - (1 - 1 / groups) ** digits)
 

@@ -1,4 +1,4 @@
-"""Logs: one line a message on stderr, as text or JSON, with the fields of its request.
+"""Logs: one line a message on stderr, as text or JSON, with the fields of its request; and the line of each request.
 
 They never hold prompts, at any level, unless `log_prompts` is set, and never keys or passwords.
 """
@@ -14,6 +14,11 @@ from typing import Any, Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
+from unmask_diffusion import ScorePlan
+
+from unmask_service.broker import Job, JobProgress, milliseconds_between
+
+request_logger = logging.getLogger("unmask.requests")
 
 LogFormat = Literal["text", "json"]
 
@@ -110,3 +115,50 @@ def _readable(value: object) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value, default=str)
+
+
+# --- one line for each request, at its end: its parameters, times and outcome ---
+
+
+def log_request(job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None) -> None:
+    """Log the end of a generation or a score."""
+    request_logger.info("request", extra=facts_of(job, progress, outcome, reason, model))
+
+
+def log_rejection(reason: str, model: str) -> None:
+    """Log a request that was refused before it became a job."""
+    request_logger.info("request", extra={"outcome": "rejected", "reason": reason, "model": model})
+
+
+def facts_of(
+    job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None
+) -> dict[str, Any]:
+    """The fields of a generation's or a score's line; those without a value are left out."""
+    plan = job.plan
+    facts: dict[str, Any] = {
+        "outcome": outcome,  # finished, failed or cancelled
+        "reason": reason or None,  # the error's code
+        "model": model,
+        "id": job.id,
+        "request_id": job.request_id,
+        "trace_id": job.trace_id,
+        "seed": plan.seed,
+        "length": plan.length,
+        "sub_tokens": plan.sub_tokens,  # to unmask in all samples; of a score: to score
+        "network_evaluations": plan.network_evaluations,  # planned, for all samples
+        "rounds": progress.rounds,
+        # milliseconds from submission: to the start by an engine, to the first reveal, to the end, and as forecast
+        "queue_ms": milliseconds_between(job.submitted_at, progress.started_at),
+        "first_unmask_ms": milliseconds_between(job.submitted_at, progress.first_unmask_at),
+        "total_ms": milliseconds_between(job.submitted_at, progress.ended_at),
+        "eta_ms": None if job.expected_seconds is None else round(1000 * job.expected_seconds, 3),
+    }
+    # `canvas` holds the given token ids, None for holes; of a score, all its tokens. Log handlers drop it without
+    # `log_prompts`.
+    if isinstance(plan, ScorePlan):
+        facts |= {"estimator": plan.request.estimator, "samples": plan.passes, "canvas": plan.tokens}
+    else:
+        sampler = plan.request.sampler
+        facts |= {"sampler": sampler.name, "steps": sampler.steps, "samples": len(plan.schedules)}
+        facts |= {"idle_steps": plan.idle_steps, "canvas": plan.canvas}
+    return {name: value for name, value in facts.items() if value is not None}

@@ -44,8 +44,7 @@ async def read_body(request: Request, model: type[Body], limit: int, parsers: Ex
 
     `parsers` has the one thread for large bodies.
 
-    Raises:
-        RefusedError: it is too large, not JSON, or has a value that `model` does not allow.
+    Raises RefusedError: it is too large, not JSON, or has a value that `model` does not allow.
     """
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip()
     if not _JSON_TYPE.fullmatch(media_type):
@@ -155,7 +154,7 @@ async def discard_body(headers: Headers, receive: Receive) -> None:
             while left > 0:
                 message = await receive()
                 left -= len(message.get("body", b""))
-                if not message.get("more_body", False):  # the end, or the client has gone
+                if not message.get("more_body", False):  # the end, or the client has disconnected
                     return
 
 

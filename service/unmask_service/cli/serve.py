@@ -46,7 +46,7 @@ api = settings_command(
     "api",
     (*MODEL, *REDIS, *HTTP, *ADMISSION, *KEPT, *PROCESS),
     _start("serve_api"),
-    """Serve the HTTP API of a model whose workers are reached over Redis. Any number of API processes may run.
+    """Serve the HTTP API of a model, with workers behind Redis. Any number of API processes may run.
 
     It reads everything of the model but the weights.
 
