@@ -375,10 +375,9 @@ def without(load: Load, work: Work) -> Load:
     def distance(running: Work) -> tuple[int, int]:
         return abs(running.tokens - work.tokens), abs(running.evaluations - work.evaluations)
 
-    own = min(load.running, key=distance, default=None)
     others = list(load.running)
-    if own is not None:
-        others.remove(own)
+    if others:
+        others.remove(min(others, key=distance))
     return dataclasses.replace(load, running=tuple(others))
 
 
