@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
-from unmask_model_store import find_bundle, open_outline
-from unmask_model_store.store import default_model_dir
+from unmask_model_store import default_model_dir, find_bundle, open_outline
 
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
@@ -32,8 +31,7 @@ from unmask_service.startup import build_facts, check_that_it_can_run, describe,
 
 logger = logging.getLogger("unmask")
 
-# the beginning of the evaluation threads' names
-EVALUATION_THREAD = "evaluation"
+EVALUATION_THREAD = "evaluation"  # the beginning of the evaluation threads' names
 JOIN_SECONDS = 1.0
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 

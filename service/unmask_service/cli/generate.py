@@ -100,8 +100,7 @@ def generate(
 
 def open_model(settings: Settings, canvases: int) -> "Bundle":
     """Open the model that the settings name, for evaluations of so many canvases."""
-    from unmask_model_store import find_bundle, open_bundle
-    from unmask_model_store.store import default_model_dir
+    from unmask_model_store import default_model_dir, find_bundle, open_bundle
 
     from unmask_service.machine import keep_freed_memory, set_threads
 
