@@ -138,7 +138,6 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
 
 
 async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
-    """Log where the API and the playground are, as soon as they work."""
     logger.info("loading %s …", card.id)
     while not gate.is_open:
         await asyncio.sleep(0.02)

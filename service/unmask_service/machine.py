@@ -87,7 +87,6 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def _counts(file: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
     return {name: int(number) for name, number, *_ in map(str.split, file.read_text().splitlines())}
 
 

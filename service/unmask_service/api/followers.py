@@ -197,8 +197,7 @@ class Follower(ABC, Generic[Answer]):
     async def _answer(self) -> Answer: ...
 
     @abstractmethod
-    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus:
-        """The status with the answer in it."""
+    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus: ...
 
 
 AnyFollower = Follower[Any]

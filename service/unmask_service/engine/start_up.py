@@ -139,7 +139,6 @@ def measured_capacity(model: Model, tokens_per_tick: int) -> Capacity:
 
 
 def _fastest(model: Model, turns: Sequence[Sequence[ActiveSample]]) -> list[float]:
-    """The shortest time of each evaluation, in seconds."""
     seconds = [float("inf")] * len(turns)
     begun = time.perf_counter()
     for turn in range(1, MOST_TURNS + 1):

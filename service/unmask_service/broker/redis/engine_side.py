@@ -196,7 +196,6 @@ class RedisEngineBroker(RedisSide):
                 self._lose(job_id, result)
 
     async def _retire(self) -> None:
-        """Hand back all jobs and leave the list of workers."""
         await self.release(blameless=True)
         with self._link.round_trip():
             await self._scripts.retire(self._worker)
