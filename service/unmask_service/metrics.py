@@ -98,7 +98,8 @@ class Metrics:
         self._ticks = self._counter("unmask_ticks", "Ticks that evaluated something")
         self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, one for each sample")
         self.evaluations_saved = self._counter(
-            "unmask_network_evaluations_saved", "Planned network evaluations that a cancellation saved"
+            "unmask_network_evaluations_saved",
+            "Planned network evaluations that a cancellation, or an end token in a block, saved",
         )
         self._sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
         self._batch_samples = self._histogram(

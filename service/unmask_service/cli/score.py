@@ -65,6 +65,10 @@ def score(
     overlap: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="tokens that windows of a long text share [half a window]")
     ] = None,
+    block_length: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="the bound for blocks of so many tokens from left to right [one block]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same numbers; drawn when left out")] = None,
     published_integrand: Annotated[
         bool,
@@ -101,6 +105,7 @@ def score(
         "budget": budget,
         "standard_error_per_token": standard_error_per_token,
         "overlap": overlap,
+        "block_length": block_length,
         "seed": seed,
         "published_integrand": published_integrand,
         "per_token": per_token,
@@ -215,6 +220,8 @@ def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     """The rows of the table; ± is one standard error."""
     of_estimator = {"orders": "pairs of random orders", "integral": "passes over the mask rates"}
     replicates = f"{score.replicates:,} {of_estimator[plan.request.estimator]}"
+    if plan.request.block_length is not None:
+        replicates += f" in blocks of {_count(plan.request.block_length, 'token')}"
     rows = [
         ("bound on -log p", f"{estimate_text(score.bound)} nats"),
         ("per token", f"{estimate_text(score.bound, score.tokens)} nats, {_count(score.tokens, 'token')}"),
