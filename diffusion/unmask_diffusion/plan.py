@@ -136,13 +136,23 @@ def replay(model: Outline, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
 
 
 def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sample:
-    """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated."""
+    """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated.
+
+    With blocks, positions behind the block with that end token may be masked.
+
+    Raises:
+        ValueError: a position before the end of the answer is masked.
+    """
     span = digits[plan.generated.start : plan.generated.stop]
-    token_ids: list[int] = model.sub_tokenizer.decode(span).tolist()
+    masked = (span == model.sub_tokenizer.mask_id).any(-1).tolist()
+    known = masked.index(True) if True in masked else len(masked)
+    token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
     given = plan.canvas[plan.generated.start : plan.generated.stop]
     ends = (place for place, token in enumerate(token_ids) if token == model.end_token_id and given[place] is None)
     end = next(ends, None)
     stopped = end is not None
+    if not stopped and known < len(span):
+        raise ValueError(f"sample {index} is not finished: position {plan.generated[known]} is masked")
     token_ids = token_ids[:end]
     text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
     return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
