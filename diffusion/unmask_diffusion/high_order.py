@@ -11,6 +11,10 @@ taken over all orders, is right to the second order in the size of the steps whe
   predictor_corrector  steps in pairs: the first is drawn as it is, the second compensates for both (the trapezoidal
                        method of Ren et al., arXiv 2502.00234, with theta 1/2).
 
+With blocks the first step of each is drawn like a sample's first, from one prediction. The compensation is one between
+orders: of two sub-tokens in neighbouring steps either may come first. Across a border the order is fixed, so that a
+trend carried over it would add a dependence that no other order takes away.
+
 docs/samplers.md has the derivation, what else was tried, and figures.
 """
 
@@ -22,7 +26,7 @@ import torch
 from torch import Tensor
 
 from unmask_diffusion.request import HighOrder
-from unmask_diffusion.schedule import Step
+from unmask_diffusion.schedule import Steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class Earlier:
         return self.features[bisect_left(self.positions, position)]
 
 
-def weights(kind: HighOrder, steps: Sequence[Step], step: int) -> tuple[float, ...]:
+def weights(kind: HighOrder, steps: Steps, step: int) -> tuple[float, ...]:
     """How far each sub-token of a step is extrapolated, in distances between the two predictions.
 
     Steps of one sub-token need no extrapolation: these samplers are exact wherever plain steps are.
@@ -46,12 +50,13 @@ def weights(kind: HighOrder, steps: Sequence[Step], step: int) -> tuple[float, .
     Returns:
         A weight for each sub-token of steps[step], in its order; nothing where the step is drawn from one prediction.
     """
-    if not step:
+    step_of_block = step - steps.block_start(step)
+    if not step_of_block:
         return ()
     before, size = len(steps[step - 1].reveal), len(steps[step].reveal)
     if kind == "extrapolation":
         found = tuple(index / before for index in range(size))
-    elif step % 2:
+    elif step_of_block % 2:
         # pairs of sub-tokens that share a step, over those that it compensates for them in
         found = ((before * (before - 1) + size * (size - 1)) / (2 * before * size),) * size
     else:

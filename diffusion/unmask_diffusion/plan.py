@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unmask_diffusion.log import Reveal
 from unmask_diffusion.model import Outline
-from unmask_diffusion.request import GenerationRequest, RequestError, check_ids, token_ids
+from unmask_diffusion.request import GenerationRequest, RequestError, Sampler, check_ids, token_ids
 from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
@@ -45,7 +45,13 @@ class Plan:
         return sum(schedule.sub_tokens for schedule in self.schedules)
 
     @property
+    def blocks(self) -> int:
+        """Number of blocks that a sample's holes are cut into: the smallest number of its steps."""
+        return blocks_of(self.canvas.count(None), self.request.sampler.block_length)
+
+    @property
     def network_evaluations(self) -> int:
+        """Number of network evaluations of all samples; with blocks, an end token may make some needless."""
         return sum(len(schedule.steps) for schedule in self.schedules)
 
     @property
@@ -79,14 +85,18 @@ def plan_on_canvas(
     """Draw the schedules of a request whose canvas is known: a function of its seed, its holes and its sampler.
 
     So a plan can be stored without its schedules: it is the same wherever it is made again.
+
+    Raises:
+        RequestError: the sampler has fewer steps than blocks.
     """
     length = model.denoiser.length if model.full_canvas else len(canvas)
     seed = secrets.randbelow(DRAWN_SEED_LIMIT) if request.seed is None else request.seed
     digits_a_token = model.sub_tokenizer.sub_tokens_per_token
     holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
     sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
+    _check_steps(request.sampler, request.sampler.steps, len(holes))
     times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
-    schedules = tuple(_schedule(request, each, sub_tokens) for each in times)
+    schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
     return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
 
 
@@ -94,11 +104,16 @@ def cut(plan: Plan, steps: int) -> Plan:
     """The plan of the same first-hitting request and seed with another number of steps: the same order, cut otherwise.
 
     Raises:
-        ValueError: the plan's sampler is not first_hitting, whose order alone says where steps may begin.
+        ValueError: the plan's sampler is not first_hitting, whose order alone says where steps may begin, or the steps
+            are fewer than its blocks.
     """
     if plan.request.sampler.name != "first_hitting":
         raise ValueError(f"only first_hitting schedules can be cut into other steps, not {plan.request.sampler.name}")
-    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps)) for each in plan.schedules)
+    holes = plan.canvas.count(None)
+    _check_steps(plan.request.sampler, steps, holes)
+    digits_a_token = plan.sub_tokens // max(1, len(plan.schedules) * holes)
+    block = _block(plan.request.sampler, digits_a_token)
+    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block)) for each in plan.schedules)
     sampler = plan.request.sampler.model_copy(update={"steps": steps})
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 
@@ -121,13 +136,23 @@ def replay(model: Outline, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
 
 
 def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sample:
-    """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated."""
+    """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated.
+
+    With blocks, positions behind the block with that end token may be masked.
+
+    Raises:
+        ValueError: a position before the end of the answer is masked.
+    """
     span = digits[plan.generated.start : plan.generated.stop]
-    token_ids: list[int] = model.sub_tokenizer.decode(span).tolist()
+    masked = (span == model.sub_tokenizer.mask_id).any(-1).tolist()
+    known = masked.index(True) if True in masked else len(masked)
+    token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
     given = plan.canvas[plan.generated.start : plan.generated.stop]
     ends = (place for place, token in enumerate(token_ids) if token == model.end_token_id and given[place] is None)
     end = next(ends, None)
     stopped = end is not None
+    if not stopped and known < len(span):
+        raise ValueError(f"sample {index} is not finished: position {plan.generated[known]} is masked")
     token_ids = token_ids[:end]
     text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
     return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
@@ -161,10 +186,30 @@ def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | No
     return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap)
 
 
-def _schedule(request: GenerationRequest, times: Tensor, sub_tokens: Tensor) -> Schedule:
-    steps = request.sampler.steps
-    if request.sampler.name == "first_hitting":
-        return first_hitting(times, sub_tokens, steps)
-    if steps is None:
+def blocks_of(holes: int, block_length: int | None) -> int:
+    """Number of blocks of so many holes; the last one may have fewer."""
+    return -(-holes // (block_length or max(1, holes)))
+
+
+def _check_steps(sampler: Sampler, steps: int | None, holes: int) -> None:
+    blocks = blocks_of(holes, sampler.block_length)
+    if steps is not None and steps < blocks:
+        raise RequestError(
+            "sampler.steps",
+            f"sampler.steps is {steps}, fewer than the {blocks} blocks of sampler.block_length "
+            f"{sampler.block_length}: each needs a step, so it must be at least {blocks} here",
+        )
+
+
+def _block(sampler: Sampler, digits_a_token: int) -> int | None:
+    """Number of sub-tokens of a block."""
+    return sampler.block_length and sampler.block_length * digits_a_token
+
+
+def _schedule(sampler: Sampler, times: Tensor, sub_tokens: Tensor, digits_a_token: int) -> Schedule:
+    block = _block(sampler, digits_a_token)
+    if sampler.name == "first_hitting":
+        return first_hitting(times, sub_tokens, sampler.steps, block)
+    if sampler.steps is None:
         raise RequestError("sampler.steps", "steps is required for the ancestral sampler")
-    return ancestral(times, sub_tokens, steps)
+    return ancestral(times, sub_tokens, sampler.steps, block)

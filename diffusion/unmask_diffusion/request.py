@@ -12,11 +12,13 @@ MAX_SAMPLES = 64
 MAX_TEMPERATURE = 100.0
 # network evaluations of a score
 MAX_BUDGET = 2**20
+MAX_BLOCK_LENGTH = 2**31 - 1
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
+BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -53,6 +55,12 @@ class Sampler(Strict):
         exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
         description="first_hitting with steps: extrapolation draws from the last two predictions, extrapolated to when "
         "a sub-token is revealed; predictor_corrector does so in every second group. As many evaluations as without",
+    )
+    block_length: BlockLength | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # likewise
+        description="fill the holes in blocks of so many tokens, from left to right, in a random order within a block; "
+        "1 is left to right, null is one block. steps are the total of a sample, at least one a block",
     )
 
     @model_validator(mode="after")
@@ -153,6 +161,25 @@ class ScoreRequest(Strict):
         "is no bound",
     )
     per_token: bool = Field(default=False, description="also tell what each token contributes")
+    block_length: BlockLength | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
+        description="bound the likelihood under the sampler with this block_length: the tokens to score (of a window) "
+        "are revealed in blocks of so many, from left to right; null is one block. For estimator orders only",
+    )
+
+    @field_validator("block_length")
+    @classmethod
+    def _blocks_are_for_orders(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("estimator") == "integral":
+            raise ValueError(
+                "block_length is for the estimator orders: the integral is over a mask rate that all tokens share"
+            )
+        if value is not None and info.data.get("published_integrand"):
+            raise ValueError(
+                "block_length cannot be combined with published_integrand: that is defined for uniformly random orders"
+            )
+        return value
 
 
 def token_ids(model: Outline, param: str, text_or_ids: TextOrIds, most: int | None = None) -> list[int]:

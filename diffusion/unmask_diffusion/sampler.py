@@ -34,10 +34,16 @@ class ActiveSample:
     # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
     # state before is evaluated again.
     earlier: Earlier | None = None
+    # Digits of the model's end token, int64 [l], if the plan has several blocks: the sample stops after a block that
+    # holds one. Nothing behind can change what stands before it, and the answer is cut there.
+    end: Tensor | None = None
+    needless: int = 0  # number of steps that an end token has made needless
 
     @classmethod
     def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
-        return cls(plan, index, initial_state(model, plan))
+        stops = model.end_token_id is not None and bool(plan.schedules[index].steps.borders)
+        end = model.sub_tokenizer.codes[model.end_token_id] if stops else None
+        return cls(plan, index, initial_state(model, plan), end=end)
 
     @property
     def length(self) -> int:
@@ -49,7 +55,7 @@ class ActiveSample:
 
     @property
     def evaluations_left(self) -> int:
-        return len(self.steps) - self.step
+        return len(self.steps) - self.step - self.needless
 
     @property
     def finished(self) -> bool:
@@ -101,10 +107,16 @@ class ActiveSample:
         lanes = [each.work._lanes(each, features) for each in batch]
         drawn = iter(draw_steps(model, features, [lane for own in lanes for lane in own]))
         kept = [accept(each.work.drafts, [next(drawn) for _ in own]) for each, own in zip(batch, lanes, strict=True)]
+        kept = [own[: each.work._before_stop(own) + 1] for each, own in zip(batch, kept, strict=True)]
         wanted = [each.work.candidates for each in batch]
         candidates = candidates_of_reveals(model, features, [*zip(lanes, kept, wanted, strict=True)])
         ahead = [each.budget - 1 if each.work.can_draft else 0 for each in batch]
-        drafts = draft(model, features, [*zip(lanes, kept, ahead, strict=True)])
+        drafts = [
+            own[: max(0, each.work._before_stop([*certain, *own]) - len(certain))]
+            for each, certain, own in zip(
+                batch, kept, draft(model, features, [*zip(lanes, kept, ahead, strict=True)]), strict=True
+            )
+        ]
         return [
             each.work._outcome(each, features, *of_sample)
             for each, of_sample in zip(batch, zip(lanes, kept, drafts, candidates, strict=True), strict=True)
@@ -122,7 +134,27 @@ class ActiveSample:
         """Move on by one entry of the log."""
         entry.write(self.digits)
         self.step += 1
+        if self._stops(self.digits, self.step):
+            self.needless = len(self.steps) - self.step
         self.drafts = self.drafts[1:] if self.drafts[:1] == (entry,) else ()
+
+    def _stops(self, canvas: Tensor, step: int) -> bool:
+        """Whether the last block that is complete before a step holds an end token: what follows is needless."""
+        if self.end is None or not step or self.steps.block_start(step) != step:
+            return False
+        positions = self._positions(self.steps.block_start(step - 1), step)
+        return bool((canvas[positions] == self.end).all(-1).any())
+
+    def _before_stop(self, drawn: Sequence[Drawn]) -> int:
+        """How many of the next steps come before the one that the sampler stops after; all if it does not stop."""
+        if self.end is not None:
+            canvas = self.digits.clone()
+            for count, entry in enumerate(drawn):
+                if isinstance(entry, Reveal):
+                    entry.write(canvas)
+                    if self._stops(canvas, self.step + count + 1):
+                        return count
+        return len(drawn)
 
     @property
     def _lacks_earlier(self) -> bool:

@@ -2,12 +2,16 @@
 
 Under the linear schedule alpha_t = 1 - t every masked sub-token is unmasked at its own time, uniform on (0, 1) and
 independent of all content. Both papers' samplers are one loop over different cuts of the same hitting times.
+
+With blocks the holes are cut into runs of so many sub-tokens, from left to right. A block is revealed in the order of
+its hitting times, and none before its turn. No step crosses a border between blocks.
 """
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from typing import overload
 
 import torch
@@ -36,10 +40,19 @@ class Step:
 class Steps(Sequence[Step]):
     """The steps of a sample in compact storage: 16 bytes a step, because thousands of plans may wait."""
 
-    def __init__(self, order: Iterable[int], ends: Iterable[int]) -> None:
-        """Cut `order`, the sub-tokens of all steps, at `ends`: ascending, the last one its length."""
+    def __init__(self, order: Iterable[int], ends: Iterable[int], borders: Iterable[int] = ()) -> None:
+        """Cut `order`, the sub-tokens of all steps, at `ends`: ascending, the last one its length.
+
+        `borders` are the first steps of all blocks but the first, ascending.
+        """
         self.order = array("q", order)
+        self.borders = array("q", borders)
         self._ends = array("q", ends)
+
+    def block_start(self, step: int) -> int:
+        """The first step of the block that a step belongs to."""
+        place = bisect_right(self.borders, step)
+        return self.borders[place - 1] if place else 0
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -55,10 +68,14 @@ class Steps(Sequence[Step]):
         return Step(tuple(self.order[self._ends[place - 1] if place else 0 : self._ends[place]]))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Steps) and (self.order, self._ends) == (other.order, other._ends)
+        return isinstance(other, Steps) and self._parts == other._parts
 
     def __hash__(self) -> int:
-        return hash((self.order.tobytes(), self._ends.tobytes()))
+        return hash(tuple(part.tobytes() for part in self._parts))
+
+    @property
+    def _parts(self) -> "tuple[array[int], ...]":
+        return self.order, self._ends, self.borders
 
 
 @dataclass(frozen=True)
@@ -91,33 +108,80 @@ def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor) -> Tensor
     return (high << 31) | (low >> 1)
 
 
-def first_hitting(times: Tensor, sub_tokens: Tensor, steps: int | None) -> Schedule:
+def first_hitting(times: Tensor, sub_tokens: Tensor, steps: int | None, block: int | None = None) -> Schedule:
     """Reveal in the order of the hitting times, one sub-token a step (exact), or in k steps of nearly equal size.
 
     Args:
         times: int64 [n], from `hitting_times`.
-        sub_tokens: int64 [n], their indices.
-        steps: k, at most one a sub-token; None for the exact first-hitting sampler.
+        sub_tokens: int64 [n], their indices, ascending.
+        steps: k, at most one a sub-token and at least one a block; None for the exact first-hitting sampler.
+        block: sub-tokens of a block, the last one may have fewer; None for one block.
     """
-    order = sub_tokens[times.argsort(stable=True)].tolist()
-    return Schedule(near_equal_steps(order, len(order) if steps is None else steps))
+    order = sub_tokens[block_order(times, block)].tolist()
+    return Schedule(near_equal_steps(order, len(order) if steps is None else steps, block))
 
 
-def near_equal_steps(order: Sequence[int], steps: int) -> Steps:
-    """Cut an order of sub-tokens into `steps` steps whose sizes differ by one at most; none is empty."""
+def block_order(times: Tensor, block: int | None) -> Tensor:
+    """Where to find the sub-tokens in the order of their reveal: block after block, by hitting times within: [n]."""
+    order = times.argsort(stable=True)
+    return order if block is None else order[(order // block).argsort(stable=True)]
+
+
+def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None) -> Steps:
+    """Cut an order of sub-tokens into `steps` steps whose sizes differ by one at most in a block; none is empty.
+
+    Raises:
+        ValueError: there are fewer steps than blocks.
+    """
     count = len(order)
-    k = min(steps, count)
-    return Steps(order, (count * i // k for i in range(1, k + 1)))
+    borders = [*range(0, count, block or max(1, count)), count]
+    shares = share_out(min(steps, count), borders)
+    ends = [
+        start + (stop - start) * i // share
+        for (start, stop), share in zip(pairwise(borders), shares, strict=True)
+        for i in range(1, share + 1)
+    ]
+    return Steps(order, ends, list(accumulate(shares))[:-1])
 
 
-def ancestral(times: Tensor, sub_tokens: Tensor, steps: int) -> Schedule:
+def share_out(steps: int, borders: Sequence[int]) -> list[int]:
+    """Share out steps over blocks in proportion to their sizes, at least one each.
+
+    Block b reaches from borders[b] to borders[b + 1] of n sub-tokens, and after it floor(k · borders[b + 1] / n) steps
+    are done. All blocks are of B sub-tokens but the last of at most B. With k ≤ n that is at most one step a sub-token,
+    since k B / n ≤ B. It is at least one a block where k is at least their number m: n ≤ m B, so k B / n ≥ 1, and the
+    last one gets what is left of k, rounded up.
+
+    Raises:
+        ValueError: there are fewer steps than blocks.
+    """
+    if steps < len(borders) - 1:
+        raise ValueError(f"{steps} steps are too few for {len(borders) - 1} blocks")
+    done = [steps * border // max(1, borders[-1]) for border in borders]
+    return [after - before for before, after in pairwise(done)]
+
+
+def ancestral(times: Tensor, sub_tokens: Tensor, steps: int, block: int | None = None) -> Schedule:
     """Bin the hitting times into T equal time steps and drop the empty ones (MDLM's and MDM-Prime's sampler).
 
-    The expected number of idle steps is T (1 - 1/T)^n ("Beyond Masked and Unmasked…", Proposition A.1).
+    The expected number of idle steps is T (1 - 1/T)^n ("Beyond Masked and Unmasked…", Proposition A.1). With blocks the
+    T steps are shared out over them, and a block's hitting times are binned into its own.
+
+    Raises:
+        ValueError: there are fewer steps than blocks.
     """
-    order = times.argsort(stable=True)
+    count = len(times)
+    if not count:
+        return Schedule(Steps((), ()), idle_steps=steps)
+    first = torch.arange(0, count, block or count)
+    shares = torch.tensor(share_out(steps, [*first.tolist(), count]))
+    order = block_order(times, block)
+    block_of = order // (block or count)
     # the upper 31 bits of a time decide its bin: times · T would overflow, and 2^-31 is far below any T's step
-    bins = (times[order] >> 32) * steps >> 31
+    bins = ((times[order] >> 32) * shares[block_of] >> 31) + (shares.cumsum(0) - shares)[block_of]
     _, counts = torch.unique_consecutive(bins, return_counts=True)
-    found = Steps(sub_tokens[order].tolist(), accumulate(counts.tolist()))
+    ends = counts.cumsum(0)
+    found = Steps(
+        sub_tokens[order].tolist(), ends.tolist(), torch.searchsorted(ends, first[1:], side="left").add(1).tolist()
+    )
     return Schedule(found, idle_steps=steps - len(found))

@@ -49,16 +49,16 @@ def consistent_log_normaliser(logits: Tensor, revealed: Tensor, codes: Tensor) -
         wide, consistent = _wide(logits), consistent_classes(codes)
         result = wide.new_full((len(wide),), -torch.inf)
         for row, digits in enumerate(revealed.tolist()):
-            classes = consistent.of(digits)
-            if len(classes):
-                some = wide[row] if classes is consistent.every else wide[row, torch.from_numpy(classes)]
+            found = consistent.of(digits)
+            if len(found):
+                some = wide[row] if found is consistent.every else wide[row, torch.from_numpy(found)]
                 result[row] = some.logsumexp(0)
         return result
     # row by row the same bits in any batch, which a sum over [N, C] need not be
     log_probabilities = consistent_log_softmax(logits, revealed, codes)
     greatest, classes = log_probabilities.max(1)
-    found = logits.to(greatest.dtype).gather(1, classes[:, None])[:, 0] - greatest
-    return torch.where(greatest == -torch.inf, greatest, found)
+    normaliser = logits.to(greatest.dtype).gather(1, classes[:, None])[:, 0] - greatest
+    return torch.where(greatest == -torch.inf, greatest, normaliser)
 
 
 def consistent_log_softmax_reference(logits: Tensor, revealed: Tensor, codes: Tensor) -> Tensor:

@@ -81,7 +81,8 @@ class Work:
         samples, holes = len(plan.schedules), plan.canvas.count(None)
         if not holes:
             return cls(plan.length, 0, 0, 0.0)
-        rows = samples * rows_of(holes, plan.sub_tokens // (samples * holes), evaluations / samples)
+        digits = plan.sub_tokens // (samples * holes)
+        rows = samples * rows_of(holes, digits, evaluations / samples, plan.blocks)
         return cls(plan.length, samples, evaluations, rows)
 
     def left(self, evaluations: int) -> "Work":
@@ -90,12 +91,13 @@ class Work:
         return Work(self.tokens, min(self.samples, evaluations), evaluations, share * self.rows)
 
 
-def rows_of(holes: int, digits: int, groups: float) -> float:
+def rows_of(holes: int, digits: int, groups: float, blocks: int = 1) -> float:
     """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
 
-    There are `holes` positions to generate, with `digits` sub-tokens each, and at least 1 group.
+    There are `holes` positions to generate, with `digits` sub-tokens each; `blocks` equal parts of the holes have their
+    own share of the groups, at least one each.
     """
-    return groups * holes * (1 - (1 - 1 / groups) ** digits)
+    return groups * holes / blocks * (1 - (1 - blocks / groups) ** digits)
 
 
 @dataclass(frozen=True)
@@ -233,12 +235,13 @@ def seconds_of_work(load: Load, capacity: Capacity) -> float:
     return seconds / capacity.speed
 
 
-def most_groups_in_time(ahead: Outlook, rows: Callable[[int], float], most: int, seconds: float) -> int:
-    """The largest number of groups, up to `most`, with which a request ends within `seconds`; 0 if one is too many.
+def most_groups_in_time(ahead: Outlook, rows: Callable[[int], float], most: int, seconds: float, least: int = 1) -> int:
+    """The largest number of groups from `least` to `most` with which a request ends in time; 0 if `least` is too many.
 
     `rows` gives the rows that the request draws with so many groups; it never decreases.
     """
-    return bisect_right(range(1, most + 1), seconds, key=lambda groups: ahead.seconds(groups, rows(groups)))
+    fits = bisect_right(range(least, most + 1), seconds, key=lambda groups: ahead.seconds(groups, rows(groups)))
+    return least - 1 + fits if fits else 0
 
 
 def samples_per_request(requests: Sequence[Work], tokens_per_tick: int) -> float:

@@ -2,7 +2,8 @@
 
     -log p(x) ≤ E over orders of the sum of -log p(sub-token | those before it), each the *marginal* of a sub-token
 
-For the exact first-hitting sampler, whose orders are uniform, this is the order-agnostic bound; on a model whose
+For the exact first-hitting sampler, whose orders are uniform, this is the order-agnostic bound. With block_length the
+orders are that sampler's, uniform within each block, and the bound is for what it draws. On a model whose
 conditionals are consistent with one joint distribution every order gives -log p(x) itself.
 """
 

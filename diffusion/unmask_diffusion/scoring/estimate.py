@@ -147,8 +147,8 @@ class TokenNats:
 class Score:
     """A bound on -log p(input | prompt, suffix, given), and what follows from it.
 
-    The bound holds in expectation over orders, for what the exact first-hitting sampler draws; where a text is cut into
-    windows, for the product of the windows' conditionals.
+    The bound holds in expectation over orders, for what the exact first-hitting sampler draws, with the request's
+    block_length; where a text is cut into windows, for the product of the windows' conditionals.
     """
 
     bound: Estimate

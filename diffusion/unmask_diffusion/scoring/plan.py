@@ -17,7 +17,7 @@ from unmask_kernels import Purpose, random_uniform
 from unmask_diffusion.model import Outline
 from unmask_diffusion.plan import DRAWN_SEED_LIMIT
 from unmask_diffusion.request import MAX_BUDGET, MAX_SAMPLES, RequestError, ScoreRequest, token_ids
-from unmask_diffusion.schedule import event_of, hitting_times
+from unmask_diffusion.schedule import block_order, event_of, hitting_times
 
 # mask rates of a pass of the integral, where the budget allows
 RATES = 16
@@ -104,7 +104,8 @@ class ScorePlan:
     """What a score evaluates: passes, replicate by replicate and window by window.
 
     Replicates are independent, and the spread between them gives the standard error. A replicate of `orders` is two
-    passes a window, an order and its reverse; of `integral` one pass with low-discrepancy mask rates.
+    passes a window, an order and its reverse (with blocks, reversed within each block); of `integral` one pass with
+    low-discrepancy mask rates.
     """
 
     request: ScoreRequest  # with its seed, and with ids for texts: the same request gives the same plan
@@ -176,11 +177,13 @@ class ScorePlan:
         positions = torch.tensor(window.scored, dtype=torch.int64)
         sub_tokens = positions[:, None] * self.sub_tokens_per_token + torch.arange(self.sub_tokens_per_token)
         sub_tokens = sub_tokens.flatten()
-        order = sub_tokens[hitting_times(self.seed, stream, sub_tokens).argsort(stable=True)]
+        block = (self.request.block_length or len(positions)) * self.sub_tokens_per_token
+        order = sub_tokens[block_order(hitting_times(self.seed, stream, sub_tokens), block)]
+        if reverse:
+            order = torch.cat([part.flip(0) for part in order.split(block)])
         count = self.evaluations_of(index)
         starts = low_discrepancy_starts(_shift(self.seed, stream), len(order), count) if self.rates else range(count)
-        taken = order.flip(0) if reverse else order
-        return Pass(index, window, tuple(taken.tolist()), tuple(starts), reads_all=self.rates is not None)
+        return Pass(index, window, tuple(order.tolist()), tuple(starts), reads_all=self.rates is not None)
 
 
 def low_discrepancy_starts(shift: float, sub_tokens: int, count: int) -> list[int]:

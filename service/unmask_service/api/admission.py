@@ -195,7 +195,7 @@ def _of_as_many_ids(model: Outline, request: AnyRequest) -> AnyRequest:
 def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     """The plan cut into as many groups, of those that it has, as are expected to end in time.
 
-    Raises RefusedError: not even one group ends in time; the message has the shortest deadline.
+    Raises RefusedError: not even one group, or one a block, ends in time; the message has the shortest deadline.
     """
     if not plan.network_evaluations:
         return plan
@@ -203,14 +203,14 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     digits = plan.sub_tokens // (samples * holes)
 
     def rows(groups: int) -> float:
-        return samples * rows_of(holes, digits, groups)
+        return samples * rows_of(holes, digits, groups, plan.blocks)
 
     seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].steps)
     if ahead.seconds_of(Work.of(plan)) <= seconds:
         return cut(plan, most)
-    groups = most_groups_in_time(ahead, rows, most, seconds)
+    groups = most_groups_in_time(ahead, rows, most, seconds, plan.blocks)
     if not groups:
-        shortest = math.ceil(1000 * ahead.seconds(1, rows(1)) / PLANNED_SHARE)
+        shortest = math.ceil(1000 * ahead.seconds(plan.blocks, rows(plan.blocks)) / PLANNED_SHARE)
         message = f"deadline_ms is {deadline_ms}; now the shortest possible for this request is {shortest}"
         raise RefusedError("deadline_too_short", message, "deadline_ms")
     return cut(plan, groups)

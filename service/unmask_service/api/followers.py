@@ -269,6 +269,7 @@ class Generation(Follower[GenerateAnswer]):
 
     async def _answer(self) -> GenerateAnswer:
         plan, progress, since = self.plan, self.progress, self.job.submitted_at
+        evaluations = len(self._reveals)
         choices = await asyncio.to_thread(self._choices)
         given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
         return GenerateAnswer(
@@ -279,11 +280,14 @@ class Generation(Follower[GenerateAnswer]):
             usage=Usage(prompt_tokens=given, completion_tokens=returned, total_tokens=given + returned),
             sampling=Sampling(
                 seed=plan.seed,
-                sub_tokens=plan.sub_tokens,
-                network_evaluations=plan.network_evaluations,
+                sub_tokens=sum(len(reveal.sub_tokens) for reveal in self._reveals),
+                network_evaluations=evaluations,
                 rounds=progress.rounds,
                 idle_steps=plan.idle_steps,
                 steps=plan.request.sampler.steps,
+                evaluations_saved=None
+                if plan.request.sampler.block_length is None
+                else plan.network_evaluations - evaluations,
             ),
             timings=Timings(
                 queue_ms=milliseconds_between(since, progress.started_at) or 0.0,

@@ -105,13 +105,19 @@ class Sampling(Message):
 
     seed: int = Field(description="seed of the request, or the one that was drawn for it")
     sub_tokens: int = Field(description="number of sub-tokens unmasked")
-    network_evaluations: int
+    network_evaluations: int = Field(description="number of network evaluations that were done")
     rounds: int = Field(
         description="number of evaluations one after the other: fewer than network_evaluations where speculation helped"
     )
     idle_steps: int = Field(description="number of time steps that would reveal nothing; they were skipped")
     steps: int | None = Field(
         description="steps of the sampler, as requested or as chosen for the deadline; null: exact"
+    )
+    evaluations_saved: int | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # answers without blocks are as before it existed
+        description="with sampler.block_length: number of planned network evaluations that were not needed, because "
+        "the sample had ended in an earlier block",
     )
 
 
@@ -153,9 +159,11 @@ class JobStatus(Message):
     model: str
     created: int = Field(description="Unix time in seconds")
     state: State
-    progress: float = Field(description="share of the planned network evaluations that are done, 0 … 1")
+    progress: float = Field(description="share of the planned network evaluations that are done or needless, 0 … 1")
     network_evaluations: int = Field(description="number of planned network evaluations, all samples")
-    network_evaluations_done: int
+    network_evaluations_done: int = Field(
+        description="number of them that are done, or that an end token in a block has made needless"
+    )
     eta_ms: int | None = Field(default=None, description="milliseconds until the expected end; null where unknown")
     error: ErrorObject | None = Field(default=None, description="why it failed")
 
@@ -186,7 +194,10 @@ class PlanAnswer(Message):
     length: int = Field(description="length of the whole canvas in tokens")
     samples: int
     masked: int = Field(description="number of sub-tokens to unmask, all samples")
-    network_evaluations: int = Field(description="number of network evaluations, all samples")
+    network_evaluations: int = Field(
+        description="number of network evaluations, all samples; with sampler.block_length at most: an end token makes "
+        "later blocks needless"
+    )
     evaluations_per_sample: list[int]
     idle_steps: int = Field(description="number of time steps that would reveal nothing and are skipped, all samples")
     steps: int | None = Field(description="steps of the sampler, as requested or as chosen for the deadline")
@@ -217,7 +228,9 @@ class UnmaskEvent(Message):
 
     index: int = Field(description="number of the sample")
     step: int = Field(description="number of this evaluation of the sample, from 1")
-    steps: int = Field(description="number of evaluations of the sample in all")
+    steps: int = Field(
+        description="number of planned evaluations of the sample; with sampler.block_length `done` may come earlier"
+    )
     sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
     tokens: list[Token] = Field(description=f"the tokens that this step completed: {ABOUT_TOKENS}")
     candidates: list[Candidates] = Field(

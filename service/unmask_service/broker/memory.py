@@ -24,7 +24,7 @@ from unmask_service.broker.messages import (
     LogEntry,
     State,
     cancelled,
-    evaluations_in,
+    evaluations_off,
     lost,
     poisoned,
     state_at,
@@ -239,7 +239,7 @@ class MemoryBroker:
 
     def _append(self, kept: _KeptJob, entry: LogEntry) -> None:
         kept.log.append(entry)
-        kept.evaluations_left -= evaluations_in(entry)
+        kept.evaluations_left -= evaluations_off(entry)
         if kept.log.ended:
             kept.ended_at = self._clock()
 

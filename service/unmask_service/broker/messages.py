@@ -46,6 +46,7 @@ class Revealed:
     reveal: Reveal
     lane: int = 0  # 0: drawn at the state of the log; i: after i accepted drafts. Every 0 begins a round.
     candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job requests them
+    saved: int = 0  # number of planned evaluations that it makes needless: the sample has ended in its block
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ LogEntry = Started | Revealed | Scored | Finished | Failed
 def evaluations_in(entry: LogEntry) -> int:
     """Number of network evaluations that an entry holds the results of."""
     return entry.readout.evaluations if isinstance(entry, Scored) else int(isinstance(entry, Revealed))
+
+
+def evaluations_off(entry: LogEntry) -> int:
+    """Number of planned network evaluations that are not left any more after an entry: done, or needless."""
+    return evaluations_in(entry) + (entry.saved if isinstance(entry, Revealed) else 0)
 
 
 def state_at(end: LogEntry) -> State:

@@ -59,6 +59,9 @@ def generate(
     high_order: Annotated[
         str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
     ] = None,
+    block_length: Annotated[
+        int | None, typer.Option(help="fill blocks of so many tokens from left to right [one block]; 1: left to right")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
     ] = False,
@@ -85,11 +88,12 @@ def generate(
         unmask generate "Once upon a time" --exact
         unmask generate "Once" --sampler ancestral --steps 32 --json
         unmask generate "Once" --steps 16 --high-order extrapolation
+        unmask generate "Once" --block-length 8 --temperature 0.7
         unmask generate --n 1000 --out samples.jsonl
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
-    schedule = {"name": sampler, "steps": steps, "high_order": high_order}
+    schedule = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
@@ -175,8 +179,8 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
         for plan in plans:
 
             def advance(samples: "list[ActiveSample]", plan: "Plan" = plan, before: int = before) -> None:
-                share = sum(sample.step for sample in samples) / max(1, plan.network_evaluations)
-                progress.update(task, completed=before + int(share * len(samples)))
+                left = sum(sample.evaluations_left for sample in samples) / max(1, plan.network_evaluations)
+                progress.update(task, completed=before + int((1 - left) * len(samples)))
 
             for sample in run(bundle, plan, advance):
                 line = {"seed": plan.seed} | asdict(sample)
@@ -231,7 +235,8 @@ class LiveCanvas(Live):
         before = now if finished or not self._before else self._before  # in the last frame nothing glows
         self._before = now
         texts = [canvas_text(self.model, self.plan, *each) for each in zip(now, before, strict=True)]
-        done, planned = sum(each.step for each in samples), self.plan.network_evaluations
+        done = sum(each.step for each in samples)
+        planned = done + sum(each.evaluations_left for each in samples)
         rate = f" · {done / (time.perf_counter() - self._begun):.0f} a second" if done else ""
         progress = Text(f"{done} of {planned} network evaluations{rate} · seed {self.plan.seed}", style="dim")
         return Group(*(Padding(text, (0, 0, 1, 0)) for text in texts), progress)

@@ -65,6 +65,10 @@ def score(
     overlap: Annotated[
         int | None, typer.Option(metavar="TOKENS", help="tokens that windows of a long text share [half a window]")
     ] = None,
+    block_length: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", help="the bound for blocks of so many tokens from left to right [one block]"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same numbers; drawn when left out")] = None,
     published_integrand: Annotated[
         bool,
@@ -96,6 +100,7 @@ def score(
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields: dict[str, Any] = {"estimator": estimator, "budget": budget, "overlap": overlap, "seed": seed}
+    fields |= {"block_length": block_length}
     fields |= {"given": None if given is None else positions_of(given), "per_token": per_token}
     fields |= {"standard_error_per_token": standard_error_per_token, "published_integrand": published_integrand}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
@@ -208,6 +213,8 @@ def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     """The rows of the table; ± is one standard error."""
     of_estimator = {"orders": "pairs of random orders", "integral": "passes over the mask rates"}
     replicates = f"{score.replicates:,} {of_estimator[plan.request.estimator]}"
+    if plan.request.block_length is not None:
+        replicates += f" in blocks of {_count(plan.request.block_length, 'token')}"
     perplexity = score.perplexity_per_token
     perplexities = f"{'beyond a double' if perplexity is None else f'{perplexity:.4g}'} per token"
     if score.perplexity_per_word is not None and score.words is not None:

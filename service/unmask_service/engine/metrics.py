@@ -46,6 +46,7 @@ class EngineMetrics:
         if isinstance(entry, Started) and progress.started_at is None:
             self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
         if isinstance(entry, Revealed):
+            self.metrics.evaluations_saved.inc(entry.saved)
             self.metrics.count_reveal(entry.at, progress.last_unmask_at, submitted_at, len(entry.reveal.sub_tokens))
         if isinstance(entry, Scored):
             self.metrics.evaluations.inc(entry.readout.evaluations)

@@ -69,9 +69,13 @@ class Generation:
     def apply(self, work: Work, outcome: Outcome, now: float) -> list[LogEntry]:
         """Write an outcome of one of its samples into the state; return what the log is to say."""
         entries: list[LogEntry] = []
+        left = work.evaluations_left
         for lane, entry in enumerate(work.apply(outcome)):
             if isinstance(entry, Reveal):
-                entries.append(Revealed(now, entry, lane, outcome.candidates[lane]))
+                left -= 1
+                # of the last one: an outcome has no reveal behind the one that makes the rest needless
+                saved = left - work.evaluations_left if lane + 1 == len(outcome.entries) else 0
+                entries.append(Revealed(now, entry, lane, outcome.candidates[lane], saved))
             elif isinstance(entry, SampleError):
                 return [*entries, failure(entry, now)]
         if work.finished:

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from unmask_diffusion import Outline
 
 from unmask_service.broker.interface import MOST_ATTEMPTS, BrokerAwayError, Claim, Departure
-from unmask_service.broker.messages import Failed, Finished, LogEntry, evaluations_in, poisoned, state_at
+from unmask_service.broker.messages import Failed, Finished, LogEntry, evaluations_off, poisoned, state_at
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, Connections
 from unmask_service.broker.redis.format import Keys, decode_entry, decode_job, encode_capacity, encode_entry
 from unmask_service.broker.redis.side import Entry, RedisSide, Timing, ms, position, read_on
@@ -42,7 +42,7 @@ class _Held:
         """Append entries; return the position of the first."""
         first = len(self.log) + 1
         self.log += map(encode_entry, entries)
-        self.evaluations_left -= sum(map(evaluations_in, entries))
+        self.evaluations_left -= sum(map(evaluations_off, entries))
         if isinstance(entries[-1], Finished | Failed):
             self.state = state_at(entries[-1])
         return first

@@ -25,7 +25,7 @@ from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Reve
 from unmask_service.forecast import Capacity, Pace, Work
 
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
-FORMAT = 3
+FORMAT = 4
 # Fields of a generation request that the laid-out canvas does not hold.
 REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler"}
 # Fields of a job but its plan.
@@ -105,7 +105,7 @@ def encode_entry(entry: LogEntry) -> str:
         case Revealed(reveal=reveal):
             fields = ["revealed", entry.at, reveal.sample, reveal.step, reveal.sub_tokens, entry.lane]
             candidates = [[each.position, each.classes_left, each.likeliest] for each in entry.candidates]
-            return _dumps([*fields, candidates] if candidates else fields)
+            return _dumps([*fields, candidates, entry.saved] if candidates or entry.saved else fields)
         case Scored(readout=readout):
             sums = [readout.units, readout.joint_units, readout.by_token]
             return _dumps(["scored", entry.at, readout.index, readout.evaluations, *sums])
@@ -123,8 +123,9 @@ def decode_entry(text: bytes) -> LogEntry:
             return Started(at, fingerprint)
         case "revealed", [at, sample, step, sub_tokens, lane, *rest]:
             reveal = Reveal(sample, step, tuple(tuple(each) for each in sub_tokens))
-            likeliest = [(where, left, tuple(map(tuple, each))) for where, left, each in (rest[0] if rest else ())]
-            return Revealed(at, reveal, lane, tuple(Candidates(*each) for each in likeliest))
+            candidates, saved = rest or ((), 0)
+            likeliest = [(where, left, tuple(map(tuple, each))) for where, left, each in candidates]
+            return Revealed(at, reveal, lane, tuple(Candidates(*each) for each in likeliest), saved)
         case "scored", [at, index, evaluations, units, joint_units, by_token]:
             units_by_token = tuple((position, of_token) for position, of_token in by_token)
             return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units))
