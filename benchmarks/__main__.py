@@ -27,80 +27,48 @@ class Benchmark:
     """Where a benchmark is, and how the commands that run many of them run it."""
 
     module: str
-    about: str
     quick: str = ""  # options that only show that everything works; --all runs the benchmarks that have them
     short: str = ""  # options with which all of serving takes minutes
     model: bool = True  # whether it takes --model
     plot: bool = False  # whether it takes --png
 
+    @property
+    def name(self) -> str:
+        return f"benchmarks.{self.module}"
+
+    @property
+    def about(self) -> str:
+        """The first line of the module's docstring, read without importing it."""
+        source = Path(__file__).parent.joinpath(*self.module.split(".")).with_suffix(".py").read_text()
+        return source.partition("\n")[0].strip('"')
+
 
 BENCHMARKS = {
-    "throughput": Benchmark(
-        "serving.throughput",
-        "a server under load against the bare trunk, and against one request at a time",
-        "--concurrency 2 --requests 3 --repeats 1 --measured-ticks 4",
-    ),
+    "throughput": Benchmark("serving.throughput", "--concurrency 2 --requests 3 --repeats 1 --measured-ticks 4"),
     "http_overhead": Benchmark(
-        "serving.http_overhead",
-        "the same samples through a server process and through the sampler alone",
-        "--concurrency 2 --requests 2 --repeats 1",
-        "--requests 16 --repeats 1",
+        "serving.http_overhead", "--concurrency 2 --requests 2 --repeats 1", "--requests 16 --repeats 1"
     ),
-    "mixed_load": Benchmark(
-        "serving.mixed_load",
-        "latency against load; the time between unmasks",
-        "--levels 1 2 --seconds 0.5",
-        plot=True,
-    ),
-    "eta": Benchmark(
-        "serving.eta", "forecasts against the time taken", "--concurrency 2 --requests 2", "--requests 24"
-    ),
-    "overload": Benchmark(
-        "serving.overload", "20 times more load than the server can serve", "--seconds 2 --concurrency 8"
-    ),
-    "slow_readers": Benchmark(
-        "serving.slow_readers", "200 streams with slow readers", "--readers 8 --seconds 2 --repeats 1"
-    ),
+    "mixed_load": Benchmark("serving.mixed_load", "--levels 1 2 --seconds 0.5", plot=True),
+    "eta": Benchmark("serving.eta", "--concurrency 2 --requests 2", "--requests 24"),
+    "overload": Benchmark("serving.overload", "--seconds 2 --concurrency 8"),
+    "slow_readers": Benchmark("serving.slow_readers", "--readers 8 --seconds 2 --repeats 1"),
     "speculation_served": Benchmark(
-        "speculation.served",
-        "what speculation saves one client, and many, against a server without it",
-        "--tokens 4 --alone 1 --concurrency 2 --requests 2 --repeats 1",
+        "speculation.served", "--tokens 4 --alone 1 --concurrency 2 --requests 2 --repeats 1"
     ),
-    "evaluation": Benchmark(
-        "evaluation.evaluation",
-        "a network evaluation against the papers' algorithm and against its own matrix products",
-        "--size small --rounds 1 --reference-rounds 1",
-        "--size both",
-    ),
-    "sampler_cost": Benchmark(
-        "evaluation.sampler_cost", "milliseconds of an evaluation and of its parts", "--batches 1 2 --rounds 2"
-    ),
-    "kernels": Benchmark(
-        "kernels.__main__",
-        "each kernel against its reference and against the limits of the machine",
-        "--rows 2 --classes 101 --seconds 0",
-        model=False,
-    ),
+    "evaluation": Benchmark("evaluation.evaluation", "--size small --rounds 1 --reference-rounds 1", "--size both"),
+    "sampler_cost": Benchmark("evaluation.sampler_cost", "--batches 1 2 --rounds 2"),
+    "kernels": Benchmark("kernels.__main__", "--rows 2 --classes 101 --seconds 0", model=False),
     "speculation": Benchmark(
         "speculation.speculation",
-        "rounds, evaluations and seconds against lanes; no token may change",
         "--tokens 12 4 --samples 1 --lanes 1 8 --distances 1 4 --timed-lanes 1 4 --turns 1 --requests 4",
         plot=True,
     ),
-    "tales_quality": Benchmark(
-        "papers.tales_quality",
-        "the share of consistent tales against network evaluations",
-        "--samples 2 --steps 4",
-        plot=True,
-    ),
-    "high_order": Benchmark("papers.high_order", "variants of the high-order samplers on a known chain", model=False),
-    "metrics_cost": Benchmark("serving.metrics_cost", "what counting a tick costs, against its evaluation"),
-    "import_checkpoint": Benchmark(
-        "import_checkpoint", "import of an official checkpoint: time and memory; writes 3 GiB", model=False
-    ),
-    "cluster": Benchmark("cluster.cluster", "two workers over Redis against one, and what Redis does"),
-    "chaos": Benchmark("cluster.chaos", "everything is killed under load; no token may change (make chaos)"),
-    "soak": Benchmark("serving.soak", "an hour of mixed load; memory and counters must hold (make soak)"),
+    "tales_quality": Benchmark("papers.tales_quality", "--samples 2 --steps 4", plot=True),
+    "high_order": Benchmark("papers.high_order", model=False),
+    "import_checkpoint": Benchmark("import_checkpoint", model=False),
+    "cluster": Benchmark("cluster.cluster"),
+    "chaos": Benchmark("cluster.chaos"),
+    "soak": Benchmark("serving.soak"),
 }
 IN_ALL = [name for name, each in BENCHMARKS.items() if each.quick]
 SERVING = IN_ALL[: IN_ALL.index("evaluation")]
@@ -108,7 +76,7 @@ SERVING = IN_ALL[: IN_ALL.index("evaluation")]
 
 def run_one(name: str, given: Sequence[str]) -> int:
     """Run one benchmark by its own command line; return the exit code."""
-    return run_benchmark(name, import_module(f"benchmarks.{BENCHMARKS[name].module}"), given)
+    return run_benchmark(name, import_module(BENCHMARKS[name].name), given)
 
 
 def command_of(name: str, arguments: argparse.Namespace) -> tuple[list[str], list[Path]]:

@@ -90,13 +90,18 @@ def random_model(shape: NetworkShape, dtype: torch.dtype) -> BareModel[PrimeDeno
         else:
             parameter.copy_(torch.empty(parameter.shape).normal_(std=parameter.shape[-1] ** -0.5, generator=chance))
     codes = SubTokenizer.from_base(shape.vocabulary_size, shape.sub_tokens_per_token, shape.base)
-    return BareModel(network, codes)
+    return without_cache(BareModel(network, codes))
 
 
-def plan_of(model: Model, samples: int, seed: int, steps: int | None = None) -> Plan:
-    """A plan for full, empty canvases: exact, or ancestral with `steps`."""
-    sampler = {"name": "ancestral" if steps else "first_hitting", "steps": steps}
-    fields = {"n": samples, "max_tokens": model.denoiser.length, "seed": seed, "sampler": sampler}
+def without_cache(model: BareModel[PrimeDenoiser]) -> BareModel[PrimeDenoiser]:
+    """The model with a network that caches no blank canvases: it does so only while its weights are frozen."""
+    model.denoiser.embedding.requires_grad_(True)
+    return model
+
+
+def plan_of(model: Model, samples: int, seed: int) -> Plan:
+    """A plan of exact samples on full, empty canvases."""
+    fields = {"n": samples, "max_tokens": model.denoiser.length, "seed": seed}
     return make_plan(model, GenerationRequest.model_validate(fields))
 
 
@@ -107,7 +112,7 @@ def on_its_way(model: Model, plan: Plan, index: int, step: int) -> ActiveSample:
     sub_tokens = [each for done in plan.schedules[index].steps[:step] for each in done.reveal]
     digits = initial_state(model, plan).flatten()
     digits[sub_tokens] = model.sub_tokenizer.encode(tokens).flatten()[sub_tokens]
-    return ActiveSample(plan, index, digits.view(plan.length, -1), step)
+    return ActiveSample(plan, index, digits.view(plan.length, -1), model.sub_tokenizer.mask_id, step=step)
 
 
 def spread_out(model: Model, plan: Plan, shift: float) -> list[ActiveSample]:

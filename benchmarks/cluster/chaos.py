@@ -75,10 +75,7 @@ class Chaos:
         """Put load on the cluster until the last fault is over, and wait for the last answers."""
         calm = asyncio.Event()
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        async with (
-            httpx.AsyncClient(limits=limits, timeout=SILENCE_SECONDS) as http,
-            asyncio.TaskGroup() as tasks,
-        ):
+        async with httpx.AsyncClient(limits=limits, timeout=SILENCE_SECONDS) as http, asyncio.TaskGroup() as tasks:
             numbers = itertools.count()
             for _ in range(clients):
                 tasks.create_task(self._client(http, numbers, calm))

@@ -72,8 +72,8 @@ class Kept:
 
     entries: int  # of its log
     log_payload: int  # names and values of the log's entries
-    log_memory: int  # what the log takes in memory
-    rest_memory: int  # what every other key of the generation takes
+    log_memory: int
+    rest_memory: int  # of all other keys of the generation
 
 
 def kept(client: redis.Redis, generation: str) -> Kept:

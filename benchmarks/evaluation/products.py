@@ -118,7 +118,7 @@ class BareProducts:
             else:
                 self._calls[each.kind].append(self._linear(each.rows, each.weight.to(dtype)))
 
-    def seconds(self) -> dict[Kind, float]:
+    def seconds(self, _turn: int = 0) -> dict[str, float]:
         return {
             kind: seconds_of(lambda calls=calls: [call() for call in calls], self._device)  # type: ignore[misc]
             for kind, calls in self._calls.items()

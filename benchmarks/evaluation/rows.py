@@ -82,17 +82,13 @@ def measure(
         return timed_evaluation(model, size.states(model, (turn + 0.5) / rounds))
 
     ways: dict[str, Callable[[int], Parts]] = {f"ours {dtype}": partial(ours, model) for dtype, model in models.items()}
-    ways |= {f"bare {dtype}": partial(_bare, bare[dtype]) for dtype in models}
+    ways |= {f"bare {dtype}": bare[dtype].seconds for dtype in models}
     ways["reference"] = _papers_step(size, models[torch.float32])
     counts = dict.fromkeys(ways, rounds) | {"reference": reference_rounds}
     medians = in_turns(ways, counts, f"{size.name}, {size.samples} at a time")
     limits = best_of(limits, limits_here(list(models)))
     rows = [_row(size, dtype, medians, products[dtype], limits) for dtype in models]
     return rows, medians["reference"], limits
-
-
-def _bare(products: BareProducts, _: int) -> Parts:
-    return {str(kind): seconds for kind, seconds in products.seconds().items()}
 
 
 def _papers_step(size: Size, model: BareModel[PrimeDenoiser]) -> Callable[[int], Parts]:

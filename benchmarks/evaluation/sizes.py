@@ -23,6 +23,7 @@ from benchmarks.models import (
     prepare,
     random_model,
     spread_out,
+    without_cache,
 )
 
 SIZES = {"official": 1, "small": 8}  # samples of an evaluation
@@ -45,7 +46,7 @@ class Size:
         bundle = bundle_of(self.bundle, dtype)
         if not isinstance(bundle.denoiser, PrimeDenoiser):
             raise SystemExit(f"{self.bundle} has no network whose evaluation could be measured")
-        return BareModel(bundle.denoiser, bundle.sub_tokenizer)
+        return without_cache(BareModel(bundle.denoiser, bundle.sub_tokenizer))
 
     def states(self, model: Model, shift: float) -> list[ActiveSample]:
         """The samples of an evaluation; each of them reveals one sub-token."""

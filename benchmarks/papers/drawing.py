@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,18 +48,16 @@ def name_of(sampler: Sampler) -> str:
 
 def draw(model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER) -> Drawn:
     """Draw `count` whole canvases without a prompt at temperature 1, `together` at a time."""
+    fields: dict[str, Any] = {"max_tokens": model.denoiser.length, "sampler": sampler}
     plans = [
-        _plan(model, sampler, min(together, count - start), seed * count + start) for start in range(0, count, together)
+        make_plan(model, GenerationRequest(n=min(together, count - start), seed=seed * count + start, **fields))
+        for start in range(0, count, together)
     ]
     begun = time.perf_counter()
     tokens = torch.cat([_canvases(model, plan) for plan in plans])
     seconds = time.perf_counter() - begun
     evaluations = sum(plan.network_evaluations for plan in plans)
     return Drawn(tokens, evaluations / count, sum(plan.idle_steps for plan in plans) / count, seconds)
-
-
-def _plan(model: Model, sampler: Sampler, samples: int, seed: int) -> Plan:
-    return make_plan(model, GenerationRequest(n=samples, max_tokens=model.denoiser.length, seed=seed, sampler=sampler))
 
 
 def _canvases(model: Model, plan: Plan) -> Tensor:
@@ -84,24 +83,23 @@ def unigram_entropy(ids: Tensor) -> float:
     return float(-(shares * shares.log()).sum())
 
 
-def nats_per_token(model: Model, ids: Tensor, evaluations: int, seed: int = 0) -> float:
-    """The model's own bound of a canvas of token ids [L], estimated by `evaluations` evaluations."""
-    found = score(model, input=ids.tolist(), estimator="integral", budget=evaluations, seed=seed)
-    return found.nats_per_token
-
-
 def text_quality(model: Model, tokens: Tensor, evaluations: int) -> TextQuality:
     """The quality of canvases of tokens, int64 [N, L], with `evaluations` network evaluations for each."""
-    nats = [nats_per_token(model, ids, evaluations, seed) for seed, ids in enumerate(tokens)]
+    nats = [
+        score(model, input=ids, estimator="integral", budget=evaluations, seed=seed).nats_per_token
+        for seed, ids in enumerate(tokens.tolist())
+    ]
     entropies = [unigram_entropy(ids) for ids in tokens]
-    return TextQuality(with_error(nats), with_error(entropies), _broken_rules(model, tokens))
+    broken = broken_rules(model, tokens)
+    return TextQuality(with_error(nats), with_error(entropies), with_error(broken) if broken else None)
 
 
-def _broken_rules(model: Model, tokens: Tensor) -> MeanAndError | None:
+def broken_rules(model: Model, tokens: Tensor) -> list[int]:
+    """The number of rules that each tale of tokens, int64 [N, L], breaks; none without a tokenizer."""
     if model.tokenizer is None:
-        return None
+        return []
     texts = [model.tokenizer.decode(_before_the_end(model, ids), skip_special_tokens=False) for ids in tokens]
-    return with_error([len(is_consistent(text).broken) for text in texts])
+    return [len(is_consistent(text).broken) for text in texts]
 
 
 def _before_the_end(model: Model, ids: Tensor) -> list[int]:

@@ -234,11 +234,8 @@ def measure_rare_mass(epsilons: Sequence[float], rows: int, processes: int | Non
             running = [pool.submit(count_wins, job, list(epsilons)) for job in jobs]
             done = [job.result() for job in track(running, description=about)]
     of_24, of_64 = np.sum(done, axis=0) / rows
-    return [
-        RareMass(eps, RARE * eps, *_computed(eps), float(a), float(b), rows)
-        for eps, a, b in zip(epsilons, of_24, of_64, strict=True)
-    ]
-
-
-def _computed(eps: float) -> tuple[float, float, float]:
-    return computed_on_a_grid(eps), computed_in_the_tail(eps), computed_by_truncation(eps)
+    masses = []
+    for eps, drawn_24, drawn_64 in zip(epsilons, of_24.tolist(), of_64.tolist(), strict=True):
+        computed = computed_on_a_grid(eps), computed_in_the_tail(eps), computed_by_truncation(eps)
+        masses.append(RareMass(eps, RARE * eps, *computed, drawn_24, drawn_64, rows))
+    return masses

@@ -13,14 +13,7 @@ from math import sqrt
 
 from matplotlib.figure import Figure
 from rich.progress import track
-from unmask_diffusion import (
-    MAX_SAMPLES,
-    GenerationRequest,
-    Sampler,
-    SubTokenizer,
-    make_plan,
-    smallest_base,
-)
+from unmask_diffusion import MAX_SAMPLES, GenerationRequest, Sampler, SubTokenizer, make_plan, smallest_base
 
 from benchmarks.harness import Table
 from benchmarks.models import BareModel

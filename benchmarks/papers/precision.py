@@ -148,11 +148,6 @@ def of_an_empty_canvas(model: Model) -> Doubles:
     return law
 
 
-def lowered_temperatures(model: Model, steps: Sequence[int]) -> list[Lowered]:
-    laws = {f"Zipf's law, C {ZIPF_CLASSES}": zipf(), "the shipped model, empty canvas": of_an_empty_canvas(model)}
-    return [lowered(name, law, each, noise) for name, law in laws.items() for each in steps for noise in NOISES]
-
-
 def mass_table(masses: Sequence[RareMass]) -> Table:
     of_bits = [f"{bits} bits, {how}" for bits in (24, 64) for how in ("computed", "drawn")]
     columns = ["eps", "true", "cut off at 16.64", *of_bits]
@@ -227,7 +222,13 @@ def measured(arguments: argparse.Namespace) -> Finding:
         compare_exact(model, arguments.samples),
         compare_mask_among_classes(model, arguments.samples, arguments.steps),
     ]
-    temperatures = lowered_temperatures(model, arguments.temperature_steps)
+    laws = {f"Zipf's law, C {ZIPF_CLASSES}": zipf(), "the shipped model, empty canvas": of_an_empty_canvas(model)}
+    temperatures = [
+        lowered(name, law, steps, noise)
+        for name, law in laws.items()
+        for steps in arguments.temperature_steps
+        for noise in NOISES
+    ]
     masses = measure_rare_mass(arguments.epsilons, arguments.rows, arguments.processes)
 
     def draw_both(figure: Figure) -> None:

@@ -170,14 +170,6 @@ def fitting_tales(model: Bundle, level: int, texts: int) -> Iterator[tuple[list[
     yield from fitting
 
 
-def oracle_table(exact: dict[str, float]) -> Table:
-    return Table(
-        "Oracle: one token, two dependent base-4 digits; nats, enumerated",
-        ["entropy", "the bound's integral", "the published integrand's"],
-        [[f"{exact[key]:.4f}" for key in ("entropy", "bound", "published")]],
-    )
-
-
 def table_of(comparisons: Sequence[Comparison]) -> Table:
     columns = ["subject", "texts", "truth", "bound", "published", "bound - truth", "published - truth"]
     rows = []
@@ -231,5 +223,8 @@ def measured(arguments: argparse.Namespace) -> Finding:
         "evaluations_a_tale": arguments.scored,
         "nats_per_token": comparisons,
     }
-    tables = [oracle_table(exact), table_of(comparisons)]
+    enumerations = [f"{exact[key]:.4f}" for key in ("entropy", "bound", "published")]
+    columns = ["entropy", "the bound's integral", "the published integrand's"]
+    title = "Oracle: one token, two dependent base-4 digits; nats, enumerated"
+    tables = [Table(title, columns, [enumerations]), table_of(comparisons)]
     return Finding(tables, numbers, lambda figure: draw(figure, comparisons), inches=(9, 4.5))

@@ -128,39 +128,25 @@ def text_table(points: Sequence[TextPoint], about: str) -> Table:
 
 
 def draw_chain(axes: Axes, points: Sequence[ChainPoint], floor: tuple[float, float]) -> None:
-    for family, style in STYLES.items():
+    for number, (family, style) in enumerate(STYLES.items()):
         chosen = sorted((each for each in points if each.family == family), key=lambda each: each.network_evaluations)
         xs, ys = [each.network_evaluations for each in chosen], [each.divergence for each in chosen]
-        axes.plot(xs, ys, style, color=_colour(family), label=family, markersize=12 if family == "exact" else 4)
+        axes.plot(xs, ys, style, color=f"C{number}", label=family, markersize=12 if family == "exact" else 4)
     axes.axhspan(floor[0] - 2 * floor[1], floor[0] + 2 * floor[1], color="grey", alpha=0.3, label="counting noise")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations a sequence", ylabel="bigram divergence, nats")
     axes.set_title(f"Markov chain, l = {points[0].sub_tokens_per_token}")
 
 
 def draw_texts(axes: Axes, points: Sequence[TextPoint]) -> None:
-    for family, style in STYLES.items():
+    for number, (family, style) in enumerate(STYLES.items()):
         chosen = sorted((e for e in points if e.family == family), key=lambda each: each.network_evaluations)
         xs, ys = [each.network_evaluations for each in chosen], [each.quality.nats_per_token for each in chosen]
         means, errors = [mean for mean, _ in ys], [2 * error for _, error in ys]
         size = 12 if family == "exact" else 4
-        axes.errorbar(xs, means, errors, fmt=style, color=_colour(family), markersize=size, capsize=2, label=family)
+        axes.errorbar(xs, means, errors, fmt=style, color=f"C{number}", markersize=size, capsize=2, label=family)
     axes.set(xscale="log", xlabel="network evaluations a text", ylabel="nats a token by the model's own bound")
     axes.set_title("shipped model")
     axes.legend(fontsize=8)
-
-
-def _colour(family: str) -> str:
-    return f"C{list(STYLES).index(family)}"
-
-
-def draw_all(
-    figure: Figure, chain: Sequence[ChainPoint], floor: tuple[float, float], texts: Sequence[TextPoint]
-) -> None:
-    digits = sorted({each.sub_tokens_per_token for each in chain})
-    *left, right = figure.subplots(1, len(digits) + 1)
-    for axes, each in zip(left, digits, strict=True):
-        draw_chain(axes, [point for point in chain if point.sub_tokens_per_token == each], floor)
-    draw_texts(right, texts)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -186,14 +172,13 @@ def measured(arguments: argparse.Namespace) -> Finding:
     ]
     about = f"{arguments.texts} texts a sampler, {described(model)}"
 
-    numbers = {
-        "sequences": arguments.sequences,
-        "floor": floor,
-        "chain": chain,
-        "model": described(model),
-        "texts": arguments.texts,
-        "text_samplers": texts,
-    }
+    def draw_panels(figure: Figure) -> None:
+        *left, right = figure.subplots(1, len(arguments.digits) + 1)
+        for axes, each in zip(left, sorted(arguments.digits), strict=True):
+            draw_chain(axes, [point for point in chain if point.sub_tokens_per_token == each], floor)
+        draw_texts(right, texts)
+
+    numbers = {"sequences": arguments.sequences, "floor": floor, "chain": chain, "model": described(model)}
+    numbers |= {"texts": arguments.texts, "text_samplers": texts}
     tables = [chain_table(chain, arguments.sequences, floor), text_table(texts, about)]
-    width = 4.0 * (len(arguments.digits) + 1)
-    return Finding(tables, numbers, lambda figure: draw_all(figure, chain, floor, texts), inches=(width, 4.5))
+    return Finding(tables, numbers, draw_panels, inches=(4.0 * (len(arguments.digits) + 1), 4.5))

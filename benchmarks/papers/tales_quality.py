@@ -7,20 +7,20 @@ mean number of rules that a tale breaks; nonsense breaks few rules, because it h
 """
 
 import argparse
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from statistics import mean
 
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from rich.progress import track
-from unmask_diffusion import MAX_SAMPLES, GenerationRequest, Model, make_plan, sample
+from unmask_diffusion import MAX_SAMPLES, Model, Sampler
 
 from benchmarks.harness import Numbers, Table
 from benchmarks.models import add_model_options, described, open_model
-from training.tales import is_consistent
+from benchmarks.papers.drawing import broken_rules, draw, samplers_of
 
 Z = 1.96
 STYLES = {"first_hitting": ("o-", "tab:blue", "k groups"), "ancestral": ("s--", "tab:orange", "ancestral T")}
@@ -51,46 +51,14 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def samplers(steps: Sequence[int]) -> Iterator[tuple[str, int | None]]:
-    yield "first_hitting", None
-    for count in steps:
-        yield "first_hitting", count
-    for count in steps:
-        yield "ancestral", count
-
-
-def measure(model: Model, name: str, steps: int | None, samples: int, batch: int) -> Quality:
+def measure(model: Model, sampler: Sampler, samples: int, batch: int) -> Quality:
     """Draw tales with one sampler and judge them."""
-    texts: list[str] = []
-    evaluations, idle, begun = 0, 0, time.perf_counter()
-    while len(texts) < samples:
-        request = GenerationRequest.model_validate(
-            {
-                "max_tokens": model.denoiser.length,
-                "n": min(batch, samples - len(texts)),
-                "seed": len(texts),
-                "sampler": {"name": name, "steps": steps},
-            }
-        )
-        plan = make_plan(model, request)
-        evaluations += plan.network_evaluations
-        idle += plan.idle_steps
-        texts += [each.text or "" for each in sample(model, **request.model_dump())]
-    seconds = time.perf_counter() - begun
-    broken = [len(is_consistent(text).broken) for text in texts]
+    drawn = draw(model, sampler, samples, together=batch)
+    broken = broken_rules(model, drawn.tokens)
     consistent = broken.count(0)
-    return Quality(
-        name,
-        steps,
-        samples,
-        evaluations / samples,
-        idle / samples,
-        consistent,
-        consistent / samples,
-        *wilson(consistent, samples),
-        sum(broken) / samples,
-        seconds,
-    )
+    share, (low, high) = consistent / samples, wilson(consistent, samples)
+    quality = consistent, share, low, high, mean(broken), drawn.seconds
+    return Quality(sampler.name, sampler.steps, samples, drawn.network_evaluations, drawn.idle_steps, *quality)
 
 
 def table_of(qualities: Sequence[Quality], about: str) -> Table:
@@ -145,10 +113,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measured(arguments: argparse.Namespace) -> Numbers:
     model = open_model(arguments)
-    qualities = [
-        measure(model, name, steps, arguments.samples, arguments.batch)
-        for name, steps in track(list(samplers(arguments.steps)), description="samplers")
-    ]
+    samplers = track(samplers_of(arguments.steps, arguments.steps), description="samplers")
+    qualities = [measure(model, sampler, arguments.samples, arguments.batch) for sampler in samplers]
     about = f"{arguments.samples} tales a sampler, {described(model)}"
     print(table_of(qualities, about))
     if arguments.png:

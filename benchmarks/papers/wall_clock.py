@@ -18,7 +18,7 @@ from the chain is at most that of T steps plus two deviations of counting noise.
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import mean, median
 
 import torch
@@ -33,7 +33,7 @@ from benchmarks.models import add_model_options, described, open_model
 from benchmarks.papers.chain import random_chain
 from benchmarks.papers.drawing import EXACT, TextQuality, draw, family_of, name_of, samplers_of, text_quality
 from benchmarks.papers.finding import Finding, plus_minus
-from benchmarks.papers.sampler_error import ChainPoint, chain_points
+from benchmarks.papers.sampler_error import chain_points
 
 WARM_UP = 3
 TIMES = 1024  # the timed steps are spread over this T; the cost of a step depends on its time alone
@@ -41,6 +41,8 @@ PLAIN, CACHED = PAPERS = ("papers, plain", "papers, cached")
 GROUPS = (16, 32, 64, 128)
 STEPS = (64, 256, 1024, 4096)
 FIRST_HITTING = (family_of(EXACT), family_of(Sampler(steps=1)))
+QUICK = {"batches": [2], "groups": [2], "steps": [4], "reference_steps": 2, "repeats": 1}
+QUICK |= {"sequences": 32, "scored": 4, "processes": 1}
 
 
 def timed_parts(model: Model, samples: int, measured_steps: int, seed: int) -> Parts:
@@ -67,18 +69,6 @@ def cost_of(parts: Parts, steps: int, sub_tokens: int) -> dict[str, tuple[float,
     return {PLAIN: (steps, steps * (evaluated + drawn)), CACHED: (changing, changing * evaluated + steps * drawn)}
 
 
-QUICK = {
-    "batches": [2],
-    "groups": [2],
-    "steps": [4],
-    "reference_steps": 2,
-    "repeats": 1,
-    "sequences": 32,
-    "scored": 4,
-    "processes": 1,
-}
-
-
 @dataclass(frozen=True)
 class Way:
     """What one way to draw texts costs, B at a time."""
@@ -86,9 +76,14 @@ class Way:
     samples: int  # B
     way: str  # the family of samplers, or one of `PAPERS`
     steps: int | None  # k or T, None if exact
-    network_evaluations: float  # mean of a text; of the batch, where it goes in lockstep (`PAPERS`)
-    seconds: float  # of wall-clock time for the batch, divided by B: the median of all repeats
+    network_evaluations: float  # mean of a text; of the batch for `PAPERS`, whose samples go in lockstep
+    seconds: float  # wall-clock time of the batch divided by B, median of all repeats
     divergence: float  # of its law on the chain, nats a bigram
+
+    def __str__(self) -> str:
+        if self.steps is None:
+            return self.way
+        return f"{self.way}, T = {self.steps}" if self.way in PAPERS else f"{self.way} = {self.steps}"
 
 
 @dataclass(frozen=True)
@@ -98,8 +93,8 @@ class EqualQuality:
     samples: int  # B
     steps: int  # T
     divergence: float  # of T steps, nats a bigram on the chain
-    first_hitting: str  # the first-hitting sampler with the fewest evaluations that is as good
-    times: dict[str, float]  # how many times faster it is than each way to draw ancestrally
+    first_hitting: str  # the first-hitting sampler of this quality with the fewest evaluations
+    times: dict[str, float]  # its speed divided by the speed of each ancestral way
 
 
 class Comparison:
@@ -124,17 +119,10 @@ class Comparison:
         self.parts.append(timed_parts(self.model, self.samples, measured_steps, seed))
 
     def ways(self) -> list[Way]:
-        ours = [
-            Way(
-                self.samples,
-                family_of(each),
-                each.steps,
-                self.evaluations[each],
-                median(self.seconds[each]),
-                self.errors[name_of(each)],
-            )
-            for each in self.samplers
-        ]
+        ours = []
+        for each in self.samplers:
+            costs = self.evaluations[each], median(self.seconds[each])
+            ours.append(Way(self.samples, family_of(each), each.steps, *costs, self.errors[name_of(each)]))
         parts = {name: median(each[name] for each in self.parts) for name in PAPERS_PARTS}
         sub_tokens = self.samples * self.model.denoiser.length * self.model.sub_tokenizer.sub_tokens_per_token
         theirs = [
@@ -148,38 +136,23 @@ class Comparison:
 
 def at_equal_quality(ways: Sequence[Way], tolerance: float) -> list[EqualQuality]:
     """For each T the fewest groups whose error is within a tolerance in nats; exact, if no groups are."""
-    first_hitting = sorted((each for each in ways if each.way in FIRST_HITTING), key=_cost)
+    first_hitting = [each for each in ways if each.way in FIRST_HITTING]
+    first_hitting.sort(key=lambda each: each.network_evaluations)
     found = []
     for steps in sorted({each.steps for each in ways if each.way in PAPERS and each.steps}):
         rivals = [each for each in ways if each.steps == steps and each not in first_hitting]
         level = rivals[0].divergence
         ours = next((each for each in first_hitting if each.divergence <= level + tolerance), first_hitting[-1])
         times = {each.way: each.seconds / ours.seconds for each in rivals}
-        found.append(EqualQuality(ours.samples, steps, level, _shown(ours), times))
+        found.append(EqualQuality(ours.samples, steps, level, str(ours), times))
     return found
 
 
-def _cost(way: Way) -> float:
-    return way.network_evaluations
-
-
-def _shown(way: Way) -> str:
-    if way.steps is None:
-        return way.way
-    return f"{way.way}, T = {way.steps}" if way.way in PAPERS else f"{way.way} = {way.steps}"
-
-
 def ways_table(ways: Sequence[Way], about: str) -> Table:
-    rows = [
-        [
-            str(each.samples),
-            _shown(each),
-            f"{each.network_evaluations:.0f}",
-            f"{each.seconds:.3f}",
-            f"{each.divergence:.4f}",
-        ]
-        for each in ways
-    ]
+    rows = []
+    for each in ways:
+        costs = f"{each.network_evaluations:.0f}", f"{each.seconds:.3f}", f"{each.divergence:.4f}"
+        rows.append([str(each.samples), str(each), *costs])
     return Table(about, ["B", "sampler", "evaluations", "seconds a text", "its error on the chain, nats"], rows)
 
 
@@ -196,7 +169,7 @@ def quality_table(qualities: dict[str, TextQuality], texts: int) -> Table:
     rows = [
         [name, plus_minus(each.nats_per_token), plus_minus(each.unigram_entropy)] for name, each in qualities.items()
     ]
-    title = f"The {texts} texts that each sampler drew meanwhile, by the model's own bound"
+    title = f"The {texts} texts that each sampler drew, by the model's own bound"
     return Table(title, ["sampler", "nats a token", "entropy of its tokens"], rows)
 
 
@@ -235,7 +208,11 @@ def measured(arguments: argparse.Namespace) -> Finding:
     chain = chain_points([(digits, each) for each in samplers], arguments.sequences, arguments.processes)
     torch.set_num_threads(threads)
     tolerance = 2 * random_chain().floor(arguments.sequences)[1]
-    comparisons = compare(model, samplers, chain, arguments)
+    errors = {each.sampler: each.divergence for each in chain}
+    comparisons = [Comparison(model, samples, samplers, errors) for samples in arguments.batches]
+    for seed in track(range(arguments.repeats), description="turns"):
+        for each in comparisons:
+            each.turn(seed, arguments.reference_steps)
     ways = [way for each in comparisons for way in each.ways()]
     found = [equal for each in comparisons for equal in at_equal_quality(each.ways(), tolerance)]
     qualities, texts = judge(model, comparisons, arguments.scored)
@@ -247,22 +224,11 @@ def measured(arguments: argparse.Namespace) -> Finding:
         "ways": ways,
         "papers_parts_seconds": {each.samples: each.parts for each in comparisons},
         "equal_quality": found,
-        "texts": {name: asdict(each) for name, each in qualities.items()},
+        "texts": qualities,
     }
     about = f"Seconds a text, medians of {arguments.repeats} turns; {described(model)}"
     tables = [ways_table(ways, about), equal_table(found, tolerance), quality_table(qualities, texts)]
     return Finding(tables, numbers, lambda figure: draw_ways(figure, ways), inches=(10, 4.5))
-
-
-def compare(
-    model: Model, samplers: Sequence[Sampler], chain: Sequence[ChainPoint], arguments: argparse.Namespace
-) -> list[Comparison]:
-    errors = {each.sampler: each.divergence for each in chain}
-    comparisons = [Comparison(model, samples, samplers, errors) for samples in arguments.batches]
-    for seed in track(range(arguments.repeats), description="turns"):
-        for each in comparisons:
-            each.turn(seed, arguments.reference_steps)
-    return comparisons
 
 
 def judge(model: Model, comparisons: Sequence[Comparison], evaluations: int) -> tuple[dict[str, TextQuality], int]:

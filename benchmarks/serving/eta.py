@@ -46,23 +46,6 @@ class Answer:
         return self.eta_ms / self.took_ms - 1
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of load."""
-
-    name: str  # for the table
-    clients: int  # at a time
-    places: int  # canvases of the whole length in a tick
-
-
-def kinds(concurrency: int) -> list[Kind]:
-    return [
-        Kind("one client", 1, concurrency),
-        Kind(f"{concurrency} clients", concurrency, concurrency),
-        Kind(f"{concurrency} clients, queueing", concurrency, max(1, concurrency // 4)),
-    ]
-
-
 def body_of(length: int, number: int) -> Body:
     tokens = max(1, length * (2, 4, 1, 3)[number % 4] // 4)
     sampler = {"steps": max(1, tokens // TOKENS_A_GROUP)}
@@ -99,13 +82,13 @@ async def closed_loop(url: str, clients: int, requests: int, make_body: Callable
     return answers
 
 
-def figures_of(kind: Kind, free: Sequence[Answer], due: Sequence[Answer | None]) -> Numbers:
+def figures_of(load: str, free: Sequence[Answer], due: Sequence[Answer | None]) -> Numbers:
     """Errors of the forecasts for requests without deadlines, and outcomes of requests with deadlines."""
     errors = sorted(abs(each.error) for each in free)
     kept = [each for each in due if each is not None and each.deadline_ms is not None]
     used = [each.took_ms / each.deadline_ms for each in kept if each.deadline_ms]
     return {
-        "load": kind.name,
+        "load": load,
         "requests": len(free),
         "median_seconds": median(each.took_ms for each in free) / 1000,
         "median_absolute_error": median(errors),
@@ -118,12 +101,12 @@ def figures_of(kind: Kind, free: Sequence[Answer], due: Sequence[Answer | None])
     }
 
 
-def measure(model: Bundle, kind: Kind, arguments: argparse.Namespace) -> Numbers:
-    """One kind of load, without deadlines and with."""
+def measure(model: Bundle, load: str, clients: int, places: int, arguments: argparse.Namespace) -> Numbers:
+    """A load without deadlines and with; a tick has room for `places` canvases of the whole length."""
     length, requests = model.denoiser.length, arguments.requests
-    room = str(kind.places * length)
+    room = str(places * length)
     with server_of(arguments, "--speculation", "auto", "--tokens-per-tick", room) as server:
-        found = asyncio.run(closed_loop(server.url, kind.clients, requests, lambda number: body_of(length, number)))
+        found = asyncio.run(closed_loop(server.url, clients, requests, lambda number: body_of(length, number)))
         free = [each for each in found if each is not None]
         usual = median(each.took_ms for each in free)
         chance = random.Random(0)
@@ -131,7 +114,7 @@ def measure(model: Bundle, kind: Kind, arguments: argparse.Namespace) -> Numbers
         def due(number: int) -> Body:
             return body_of(length, number) | {"deadline_ms": max(1, round(usual * chance.uniform(0.2, 1)))}
 
-        return figures_of(kind, free, asyncio.run(closed_loop(server.url, kind.clients, requests, due)))
+        return figures_of(load, free, asyncio.run(closed_loop(server.url, clients, requests, due)))
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +126,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measured(arguments: argparse.Namespace) -> Numbers:
     model = open_model(arguments)
     arguments.threads = torch.get_num_threads()
-    loads = [measure(model, kind, arguments) for kind in kinds(arguments.concurrency)]
+    clients = arguments.concurrency
+    loads = [
+        measure(model, "one client", 1, clients, arguments),
+        measure(model, f"{clients} clients", clients, clients, arguments),
+        measure(model, f"{clients} clients, queueing", clients, max(1, clients // 4), arguments),
+    ]
     print(transposed("Forecasts against the time taken", loads))
-    return {"model": described(model), "concurrency": arguments.concurrency, "loads": loads}
+    return {"model": described(model), "concurrency": clients, "loads": loads}

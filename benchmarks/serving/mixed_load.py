@@ -6,27 +6,17 @@ streamed. "Between unmasks" is the time between two events of the same sample, b
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from unmask_bench.load import Load
-from unmask_bench.report import Figures, plot, summarise, sweep_report
+from unmask_bench.report import plot, summarise, sweep_report
 
 from benchmarks.harness import Figure, Numbers
 from benchmarks.models import add_model_options, described, open_model
 from benchmarks.serving.server import mixed_samplers, put_load, server_of
 
-AT = 16
-
-
-def figures_of(points: Sequence[Figures]) -> list[Figure]:
-    # the level nearest to 16 clients
-    point = min(points, key=lambda each: abs(each["max_concurrency"] - AT))
-    if not point["median_itl_ms"]:
-        return []
-    spread = point["p99_itl_ms"] / point["median_itl_ms"]
-    return [Figure("time between unmasks, mixed load, p99 over median", spread, "at most", 3.0)]
+AT = 16  # clients of the level that gives the figure
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,5 +36,9 @@ def measured(arguments: argparse.Namespace) -> Numbers:
     Console().print(sweep_report(points))
     if arguments.png:
         plot(points, arguments.png)
+    point, figures = min(points, key=lambda each: abs(each["max_concurrency"] - AT)), []
+    if point["median_itl_ms"]:
+        spread = point["p99_itl_ms"] / point["median_itl_ms"]
+        figures.append(Figure("time between unmasks, mixed load, p99 over median", spread, "at most", 3.0))
     about = {"model": described(model), "seconds": arguments.seconds}
-    return about | {"levels": points, "figures": figures_of(points)}
+    return about | {"levels": points, "figures": figures}

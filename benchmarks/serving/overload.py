@@ -12,6 +12,7 @@ full.
 
 import argparse
 import asyncio
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
@@ -22,7 +23,6 @@ from unmask_bench.report import Figures, summarise
 from benchmarks.harness import Figure, Numbers
 from benchmarks.models import add_model_options, described, open_model
 from benchmarks.serving.server import (
-    evaluations_a_request,
     evaluations_a_second,
     growth,
     load_on,
@@ -96,8 +96,10 @@ def measured(arguments: argparse.Namespace) -> Numbers:
     model = open_model(arguments)
     length = max(1, model.denoiser.length // 2)
     mix = Mix(max_tokens=Range(length, length), n=Range(1, SAMPLES), common={"prompt": [0]})
+    samples = [json.loads(mix.call(number).body)["n"] for number in range(1000)]
+    digits = model.sub_tokenizer.sub_tokens_per_token
     with server_of(arguments) as server:
-        phases = measure(server.url, mix, evaluations_a_request(model, mix), arguments)
+        phases = measure(server.url, mix, mean(samples) * length * digits, arguments)
     for each in phases:
         errors = ", ".join(f"{count} x {kind}" for kind, count in each.summary["errors_by_kind"].items()) or "none"
         print(f"{each.name}: {each.evaluations_a_second:.0f} evaluations a second, errors: {errors}")

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import os
 import subprocess
 import tempfile
@@ -19,7 +18,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from unmask_bench.client import connect
 from unmask_bench.load import Load, LoadRun, Mix, Range
 from unmask_bench.report import run_with_progress
-from unmask_diffusion import Model
 
 from benchmarks.harness import interpreter
 
@@ -134,10 +132,7 @@ class ServerProcess:
         self._log.close()
 
     def metric(self, name: str) -> float:
-        return self.scrape().value(name)
-
-    def scrape(self) -> Scrape:
-        return Scrape(httpx.get(f"{self.url}/metrics", timeout=START_SECONDS).text)
+        return Scrape(httpx.get(f"{self.url}/metrics", timeout=START_SECONDS).text).value(name)
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -173,18 +168,6 @@ def mixed_samplers(length: int, leave_share: float = 0.0) -> Mix:
     )
     tokens = Range(max(1, length // 8), length)
     return Mix(max_tokens=tokens, samplers=samplers, n=Range(1, 2), stream_share=0.75, leave_share=leave_share)
-
-
-def lengths_of(mix: Mix, requests: int) -> list[int]:
-    """`max_tokens` of the first requests."""
-    return [json.loads(mix.call(number).body)["max_tokens"] for number in range(requests)]
-
-
-def evaluations_a_request(model: Model, mix: Mix) -> float:
-    """Mean network evaluations of a request of the exact sampler, all its samples together."""
-    bodies = [json.loads(mix.call(number).body) for number in range(1000)]
-    tokens = [float(body["max_tokens"] * body["n"]) for body in bodies]
-    return model.sub_tokenizer.sub_tokens_per_token * sum(tokens) / len(tokens)
 
 
 def server_of(arguments: argparse.Namespace, *options: str) -> ServerProcess:

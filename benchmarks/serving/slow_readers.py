@@ -9,7 +9,7 @@ import argparse
 import asyncio
 import itertools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import mean
 from urllib.parse import urlsplit
@@ -33,16 +33,6 @@ class Reading:
 
 
 READINGS = (Reading("at once", 1 << 16, 0.0, 1 << 18), Reading("slowly", 256, 0.5, 2048))
-
-
-@dataclass(frozen=True)
-class Phase:
-    """The server's metrics while its streams were read in one way."""
-
-    reading: str
-    evaluations_a_second: float
-    resident: float  # memory, MiB
-    bytes_read: int
 
 
 class Readers:
@@ -86,7 +76,7 @@ class Readers:
         return head.encode() + body
 
 
-async def measure(url: str, mix: Mix, reading: Reading, readers: int, seconds: float) -> Phase:
+async def measure(url: str, mix: Mix, reading: Reading, readers: int, seconds: float) -> Numbers:
     """Read for some seconds, of which the first fifth does not count."""
     crowd = Readers(url, mix, reading)
     async with watching(url, every=min(1.0, seconds / 10)) as moments:
@@ -97,12 +87,8 @@ async def measure(url: str, mix: Mix, reading: Reading, readers: int, seconds: f
         crowding.cancel()
         await asyncio.gather(crowding, return_exceptions=True)
     steady = settled(moments, seconds / 5)
-    return Phase(reading.name, evaluations_a_second(steady), resident(steady), crowd.bytes_read)
-
-
-def figures_of(phases: Sequence[Phase], readers: int) -> list[Figure]:
-    rates = [mean(each.evaluations_a_second for each in phases if each.reading == way.name) for way in READINGS]
-    return [Figure(f"{readers} slow readers, throughput of prompt readers'", rates[1] / rates[0], "at least", 0.95)]
+    rates = {"evaluations_a_second": evaluations_a_second(steady), "resident": resident(steady)}
+    return {"reading": reading.name, **rates, "bytes_read": crowd.bytes_read}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -121,6 +107,10 @@ def measured(arguments: argparse.Namespace) -> Numbers:
             asyncio.run(measure(server.url, mix, reading, arguments.readers, arguments.seconds)) for reading in turns
         ]
     for each in phases:
-        print(f"read {each.reading}: {each.evaluations_a_second:.0f} evaluations a second")
+        print(f"read {each['reading']}: {each['evaluations_a_second']:.0f} evaluations a second")
+    prompt, slow = (
+        mean(each["evaluations_a_second"] for each in phases if each["reading"] == way.name) for way in READINGS
+    )
+    measure_name = f"{arguments.readers} slow readers, throughput of prompt readers'"
     about = {"model": described(model), "readers": arguments.readers}
-    return about | {"phases": phases, "figures": figures_of(phases, arguments.readers)}
+    return about | {"phases": phases, "figures": [Figure(measure_name, slow / prompt, "at least", 0.95)]}

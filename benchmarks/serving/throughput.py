@@ -10,6 +10,7 @@ same processor as the server.
 """
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from unmask_diffusion import Model
 
 from benchmarks.harness import Figure, Numbers
 from benchmarks.models import add_model_options, described, open_model
-from benchmarks.serving.server import lengths_of, mixed_lengths, put_load, server_of
+from benchmarks.serving.server import mixed_lengths, put_load, server_of
 
 SHORT = 32
 WARM_UP = 3
@@ -64,25 +65,20 @@ def seconds_of_trunk(model: Model, ticks: Sequence[Sequence[int]], measured: int
 
 
 def seconds_of_tick(model: Model, lengths: Sequence[int]) -> float:
-    """One evaluation of the trunk on half-masked canvases, one row read of each."""
-    canvases = [half_masked(model, length) for length in lengths]
+    """One evaluation of the trunk on canvases with every other token known, one row read of each."""
+    canvases = [model.sub_tokenizer.encode(torch.arange(each) % model.denoiser.vocabulary_size) for each in lengths]
+    for canvas in canvases:
+        canvas[::2] = model.sub_tokenizer.mask_id
     rows = [torch.tensor([length // 2]) for length in lengths]
     begun = time.perf_counter()
     model.denoiser.trunk(canvases, rows)
     return time.perf_counter() - begun
 
 
-def half_masked(model: Model, length: int) -> torch.Tensor:
-    """A canvas with every other token known, int64 [length, l]."""
-    digits = model.sub_tokenizer.encode(torch.arange(length) % model.denoiser.vocabulary_size)
-    digits[::2] = model.sub_tokenizer.mask_id
-    return digits
-
-
 def measure(model: Model, url: str, arguments: argparse.Namespace) -> Turn:
     places = arguments.concurrency
     mix = mixed_lengths(model.denoiser.length)
-    lengths = lengths_of(mix, arguments.requests)
+    lengths = [json.loads(mix.call(number).body)["max_tokens"] for number in range(arguments.requests)]
     ticks = list(ticks_of(lengths, model.sub_tokenizer.sub_tokens_per_token, places))
     loaded = put_load(url, mix, Load(places, requests=arguments.requests), "mixed lengths")
     trunk = seconds_of_trunk(model, ticks, arguments.measured_ticks)
@@ -92,15 +88,6 @@ def measure(model: Model, url: str, arguments: argparse.Namespace) -> Turn:
         run = put_load(url, short, Load(concurrency, requests=requests), f"{SHORT} tokens, {concurrency} at a time")
         rates.append(sum(each.counted("sampling", "network_evaluations") for each in run.records) / run.seconds)
     return Turn(loaded.seconds, trunk, rates[1], rates[0], loaded.cpu_seconds / loaded.seconds)
-
-
-def figures_of(turns: Sequence[Turn]) -> list[Figure]:
-    of_trunk = median(each.trunk_seconds / each.server_seconds for each in turns)
-    of_one = median(each.together / each.alone for each in turns)
-    return [
-        Figure("throughput, mixed lengths, of the bare trunk's at the same shapes", of_trunk, "at least", 0.8),
-        Figure("throughput, canvases of 32 tokens, times one request at a time", of_one, "at least", 2.5),
-    ]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -116,5 +103,11 @@ def measured(arguments: argparse.Namespace) -> Numbers:
     with server_of(arguments) as server:
         put_load(server.url, mixed_lengths(model.denoiser.length), Load(places, requests=places), "warm-up")
         turns = [measure(model, server.url, arguments) for _ in range(arguments.repeats)]
+    of_trunk = median(each.trunk_seconds / each.server_seconds for each in turns)
+    of_one = median(each.together / each.alone for each in turns)
+    figures = [
+        Figure("throughput, mixed lengths, of the bare trunk's at the same shapes", of_trunk, "at least", 0.8),
+        Figure("throughput, canvases of 32 tokens, times one request at a time", of_one, "at least", 2.5),
+    ]
     about = {"model": described(model), "concurrency": places, "requests": arguments.requests}
-    return about | {"turns": turns, "figures": figures_of(turns)}
+    return about | {"turns": turns, "figures": figures}

@@ -179,15 +179,15 @@ def draw_rows(rows: Iterable[RowLogits], draws: Draws) -> Drawn:
 
 def _add_noise(block: list[_RowScores], draws: Draws, drawn: Classes, best: Scores) -> None:
     """Add noise to the scores of a block and keep each row's maximum."""
-    rows, classes, scores = zip(*block, strict=True)
-    index = torch.tensor(rows)
+    rows = torch.tensor([part.row for part in block])
     if len(block) > 1:
-        index = index.repeat_interleave(torch.tensor([*map(len, classes)]))
-    words = random_words(draws.seeds[index], draws.events[index], torch.from_numpy(np.concatenate(classes)))
+        rows = rows.repeat_interleave(torch.tensor([len(part.classes) for part in block]))
+    classes = torch.from_numpy(np.concatenate([part.classes for part in block]))
+    words = random_words(draws.seeds[rows], draws.events[rows], classes)
     noise = gumbel_from_words(*words).numpy()
     start = 0
-    for row, some, score in zip(rows, classes, scores, strict=True):
-        noisy = score + noise[start : start + len(some)]
+    for row, some, scores in block:
+        noisy = scores + noise[start : start + len(some)]
         winner = noisy.argmax()
         if noisy[winner] > best[row]:
             best[row], drawn[row] = noisy[winner], some[winner]

@@ -79,9 +79,9 @@ def _logits_of_rows(
             logits = torch.mv(weight[index].float(), rows[row])
             yield RowLogits(row, classes, (logits if bias is None else logits.add_(bias[index])).numpy())
         if dense and (len(dense) == DENSE_ROWS or row == len(rows) - 1):
-            every = _dense_logits([rows[row] for row, _ in dense], weight, bias).numpy()
-            for (row, classes), values in zip(dense, every, strict=True):
-                yield RowLogits(row, classes, values if len(classes) == len(weight) else values[classes])
+            every = _dense_logits([rows[number] for number, _ in dense], weight, bias).numpy()
+            for (number, some), values in zip(dense, every, strict=True):
+                yield RowLogits(number, some, values if len(some) == len(weight) else values[some])
             dense = []
 
 

@@ -3,7 +3,6 @@
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +15,6 @@ ROUNDS = 10
 
 Counter = tuple[Tensor, Tensor, Tensor, Tensor]  # int64 with values in [0, 2**32); counter and key broadcast
 Key = tuple[Tensor, Tensor]  # the same
-Words = npt.NDArray[np.uint64]
 
 
 class Purpose(IntEnum):
@@ -112,7 +110,7 @@ def first_two_words(counter: Counter, key: Key) -> tuple[Tensor, Tensor]:
     and on the overhead of small tensors.
     """
     # NumPy's scalars warn when they overflow, its arrays do not
-    parts = [np.atleast_1d(part.long().numpy().view(np.uint64)) for part in (*counter, *key)]
+    parts = (np.atleast_1d(part.long().numpy().view(np.uint64)) for part in (*counter, *key))
     word_0, low_1, word_2, low_0, key_0, key_1 = parts
     # Two rounds by broadcasting: until then most words depend on the row alone or on the class alone.
     for _ in range(2):
@@ -127,21 +125,16 @@ def first_two_words(counter: Counter, key: Key) -> tuple[Tensor, Tensor]:
     for _ in range(2, ROUNDS - 1):
         word_0 *= _MULTIPLIER_0
         word_2 *= _MULTIPLIER_1
-        _mix(low_1, word_2, key_0, scratch)
-        _mix(low_0, word_0, key_1, scratch)
+        for low, product, key_half in ((low_1, word_2, key_0), (low_0, word_0, key_1)):
+            np.right_shift(product, _SHIFT, out=scratch)
+            low &= _WORD
+            low ^= scratch
+            low ^= key_half
         word_0, low_1, word_2, low_0 = low_1, word_2, low_0, word_0
         for key_half, step in ((key_0, _STEP_0), (key_1, _STEP_1)):
             key_half += step
             key_half &= _WORD
     word_2 *= _MULTIPLIER_1  # the other half of the last round makes words 2 and 3
-    _mix(low_1, word_2, key_0, scratch)
+    word_0 = (word_2 >> _SHIFT) ^ (low_1 & _WORD) ^ key_0
     word_2 &= _WORD
-    return torch.from_numpy(low_1.view(np.int64)), torch.from_numpy(word_2.view(np.int64))
-
-
-def _mix(low: Words, product: Words, key: Words, scratch: Words) -> None:
-    """Turn `low` into (high half of product) ^ (low half of low) ^ key, in place."""
-    np.right_shift(product, _SHIFT, out=scratch)
-    low &= _WORD
-    low ^= scratch
-    low ^= key
+    return torch.from_numpy(word_0.view(np.int64)), torch.from_numpy(word_2.view(np.int64))

@@ -31,39 +31,21 @@ from unmask_service.startup import build_facts, check_that_it_can_run, describe,
 
 logger = logging.getLogger("unmask")
 
-Main = Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]
-
-# the beginning of the evaluation threads' names
-EVALUATION_THREAD = "evaluation"
+EVALUATION_THREAD = "evaluation"  # the beginning of the evaluation threads' names
 JOIN_SECONDS = 1.0
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-def serve(settings: Settings) -> None:
-    """`unmask serve`: API and engine in one process, the queue in memory.
+def start(command: str, settings: Settings) -> None:
+    """Run `unmask serve`, `unmask api` or `unmask worker` until it ends.
 
-    This and the next two raise SettingsError, BundleError, MemoryBudgetError (the model's activations do not fit) and
-    ListenError.
+    Raises SettingsError, BundleError, MemoryBudgetError (the model's activations do not fit) and ListenError.
     """
-    if settings.redis_url is not None:
+    if command == "serve" and settings.redis_url is not None:
         raise SettingsError(
             "--redis-url (UNMASK_REDIS_URL): `unmask serve` keeps its queue in memory; with Redis there are "
             "`unmask api` and `unmask worker`"
         )
-    _run(settings, _serve)
-
-
-def serve_api(settings: Settings) -> None:
-    """`unmask api`: the API alone; its engines are reached over Redis."""
-    _run(settings, _serve_api)
-
-
-def work(settings: Settings) -> None:
-    """`unmask worker`: an engine alone; its jobs come from Redis."""
-    _run(settings, _work)
-
-
-def _run(settings: Settings, main: Main) -> None:
     configure_logging(settings.log_level, settings.log_format, settings.log_prompts)
     if ignored := kubernetes_variables():
         logger.info("ignored, as set by Kubernetes for a Service: %s", ", ".join(ignored))
@@ -71,7 +53,7 @@ def _run(settings: Settings, main: Main) -> None:
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     card = describe(folder, settings)
     try:
-        asyncio.run(main(settings, folder, card))
+        asyncio.run(COMMANDS[command](settings, folder, card))
         for thread in threading.enumerate():
             if thread.name.startswith(EVALUATION_THREAD):
                 thread.join(JOIN_SECONDS)
@@ -156,7 +138,6 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
 
 
 async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
-    """Log where the API and the playground are, as soon as they work."""
     logger.info("loading %s …", card.id)
     while not gate.is_open:
         await asyncio.sleep(0.02)
@@ -253,3 +234,7 @@ async def _wait_for_readers(service: Service, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while service.open_answers:
                 await asyncio.sleep(0.01)
+
+
+COMMANDS: dict[str, Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]]
+COMMANDS = {"serve": _serve, "api": _serve_api, "worker": _work}

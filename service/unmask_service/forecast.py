@@ -198,7 +198,11 @@ class Outlook:
 def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     """The outlook of a request with this work if it comes now."""
     load, most = load.of_one_engine(), capacity.tokens_per_tick
-    claimed, waiting = _after_admission(load, most)
+    claimed, waiting = ([each for each in works if each.samples] for works in (load.running, load.waiting))
+    taken = sum(each.tokens for each in claimed)
+    while waiting and taken < most:  # the engine claims requests while a sample of each has room
+        taken += waiting[0].tokens
+        claimed.append(waiting.pop(0))
     level = samples_per_request(claimed, most)
     start = _ticks_until_claimed(claimed, waiting, most, level)
     if not start:
@@ -250,16 +254,6 @@ def samples_per_request(requests: Sequence[Work], tokens_per_tick: int) -> float
         left -= each.samples * each.tokens
         tokens -= each.tokens
     return math.inf
-
-
-def _after_admission(load: Load, tokens_per_tick: int) -> tuple[list[Work], list[Work]]:
-    """Claimed and waiting requests at the next tick: the engine claims while a sample of each has room."""
-    claimed, waiting = ([work for work in works if work.samples] for works in (load.running, load.waiting))
-    taken = sum(each.tokens for each in claimed)
-    while waiting and taken < tokens_per_tick:
-        taken += waiting[0].tokens
-        claimed.append(waiting.pop(0))
-    return claimed, waiting
 
 
 def _ticks_until_claimed(claimed: Sequence[Work], waiting: Sequence[Work], tokens_per_tick: int, level: float) -> float:

@@ -55,14 +55,23 @@ class LogHandler(logging.StreamHandler[Any]):
     def __init__(self, log_format: LogFormat, log_prompts: bool = False) -> None:
         super().__init__()
         self._hidden = () if log_prompts else PROMPT_FIELDS
-        self.setFormatter(json_formatter() if log_format == "json" else TextFormatter())
+        if log_format == "json":  # objects with `time` (ISO 8601, UTC), `level`, `logger`, `message` and the fields
+            names = {"levelname": "level", "name": "logger"}
+            self.setFormatter(
+                JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")
+            )
+        else:
+            self.setFormatter(TextFormatter())
 
     def format(self, record: logging.LogRecord) -> str:
         for name, value in _context.get().items():
             record.__dict__.setdefault(name, value)
         for name in self._hidden:
             record.__dict__.pop(name, None)
-        return redacted(super().format(record))
+        line = super().format(record)
+        for secret, shown in _SECRETS:
+            line = secret.sub(shown, line)
+        return line
 
 
 class TextFormatter(logging.Formatter):
@@ -83,12 +92,6 @@ class TextFormatter(logging.Formatter):
         return textwrap.indent(super().formatException(ei), "  ", lambda _: True)
 
 
-def json_formatter() -> logging.Formatter:
-    """Lines for machines: an object each, with `time` (ISO 8601, UTC), `level`, `logger`, `message` and the fields."""
-    names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")
-
-
 def begin_context(**fields: str | None) -> None:
     """Begin a request: all lines that it logs from now on have these fields."""
     _context.set({name: value for name, value in fields.items() if value is not None})
@@ -102,13 +105,6 @@ def add_context(**fields: str) -> None:
 def context_field(name: str) -> str | None:
     """A field of the current request, such as `request_id`; None where there is none."""
     return _context.get().get(name)
-
-
-def redacted(line: str) -> str:
-    """Hide keys, and passwords in URLs."""
-    for secret, shown in _SECRETS:
-        line = secret.sub(shown, line)
-    return line
 
 
 def _readable(value: object) -> str:

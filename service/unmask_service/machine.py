@@ -20,12 +20,9 @@ FILES_V2 = ("memory.max", "memory.current", "inactive_file")
 FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 # parameters of glibc's mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-# one thread is taken where an evaluation takes it at most this many times as long as several threads
-SINGLE_THREAD_BONUS = 1.1
-# where an evaluation takes longer, in seconds, several threads are worth their waiting: nothing is measured
-LONG_EVALUATION = 1.0
-MEASURED_TURNS = 5
-MEASURED_TOKENS = 1024
+SINGLE_THREAD_BONUS = 1.1  # one thread is chosen where it takes at most this many times as long as several
+LONG_EVALUATION = 1.0  # seconds; where an evaluation takes longer, several threads are faster: nothing is measured
+MEASURED_TURNS, MEASURED_TOKENS = 5, 1024
 
 
 def keep_freed_memory() -> None:
@@ -90,7 +87,6 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def _counts(file: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
     return {name: int(number) for name, number, *_ in map(str.split, file.read_text().splitlines())}
 
 

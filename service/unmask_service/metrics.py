@@ -106,7 +106,6 @@ class Metrics:
         self._workers = self._gauge("workers", "Engines that are alive")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
-        """Count a request that has ended."""
         self._requests.labels(self.model, outcome, reason).inc()
 
     def count_reveal(self, at: float, before: float | None, submitted_at: float, sub_tokens: int) -> None:
@@ -177,7 +176,6 @@ class Metrics:
         Info("unmask_model", "The model that is served", registry=self.registry).info(dict(model))
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _family(self, kind: type[Metric], name: str, text: str, labels: list[str], **more: Any) -> Metric:  # noqa: ANN401

@@ -19,8 +19,7 @@ from starlette.types import ASGIApp
 
 logger = logging.getLogger("unmask")
 
-# after the last request, clients have so long to read the end of their answers
-READING_SECONDS = 5
+READING_SECONDS = 5  # after the last request, clients have so long to read the end of their answers
 
 
 class ListenError(ValueError):

@@ -95,7 +95,10 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
         logger.warning("%s", error)  # served all the same: only reproducibility is at stake
         kind = "unreproducible"
     capacity = measured_capacity(bundle, tokens_per_tick)
-    metrics.describe(build_facts(), _labels_of(bundle, kind))
+    device = str(bundle.device) if isinstance(bundle.denoiser, torch.nn.Module) else "cpu"  # exact models stay there
+    labels = {"model": bundle.name, "architecture": bundle.config.architecture, "device": device}
+    labels |= {"dtype": str(bundle.dtype).removeprefix("torch."), "fingerprint": kind}
+    metrics.describe(build_facts(), labels)
     logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
     return LoadedModel(bundle, served_model(bundle), capacity, kind)
 
@@ -117,7 +120,10 @@ def build_facts() -> dict[str, str]:
 
 def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
     """Most tokens of all canvases of an evaluation, by the settings and by memory; raises MemoryBudgetError."""
-    budget = settings.memory_budget or default_memory_budget(bundle.device)
+    budget = settings.memory_budget
+    if budget is None:
+        on_gpu = bundle.device.type == "cuda"
+        budget = int(DEFAULT_SHARE * (torch.cuda.mem_get_info(bundle.device)[0] if on_gpu else available_memory()))
     longest, a_token = bundle.denoiser.length, bundle.denoiser.activation_bytes_per_token
     fit = budget // a_token
     if fit < longest:
@@ -128,19 +134,3 @@ def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
     if fit < settings.tokens_per_tick:
         logger.warning("the memory budget of %d bytes allows %d tokens a tick", budget, fit)
     return min(settings.tokens_per_tick, fit)
-
-
-def default_memory_budget(device: torch.device) -> int:
-    """Half of the free memory in bytes: the device's, or the container's or machine's."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return int(DEFAULT_SHARE * free)
-
-
-def _labels_of(bundle: Bundle, kind_of_machine: str) -> dict[str, str]:
-    return {
-        "model": bundle.name,
-        "architecture": bundle.config.architecture,
-        "device": str(bundle.device),
-        "dtype": str(bundle.dtype).removeprefix("torch."),
-        "fingerprint": kind_of_machine,
-    }

@@ -105,7 +105,7 @@ def test_a_benchmark_that_is_none_is_refused() -> None:
 def test_quick_sizes_fit_every_benchmark() -> None:
     for benchmark in everything.BENCHMARKS.values():
         parser = argparse.ArgumentParser()
-        module = importlib.import_module(f"benchmarks.{benchmark.module}")
+        module = importlib.import_module(benchmark.name)
         module.add_options(parser)
         parser.parse_args(f"{benchmark.quick} {'--model tales' if benchmark.model else ''}".split())
         assert module.__doc__

@@ -16,9 +16,8 @@ def answer(deadline_ms: int | None, eta_ms: float, took_ms: float) -> eta.Answer
 
 
 def test_errors_and_deadlines_are_counted() -> None:
-    way = eta.Kind("some", 1, 1)
     asked = [answer(None, 110, 100), answer(None, 50, 100), answer(None, 100, 100)]
-    row = eta.figures_of(way, asked, [answer(100, 0, 50), answer(100, 0, 120), answer(100, 0, 80), None])
+    row = eta.figures_of("some", asked, [answer(100, 0, 50), answer(100, 0, 120), answer(100, 0, 80), None])
     assert row["median_absolute_error"] == pytest.approx(0.1)
     assert row["median_error"] == 0
     assert (row["deadlines"], row["refused_as_too_short"]) == (4, 1)

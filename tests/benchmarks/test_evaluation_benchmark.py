@@ -8,6 +8,7 @@ import pytest
 import torch
 from unmask_diffusion import NetworkShape, evaluate
 from unmask_model_store import Bundle, open_bundle
+from unmask_service.metrics import Metrics
 
 from benchmarks.__main__ import run_one
 from benchmarks.evaluation import rows as evaluation_rows
@@ -202,3 +203,20 @@ def test_sampler_cost_writes_all_its_figures(bundles: Path, tmp_path: Path) -> N
     figures = json.loads(file.read_text())
     assert [each["samples"] for each in figures["milliseconds_an_evaluation"]] == [1, 3]
     assert set(figures["milliseconds_an_evaluation"][0]["parts"]) == set(sampler_cost.PARTS)
+    assert all(each["metrics"] > 0 for each in figures["milliseconds_an_evaluation"])
+
+
+def test_all_metrics_of_a_tick_are_counted(writer_bundle: Bundle) -> None:
+    metrics = Metrics("writer")
+    sampler_cost.count_all(metrics, spread_out(writer_bundle, plan_of(writer_bundle, 3, seed=1), 0.5))
+    counted = {
+        sample.name: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_total", "_count"))
+    }
+    for name in ("ticks_total", "evaluation_seconds_count", "batch_samples_count", "batch_noise_spread_count"):
+        assert counted[f"unmask_{name}"] == 1
+    for name in ("network_evaluations_total", "sub_tokens_total", "rounds_total", "lanes_total"):
+        assert counted[f"unmask_{name}"] == 3
+    assert counted["unmask_batch_tokens_total"] == 3 * writer_bundle.denoiser.length

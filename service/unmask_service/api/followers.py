@@ -197,8 +197,7 @@ class Follower(ABC, Generic[Answer]):
     async def _answer(self) -> Answer: ...
 
     @abstractmethod
-    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus:
-        """The status with the answer in it."""
+    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus: ...
 
 
 AnyFollower = Follower[Any]
@@ -376,10 +375,9 @@ def without(load: Load, work: Work) -> Load:
     def distance(running: Work) -> tuple[int, int]:
         return abs(running.tokens - work.tokens), abs(running.evaluations - work.evaluations)
 
-    own = min(load.running, key=distance, default=None)
     others = list(load.running)
-    if own is not None:
-        others.remove(own)
+    if others:
+        others.remove(min(others, key=distance))
     return dataclasses.replace(load, running=tuple(others))
 
 

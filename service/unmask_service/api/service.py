@@ -104,7 +104,6 @@ class State:
             raise RefusedError("no_worker", "no worker is alive")
 
     async def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
         try:
             load = await self.load()
         except BrokerAwayError:
@@ -161,7 +160,6 @@ class Service:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Count an open answer."""
         self.open_answers += 1
         self.metrics.streams.inc()
         try:

@@ -59,7 +59,6 @@ class Log:
             self._grown.set()
 
     async def follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
-        """Yield (position, entry) as the log grows, up to its end."""
         position = 0
         while True:
             while position < len(self.entries):
@@ -218,7 +217,6 @@ class MemoryBroker:
         return departed
 
     async def release(self, blameless: bool) -> None:
-        """Hand back all claimed jobs, to the front of the queue."""
         for job_id in reversed([*filter(self._is_claimed, self._jobs)]):
             kept = self._jobs[job_id]
             kept.claimed = False

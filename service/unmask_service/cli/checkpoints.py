@@ -158,7 +158,6 @@ def _run(request: "Request") -> None:
 
 @contextmanager
 def _progress() -> Iterator["Progress"]:
-    """A progress bar on stderr, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -136,7 +136,7 @@ def with_recommended(recommended: dict[str, Any], request: dict[str, Any]) -> di
 def settings_in_words(request: dict[str, Any]) -> str:
     """The settings of a request that are not left out."""
     sampler = request["sampler"]
-    named = {name: request[name] for name in ("temperature", "top_p", "top_k") if name in request}
+    named: dict[str, Any] = {name: request[name] for name in ("temperature", "top_p", "top_k") if name in request}
     named |= {("sampler" if name == "name" else name): value for name, value in sampler.items()}
     return "settings: " + (", ".join(f"{name} {value}" for name, value in named.items()) or "the API's defaults")
 

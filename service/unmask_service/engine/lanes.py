@@ -152,7 +152,6 @@ class Speculator:
         return [max(pair) for pair in zip(known, lanes, strict=True)]
 
     def learn(self, works: Sequence[Work], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
-        """Learn which drafts were right."""
         if self._speculation == "off":
             return
         for work, budget, outcome in zip(works, budgets, outcomes, strict=True):

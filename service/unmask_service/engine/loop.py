@@ -52,7 +52,6 @@ class EvaluationThread:
     async def run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        """Call a function in the thread, however long it takes."""
         return await asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
 
     async def evaluate(

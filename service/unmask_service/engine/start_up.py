@@ -77,7 +77,10 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
     Raises BrokenPromiseError: they differ.
     """
     generator = torch.Generator().manual_seed(0)
-    canvases = [_canvas(model, generator, length) for length in _lengths(model, min(most_tokens, MOST_TOKENS))]
+    longest, most_tokens = model.denoiser.length, min(most_tokens, MOST_TOKENS)
+    lengths = [longest if model.full_canvas else min(length, longest) for length in LENGTHS]  # shortest first
+    fit = sum(total <= most_tokens for total in accumulate(lengths))
+    canvases = [_canvas(model, generator, length) for length in lengths[: max(2, fit)]]
     reading = [torch.arange(0, len(canvas), 3) for canvas in canvases]
     sizes = [len(rows) for rows in reading]
     features, classes = (part.split(sizes) for part in _evaluated(model, canvases, reading))
@@ -94,14 +97,6 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
                 "on this machine a generation's tokens may depend on how far ahead it is guessed: "
                 "features of a canvas have different bits when other positions are read too"
             )
-
-
-def _lengths(model: Model, most_tokens: int) -> list[int]:
-    """The lengths of the canvases, shortest first: two at least, together within `most_tokens`."""
-    longest = model.denoiser.length
-    wanted = [longest if model.full_canvas else min(length, longest) for length in LENGTHS]
-    fit = sum(total <= most_tokens for total in accumulate(wanted))
-    return wanted[: max(2, fit)]
 
 
 def _evaluated(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -144,7 +139,6 @@ def measured_capacity(model: Model, tokens_per_tick: int) -> Capacity:
 
 
 def _fastest(model: Model, turns: Sequence[Sequence[ActiveSample]]) -> list[float]:
-    """The shortest time of each evaluation, in seconds."""
     seconds = [float("inf")] * len(turns)
     begun = time.perf_counter()
     for turn in range(1, MOST_TURNS + 1):

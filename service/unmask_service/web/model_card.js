@@ -2,7 +2,7 @@
 
 import { byId, facts, make } from "./dom.js";
 import { count, several } from "./format.js";
-import { orderName, samplerOf, SAMPLERS } from "./samplers.js";
+import { orderName, samplerOf } from "./samplers.js";
 
 const GENERIC = "A masked diffusion language model: it fills gaps in any order, and knows only the kind of text that it was trained on.";
 
@@ -45,8 +45,7 @@ function factsOf(card) {
     ["a token", digitsOf(card)],
     ["takes and gives", card.tokenizer ? "text or token ids" : "token ids"],
     ["end token", card.end_token_id === null ? "none" : `id ${card.end_token_id}`],
-    ["samplers", Object.values(SAMPLERS).map(({ name }) => name).join("; ")],
-    ["recommended by its author", card.generation ? settingsInWords(card.generation) : null],
+    ["recommended", card.generation ? settingsInWords(card.generation) : null],
   ];
 }
 

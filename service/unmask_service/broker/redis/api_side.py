@@ -196,7 +196,6 @@ class RedisApiBroker(RedisSide):
             await pipeline.execute()
 
     async def _read(self) -> None:
-        """Read what is new in all followed logs."""
         unfinished = {job_id: each.log for job_id, each in self._followed.items() if not each.log.ended}
         if not unfinished:
             self._anything_to_read.clear()

@@ -196,6 +196,5 @@ async def _pause(failures: int) -> None:
 
 
 def _cancellations() -> int:
-    """Number of times that the current task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()

@@ -196,7 +196,6 @@ class RedisEngineBroker(RedisSide):
                 self._lose(job_id, result)
 
     async def _retire(self) -> None:
-        """Hand back all jobs and leave the list of workers."""
         await self.release(blameless=True)
         with self._link.round_trip():
             await self._scripts.retire(self._worker)
@@ -205,10 +204,6 @@ class RedisEngineBroker(RedisSide):
         return [each for job_id in job_ids for each in (job_id, self._held[job_id].token)]
 
     def _takeover_ms(self) -> int:
-        """The silence after which a job is taken over.
-
-        After an outage of Redis all workers have been silent. For the time of a lease none is taken over from, so that
-        all can renew.
-        """
+        """The silence after which a job is taken over; after an outage none is for a lease, so that all can renew."""
         grace = time.monotonic() < self._link.back_at + self._timing.lease
         return 2**53 if grace else ms(self._timing.lease)
