@@ -112,7 +112,7 @@ def on_its_way(model: Model, plan: Plan, index: int, step: int) -> ActiveSample:
     sub_tokens = [each for done in plan.schedules[index].steps[:step] for each in done.reveal]
     digits = initial_state(model, plan).flatten()
     digits[sub_tokens] = model.sub_tokenizer.encode(tokens).flatten()[sub_tokens]
-    return ActiveSample(plan, index, digits.view(plan.length, -1), model.sub_tokenizer.mask_id, step=step)
+    return ActiveSample(plan, index, digits.view(plan.length, -1), step=step)
 
 
 def spread_out(model: Model, plan: Plan, shift: float) -> list[ActiveSample]:
