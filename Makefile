@@ -92,7 +92,7 @@ bench: install ## what serving costs on this machine, in some eight minutes (pyt
 	$(BIN)/python -m benchmarks
 
 chaos: install redis-server ## kill workers, APIs and Redis under load; no token may differ, no event be lost
-	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m benchmarks chaos
 
 soak: install ## an hour of mixed load; memory and books must hold: make soak MINUTES=60
-	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES)
+	$(BIN)/python -m benchmarks soak --minutes $(MINUTES)

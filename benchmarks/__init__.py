@@ -1,1 +1,1 @@
-"""Every published figure has its command here: `python -m benchmarks.NAME`."""
+"""The command of every published figure, grouped by question: `python -m benchmarks --help` lists them."""

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.machine import machine
+from benchmarks.harness import machine
 from benchmarks.papers import idle_steps, precision, published_integrand, sampler_error, wall_clock
 from benchmarks.papers.finding import write
 
@@ -33,7 +33,6 @@ COMMAND = "python -m benchmarks.papers"
 
 
 def options() -> argparse.ArgumentParser:
-    """The command line: a sub-command for each experiment, whose help is its module's text."""
     parser = argparse.ArgumentParser(
         prog=COMMAND, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,7 +54,6 @@ def _add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, command: str) -> list[Path]:
-    """Run one experiment, print its tables and write its files."""
     module = EXPERIMENTS[arguments.name]
     if arguments.quick:
         vars(arguments).update(module.QUICK)
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace, command: str) -> list[Path]:
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    """Run what the command line names."""
+    """Run the experiment that the command line names, or all."""
     given = sys.argv[1:] if given is None else given
     parser = options()
     arguments = parser.parse_args(given)
@@ -78,4 +76,7 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

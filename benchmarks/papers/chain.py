@@ -1,4 +1,4 @@
-"""A Markov chain that is known exactly: what a sampler draws from its posterior is held to it by counting bigrams."""
+"""A Markov chain that is known exactly: samplers draw from its posterior and are compared with it by their bigrams."""
 
 from dataclasses import dataclass
 
@@ -6,20 +6,11 @@ import torch
 from torch import Tensor
 from unmask_diffusion import MarkovDenoiser, SubTokenizer, smallest_base
 
+from benchmarks.models import BareModel
+
 CLASSES, LENGTH = 64, 128
 SEED = 1
 FLOORS = 8  # draws of the chain itself, for the spread of its divergence
-
-
-@dataclass(frozen=True)
-class MarkovModel:
-    """The least that planning and sampling need of a model. Satisfies `unmask_diffusion.Model`."""
-
-    denoiser: MarkovDenoiser
-    sub_tokenizer: SubTokenizer
-    tokenizer: None = None
-    end_token_id: None = None
-    full_canvas: bool = True
 
 
 @dataclass(frozen=True)
@@ -29,12 +20,12 @@ class Chain:
     initial: Tensor
     transition: Tensor
 
-    def model(self, digits: int, length: int = LENGTH) -> MarkovModel:
+    def model(self, digits: int, length: int = LENGTH) -> BareModel[MarkovDenoiser]:
         """Its exact posterior as a model, with l digits a token."""
         classes = len(self.initial)
         sub_tokenizer = SubTokenizer.from_base(classes, digits, smallest_base(classes, digits))
         denoiser = MarkovDenoiser(self.initial.log(), self.transition.log(), length, sub_tokenizer)
-        return MarkovModel(denoiser, sub_tokenizer)
+        return BareModel(denoiser, sub_tokenizer)
 
     def draw(self, count: int, seed: int, length: int = LENGTH) -> Tensor:
         """Sequences of the chain itself, int64 [count, length]."""
@@ -49,6 +40,12 @@ class Chain:
         steps = self.transition[sequences[:, :-1], sequences[:, 1:]].log().sum(1)
         return -(self.initial[sequences[:, 0]].log() + steps)
 
+    def entropy_a_token(self, length: int = LENGTH) -> float:
+        """The mean of -log p of a sequence, divided by its length, in nats."""
+        first = -(self.initial * self.initial.log()).sum()
+        others = -(self.initial[:, None] * self.transition * self.transition.log()).sum()
+        return float(first + (length - 1) * others) / length
+
     def divergence(self, sequences: Tensor) -> float:
         """KL(bigrams of sequences ‖ bigrams of the chain) in nats; sequences are int64 [N, L]."""
         classes = len(self.initial)
@@ -59,7 +56,7 @@ class Chain:
         return float(torch.where(drawn > 0, drawn * (drawn / truth).log(), 0.0).sum())
 
     def floor(self, count: int) -> tuple[float, float]:
-        """The divergence of `count` sequences of the chain itself, which is counting noise: mean and deviation."""
+        """Counting noise: mean and deviation of the divergence of `count` sequences drawn from the chain itself."""
         floors = torch.tensor([self.divergence(self.draw(count, seed)) for seed in range(2, 2 + FLOORS)])
         return float(floors.mean()), float(floors.std())
 

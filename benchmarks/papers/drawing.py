@@ -1,13 +1,17 @@
-"""The samplers that are compared, and how sequences are drawn by them."""
+"""The samplers that are compared: drawing texts by them, and what the texts are worth."""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, Sampler, make_plan, run
+from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, Sampler, make_plan, run, score
 from unmask_diffusion.request import HighOrder
+
+from benchmarks.papers.finding import MeanAndError, with_error
+from training.tales import is_consistent
 
 EXACT = Sampler()
 TOGETHER = 32  # sequences that share their evaluations
@@ -15,18 +19,12 @@ TOGETHER = 32  # sequences that share their evaluations
 
 @dataclass(frozen=True)
 class Drawn:
-    """Sequences of one sampler.
+    """Sequences drawn by one sampler."""
 
-    Attributes:
-        tokens: int64 [N, L], whole canvases.
-        network_evaluations, idle_steps: mean of a sequence.
-        seconds: of wall-clock time, for all.
-    """
-
-    tokens: Tensor
-    network_evaluations: float
+    tokens: Tensor  # int64 [N, L], whole canvases
+    network_evaluations: float  # mean of a sequence
     idle_steps: float
-    seconds: float
+    seconds: float  # of wall-clock time, for all
 
 
 def samplers_of(groups: Sequence[int], steps: Sequence[int], high_orders: Sequence[HighOrder] = ()) -> list[Sampler]:
@@ -36,7 +34,7 @@ def samplers_of(groups: Sequence[int], steps: Sequence[int], high_orders: Sequen
 
 
 def family_of(sampler: Sampler) -> str:
-    """What samplers with other `steps` have in common with this one."""
+    """The name that samplers share which differ in `steps` alone."""
     if sampler.name == "ancestral":
         return "ancestral, T"
     if sampler.steps is None:
@@ -45,14 +43,15 @@ def family_of(sampler: Sampler) -> str:
 
 
 def name_of(sampler: Sampler) -> str:
-    """A sampler in a few words."""
     return family_of(sampler) if sampler.steps is None else f"{family_of(sampler)} = {sampler.steps}"
 
 
 def draw(model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER) -> Drawn:
-    """Draw `count` whole canvases from nothing at temperature 1, `together` at a time."""
+    """Draw `count` whole canvases without a prompt at temperature 1, `together` at a time."""
+    fields: dict[str, Any] = {"max_tokens": model.denoiser.length, "sampler": sampler}
     plans = [
-        _plan(model, sampler, min(together, count - start), seed * count + start) for start in range(0, count, together)
+        make_plan(model, GenerationRequest(n=min(together, count - start), seed=seed * count + start, **fields))
+        for start in range(0, count, together)
     ]
     begun = time.perf_counter()
     tokens = torch.cat([_canvases(model, plan) for plan in plans])
@@ -61,12 +60,49 @@ def draw(model: Model, sampler: Sampler, count: int, seed: int = 0, together: in
     return Drawn(tokens, evaluations / count, sum(plan.idle_steps for plan in plans) / count, seconds)
 
 
-def _plan(model: Model, sampler: Sampler, samples: int, seed: int) -> Plan:
-    return make_plan(model, GenerationRequest(n=samples, max_tokens=model.denoiser.length, seed=seed, sampler=sampler))
-
-
 def _canvases(model: Model, plan: Plan) -> Tensor:
-    """Take a plan to its end: all tokens of all canvases, what stands behind an end token too, int64 [n, L]."""
+    """All tokens of a plan's finished canvases, those after an end token too, int64 [n, L]."""
     seen: list[list[ActiveSample]] = []
     run(model, plan, seen.append)
     return torch.stack([model.sub_tokenizer.decode(each.digits) for each in seen[-1]])
+
+
+@dataclass(frozen=True)
+class TextQuality:
+    """Means over texts, each with its standard error."""
+
+    nats_per_token: MeanAndError  # the model's own valid bound of whole canvases, what stands behind the end token too
+    unigram_entropy: MeanAndError  # of the frequencies of a canvas's own tokens, in nats
+    broken_rules: MeanAndError | None  # of tales, by `training.tales.is_consistent`; None without a tokenizer
+
+
+def unigram_entropy(ids: Tensor) -> float:
+    """Entropy of the frequencies of token ids [L] among themselves, in nats: at most log L."""
+    counts = ids.unique(return_counts=True)[1]
+    shares = counts.double() / counts.sum()
+    return float(-(shares * shares.log()).sum())
+
+
+def text_quality(model: Model, tokens: Tensor, evaluations: int) -> TextQuality:
+    """The quality of canvases of tokens, int64 [N, L], with `evaluations` network evaluations for each."""
+    nats = [
+        score(model, input=ids, estimator="integral", budget=evaluations, seed=seed).nats_per_token
+        for seed, ids in enumerate(tokens.tolist())
+    ]
+    entropies = [unigram_entropy(ids) for ids in tokens]
+    broken = broken_rules(model, tokens)
+    return TextQuality(with_error(nats), with_error(entropies), with_error(broken) if broken else None)
+
+
+def broken_rules(model: Model, tokens: Tensor) -> list[int]:
+    """The number of rules that each tale of tokens, int64 [N, L], breaks; none without a tokenizer."""
+    if model.tokenizer is None:
+        return []
+    texts = [model.tokenizer.decode(_before_the_end(model, ids), skip_special_tokens=False) for ids in tokens]
+    return [len(is_consistent(text).broken) for text in texts]
+
+
+def _before_the_end(model: Model, ids: Tensor) -> list[int]:
+    ends = (ids == (-1 if model.end_token_id is None else model.end_token_id)).nonzero()
+    tokens: list[int] = ids[: int(ends[0])].tolist() if len(ends) else ids.tolist()
+    return tokens

@@ -1,67 +1,34 @@
-"""What an experiment found, and how it is told: tables in Markdown, a picture, the numbers as JSON."""
+"""What an experiment finds: tables in Markdown, a picture, the numbers as JSON."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
+from statistics import mean, stdev
 
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from benchmarks.harness import Table, as_json
 
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under a title.
-
-    Attributes:
-        title: a line.
-        columns: their heads.
-        rows: one text a column each.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """The title and the table, as GitHub renders it."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join([f"{self.title}\n", *(f"| {' | '.join(line)} |" for line in lines)])
+MeanAndError = tuple[float, float]  # a mean and its standard error
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What an experiment returns.
-
-    Attributes:
-        tables: for people.
-        numbers: for programs; JSON takes them.
-        draw: makes the picture on an empty figure.
-        inches: the picture's width and height.
-    """
+    """What an experiment returns."""
 
     tables: Sequence[Table]
     numbers: Mapping[str, object]
-    draw: Callable[[Figure], None]
+    draw: Callable[[Figure], None]  # draws the picture on an empty figure
     inches: tuple[float, float] = (7.5, 4.5)
 
     def markdown(self) -> str:
-        """All tables."""
         return "\n\n".join(table.markdown() for table in self.tables)
 
 
 def write(finding: Finding, name: str, about: Mapping[str, str], out: Path) -> list[Path]:
-    """Write OUT/papers_NAME.md, .png and .json.
-
-    Args:
-        finding: what was found.
-        name: of the experiment.
-        about: the command and the machine; they stand below the tables and in the JSON.
-        out: a folder, made where there is none.
-
-    Returns:
-        The files.
-    """
+    """Write papers_NAME.md, .png and .json into a folder; `about` stands below the tables and in the JSON."""
     out.mkdir(parents=True, exist_ok=True)
     text, picture, numbers = (out / f"papers_{name.replace('-', '_')}.{kind}" for kind in ("md", "png", "json"))
     footer = "\n".join(f"- {key}: `{value}`" for key, value in about.items())
@@ -70,11 +37,15 @@ def write(finding: Finding, name: str, about: Mapping[str, str], out: Path) -> l
     finding.draw(figure)
     figure.savefig(picture, dpi=130)
     pyplot.close(figure)
-    numbers.write_text(json.dumps({**about, **finding.numbers}, indent=1) + "\n")
+    numbers.write_text(as_json({**about, **finding.numbers}) + "\n")
     return [text, picture, numbers]
 
 
-def plus_minus(value: tuple[float, float], digits: int = 3) -> str:
-    """A mean and its standard error."""
-    mean = round(value[0], digits) + 0.0  # no minus before a zero
-    return f"{mean:.{digits}f} ± {value[1]:.{digits}f}"
+def with_error(values: Sequence[float]) -> MeanAndError:
+    """Mean and standard error; the error of one value is 0."""
+    return mean(values), stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+
+
+def plus_minus(value: MeanAndError, digits: int = 3) -> str:
+    number = round(value[0], digits) + 0.0  # no minus before a zero
+    return f"{number:.{digits}f} ± {value[1]:.{digits}f}"

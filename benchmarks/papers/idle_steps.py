@@ -8,23 +8,16 @@ the sizes are the official ones: 1024 tokens of GPT-2's vocabulary.
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import sqrt
 
 from matplotlib.figure import Figure
 from rich.progress import track
-from tokenizers import Tokenizer
-from unmask_diffusion import (
-    MAX_SAMPLES,
-    Extent,
-    GenerationRequest,
-    Sampler,
-    SubTokenizer,
-    make_plan,
-    smallest_base,
-)
+from unmask_diffusion import MAX_SAMPLES, GenerationRequest, Sampler, SubTokenizer, make_plan, smallest_base
 
-from benchmarks.papers.finding import Finding, Table
+from benchmarks.harness import Table
+from benchmarks.models import BareModel
+from benchmarks.papers.finding import Finding
 
 VOCABULARY_SIZE = 50257
 DIGITS = (1, 2, 3, 4, 6, 8)
@@ -36,48 +29,27 @@ QUICK = {"length": 32, "digits": [1, 2], "steps": [16, 64], "runs": 4}
 
 @dataclass(frozen=True)
 class Reach:
-    """How far a network would reach. Satisfies `unmask_diffusion.Extent`."""
+    """The size of a network that is not there. Satisfies `unmask_diffusion.Extent`."""
 
     length: int
     vocabulary_size: int
 
 
 @dataclass(frozen=True)
-class Codes:
-    """All that a plan needs to know of a model. Satisfies `unmask_diffusion.Outline`."""
-
-    denoiser: Extent
-    sub_tokenizer: SubTokenizer
-    tokenizer: Tokenizer | None = None
-    end_token_id: int | None = None
-    full_canvas: bool = True
-
-
-@dataclass(frozen=True)
 class IdleSteps:
-    """Idle steps of one T and l.
+    """Idle steps of one T and l."""
 
-    Attributes:
-        sub_tokens_per_token: l.
-        sub_tokens: n, masked at the start.
-        steps: T.
-        runs: samples that were planned.
-        counted: their mean number of idle steps.
-        expected: by Proposition A.1.
-        standard_error: of a mean over so many runs, computed as `expected` is.
-    """
-
-    sub_tokens_per_token: int
-    sub_tokens: int
-    steps: int
-    runs: int
-    counted: float
-    expected: float
-    standard_error: float
+    sub_tokens_per_token: int  # l
+    sub_tokens: int  # n, masked at the start
+    steps: int  # T
+    runs: int  # samples that were planned
+    counted: float  # their mean number of idle steps
+    expected: float  # by Proposition A.1
+    standard_error: float  # of a mean over so many runs, computed as `expected` is
 
     @property
     def deviation(self) -> float:
-        """How far the count is from what is expected, in standard errors."""
+        """Of the count from its expectation, in standard errors."""
         return (self.counted - self.expected) / self.standard_error if self.standard_error else 0.0
 
 
@@ -92,16 +64,14 @@ def expected_idle_steps(steps: int, sub_tokens: int) -> tuple[float, float]:
 
 
 def count(length: int, digits: int, steps: int, runs: int) -> IdleSteps:
-    """Plan samples of a full canvas and count the steps that their schedules skip."""
     codes = SubTokenizer.from_base(VOCABULARY_SIZE, digits, smallest_base(VOCABULARY_SIZE, digits))
     request = GenerationRequest(n=runs, max_tokens=length, seed=SEED, sampler=Sampler(name="ancestral", steps=steps))
-    plan = make_plan(Codes(Reach(length, VOCABULARY_SIZE), codes), request)
+    plan = make_plan(BareModel(Reach(length, VOCABULARY_SIZE), codes), request)
     expected, deviation = expected_idle_steps(steps, length * digits)
     return IdleSteps(digits, length * digits, steps, runs, plan.idle_steps / runs, expected, deviation / sqrt(runs))
 
 
 def table_of(counts: Sequence[IdleSteps], length: int) -> Table:
-    """A line for each T, a column for each l: counted / expected, and the share of all steps."""
     cells = {(each.steps, each.sub_tokens_per_token): each for each in counts}
     digits = sorted({each.sub_tokens_per_token for each in counts})
     rows = []
@@ -114,7 +84,6 @@ def table_of(counts: Sequence[IdleSteps], length: int) -> Table:
 
 
 def draw(counts: Sequence[IdleSteps], figure: Figure) -> None:
-    """Counts as points on the curves of Proposition A.1: the share of idle steps against T."""
     axes = figure.subplots()
     for number, digits in enumerate(sorted({each.sub_tokens_per_token for each in counts})):
         chosen = sorted((each for each in counts if each.sub_tokens_per_token == digits), key=lambda each: each.steps)
@@ -129,7 +98,6 @@ def draw(counts: Sequence[IdleSteps], figure: Figure) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's sizes."""
     parser.add_argument("--length", type=int, default=1024, help="tokens of the canvas (default: 1024)")
     parser.add_argument("--digits", type=int, nargs="+", default=DIGITS, metavar="l", help="sub-tokens a token")
     parser.add_argument("--steps", type=int, nargs="+", default=STEPS, metavar="T", help="time steps")
@@ -137,10 +105,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
-    """Count what the options ask for."""
     jobs = [(digits, steps) for digits in arguments.digits for steps in arguments.steps]
     counts = [count(arguments.length, *job, arguments.runs) for job in track(jobs, description="plans")]
     worst = max((abs(each.deviation) for each in counts if each.runs * each.expected >= MANY), default=0.0)
-    numbers = {"counts": [asdict(each) for each in counts], "largest_deviation_in_standard_errors": worst}
+    numbers = {"counts": counts, "largest_deviation_in_standard_errors": worst}
     print(f"largest deviation: {worst:.2f} standard errors (of counts of at least {MANY})")
     return Finding([table_of(counts, arguments.length)], numbers, lambda figure: draw(counts, figure))

@@ -1,22 +1,20 @@
 """The published integrand against the valid bound: what paper 2 reports as perplexity is no upper bound.
 
 Paper 2 and its official code average the *joint* -log p(token | state) of every token that is not fully revealed,
-over the mask rate t. The bound averages the *marginal* of each masked sub-token. Where a token has one digit they are
-the same. Where its digits depend on each other the joint counts what they tell about each other only when all are
-masked: for one token of two digits the integral is the entropy less half of their mutual information. Three
-subjects, each with a known truth:
+over the mask rate t. The bound averages the *marginal* of each masked sub-token. With one digit a token they are the
+same. With dependent digits the joint counts their mutual information only while all of them are masked: for one token
+of two digits the integral is the entropy less half of their mutual information. Three subjects with a known truth:
 
   oracle   one token of two dependent base-4 digits and a perfect model: enumerated, and by `unmask_diffusion.score`
-  markov   a chain's exact posterior, with more and more digits a token, on sequences of that chain
-  tales    the shipped model on tales that it has not seen; the generator knows how probable they are. A tale stands on
-           the model's whole canvas, what is left of it filled with end tokens; a token is one of the tale or its first
-           end.
+  markov   a chain's exact posterior with different l, on sequences of that chain
+  tales    the shipped model on new tales; the generator gives their probability. A tale stands on the model's whole
+           canvas, filled up with end tokens; tokens are counted up to the first end.
 """
 
 import argparse
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice, product
 from math import comb
 from typing import Any
@@ -28,10 +26,10 @@ from torch import Tensor
 from unmask_diffusion import Model, Score, SubTokenizer, TableDenoiser, score
 from unmask_model_store import Bundle
 
-from benchmarks.options import add_model_options, described, open_model
+from benchmarks.harness import Table
+from benchmarks.models import BareModel, add_model_options, described, open_model
 from benchmarks.papers.chain import random_chain
-from benchmarks.papers.finding import Finding, Table, plus_minus
-from benchmarks.papers.text_quality import MeanAndError, with_error
+from benchmarks.papers.finding import Finding, MeanAndError, plus_minus, with_error
 from training.objective import Objective, token_losses
 from training.tales import FULL, tale_with_log_probability
 
@@ -49,40 +47,19 @@ QUICK = {"replicates": 4, "sequences": 2, "digits": [2], "texts": 2, "levels": [
 
 
 @dataclass(frozen=True)
-class OracleModel:
-    """One token that is known exactly. Satisfies `unmask_diffusion.Model`."""
-
-    denoiser: TableDenoiser
-    sub_tokenizer: SubTokenizer
-    tokenizer: None = None
-    end_token_id: None = None
-    full_canvas: bool = True
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Means over texts in nats a token, each with its standard error.
+    """Means over texts, in nats a token."""
 
-    Attributes:
-        subject: what was scored, by which model.
-        texts: how many.
-        truth: -log p of the texts by whoever wrote them.
-        bound: the valid one.
-        published: the published integrand.
-        bound_less_truth, published_less_truth: of pairs.
-    """
-
-    subject: str
-    texts: int
-    truth: MeanAndError
-    bound: MeanAndError
-    published: MeanAndError
-    bound_less_truth: MeanAndError
+    subject: str  # what was scored, by which model
+    texts: int  # how many
+    truth: MeanAndError  # -log p of the texts by whoever wrote them
+    bound: MeanAndError  # the valid one
+    published: MeanAndError  # the published integrand
+    bound_less_truth: MeanAndError  # of pairs
     published_less_truth: MeanAndError
 
 
 def compared(subject: str, rows: Sequence[tuple[float, float, float]]) -> Comparison:
-    """Summarise texts, (truth, bound, published) in nats a token each."""
     truth, bound, published = zip(*rows, strict=True)
     above = [b - t for t, b in zip(truth, bound, strict=True)]
     below = [p - t for t, p in zip(truth, published, strict=True)]
@@ -90,17 +67,10 @@ def compared(subject: str, rows: Sequence[tuple[float, float, float]]) -> Compar
 
 
 def enumerated(joint: Tensor, sub_tokenizer: SubTokenizer, objective: Objective) -> float:
-    """What a perfect model of one token integrates to, over all tokens and sets of masked digits.
+    """The integral of a perfect model of one token, over all tokens and sets of masked digits, in nats.
 
-    Under the linear schedule the number of masked digits is uniform on 1 … l, and they count l divided by it.
-
-    Args:
-        joint: float64 [C], the token's probabilities.
-        sub_tokenizer: its digits.
-        objective: "marginals" for the bound, "joint" for the published integrand.
-
-    Returns:
-        Nats.
+    `joint` holds the token's probabilities, float64 [C]; "marginals" gives the bound, "joint" the published integrand.
+    Under the linear schedule the number of masked digits is uniform on 1 … l, and each counts l divided by it.
     """
     digits = sub_tokenizer.sub_tokens_per_token
     total = 0.0
@@ -115,15 +85,15 @@ def enumerated(joint: Tensor, sub_tokenizer: SubTokenizer, objective: Objective)
     return total
 
 
-def oracle() -> tuple[Tensor, OracleModel]:
+def oracle() -> tuple[Tensor, BareModel[TableDenoiser]]:
     """The oracle's probabilities, float64 [16], and the perfect model of it."""
     joint = torch.tensor(ORACLE, dtype=torch.float64).flatten()
     sub_tokenizer = SubTokenizer.from_base(16, 2, 4)
-    return joint, OracleModel(TableDenoiser(joint.log(), sub_tokenizer), sub_tokenizer)
+    return joint, BareModel(TableDenoiser(joint.log(), sub_tokenizer), sub_tokenizer)
 
 
 def of_the_oracle(replicates: int) -> tuple[dict[str, float], Comparison]:
-    """Its integrals enumerated, and estimated by `score`: every token once, weighed by its probability."""
+    """Its integrals enumerated, and estimated by `score` for every token, weighted by its probability."""
     joint, model = oracle()
     exact = {
         "entropy": float(-(joint * joint.log()).sum()),
@@ -142,25 +112,23 @@ def of_the_oracle(replicates: int) -> tuple[dict[str, float], Comparison]:
 
 
 def _weighed(joint: Tensor, estimates: Sequence[MeanAndError]) -> MeanAndError:
-    """The mean of estimates of all tokens, weighed by their probabilities."""
     means, errors = torch.tensor(estimates, dtype=torch.float64).T
     return float((joint * means).sum()), float((joint * errors).square().sum().sqrt())
 
 
 def published_of(found: Score) -> MeanAndError:
-    """The published integrand of a score that was asked for it, in nats."""
     assert found.published is not None, "published_integrand was not asked for"  # noqa: S101 - a wrong call here
     return found.published.nats, found.published.standard_error
 
 
 def integrands(model: Model, ids: Sequence[int], tokens: int, **request: Any) -> tuple[float, float]:  # noqa: ANN401
-    """Bound and published integrand of a text, nats divided by `tokens`; `request` is of `ScoreRequest`."""
+    """Bound and published integrand of a text, nats divided by `tokens`; `request` has fields of `ScoreRequest`."""
     found = score(model, input=list(ids), published_integrand=True, **request)
     return found.bound.nats / tokens, published_of(found)[0] / tokens
 
 
 def of_the_chain(digits: int, sequences: int) -> Comparison:
-    """A Markov chain's sequences by its own exact posterior: every order's chain is -log p itself."""
+    """A Markov chain's sequences scored by its own exact posterior: every order gives -log p itself."""
     chain = random_chain()
     model: Model = chain.model(digits, CHAIN_LENGTH)
     drawn = chain.draw(sequences, SEED, CHAIN_LENGTH)
@@ -172,11 +140,7 @@ def of_the_chain(digits: int, sequences: int) -> Comparison:
 
 
 def of_tales(model: Bundle, level: int, texts: int, evaluations: int) -> Comparison:
-    """The shipped model on tales of a level that it has not seen.
-
-    Raises:
-        SystemExit: the model is none of tales, or too short for them.
-    """
+    """The shipped model on new tales of a level; exit with a line if the model is not one of tales or too short."""
     rows = []
     for seed, (tale, log_probability) in enumerate(fitting_tales(model, level, texts)):
         canvas = tale + [model.end_token_id or 0] * (model.denoiser.length - len(tale))
@@ -206,17 +170,7 @@ def fitting_tales(model: Bundle, level: int, texts: int) -> Iterator[tuple[list[
     yield from fitting
 
 
-def oracle_table(exact: dict[str, float]) -> Table:
-    """What enumeration gives."""
-    return Table(
-        "Oracle: one token, two dependent base-4 digits; nats, enumerated",
-        ["entropy", "the bound's integral", "the published integrand's"],
-        [[f"{exact[key]:.4f}" for key in ("entropy", "bound", "published")]],
-    )
-
-
 def table_of(comparisons: Sequence[Comparison]) -> Table:
-    """A line a subject."""
     columns = ["subject", "texts", "truth", "bound", "published", "bound - truth", "published - truth"]
     rows = []
     for each in comparisons:
@@ -228,7 +182,6 @@ def table_of(comparisons: Sequence[Comparison]) -> Table:
 
 
 def draw(figure: Figure, comparisons: Sequence[Comparison]) -> None:
-    """Three bars a subject."""
     axes = figure.subplots()
     places = range(len(comparisons))
     kinds = (("truth", "grey"), ("bound", "tab:blue"), ("published", "tab:red"))
@@ -244,7 +197,6 @@ def draw(figure: Figure, comparisons: Sequence[Comparison]) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's sizes."""
     add_model_options(parser)
     parser.add_argument("--replicates", type=int, default=200, help="of the oracle's scores (default: 200)")
     parser.add_argument("--sequences", type=int, default=32, help="of the chain (default: 32)")
@@ -255,7 +207,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
-    """All three subjects."""
     model = open_model(arguments)
     exact, of_oracle = of_the_oracle(arguments.replicates)
     comparisons = [of_oracle]
@@ -270,7 +221,10 @@ def measured(arguments: argparse.Namespace) -> Finding:
         "model": described(model),
         "oracle": exact,
         "evaluations_a_tale": arguments.scored,
-        "nats_per_token": [asdict(each) for each in comparisons],
+        "nats_per_token": comparisons,
     }
-    tables = [oracle_table(exact), table_of(comparisons)]
+    enumerations = [f"{exact[key]:.4f}" for key in ("entropy", "bound", "published")]
+    columns = ["entropy", "the bound's integral", "the published integrand's"]
+    title = "Oracle: one token, two dependent base-4 digits; nats, enumerated"
+    tables = [Table(title, columns, [enumerations]), table_of(comparisons)]
     return Finding(tables, numbers, lambda figure: draw(figure, comparisons), inches=(9, 4.5))

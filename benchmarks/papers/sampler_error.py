@@ -1,22 +1,22 @@
-"""Each sampler's own error against network evaluations: on a Markov chain that is known, and on the shipped model.
+"""Each sampler's own error against network evaluations: on a known Markov chain, and on the shipped model.
 
-  markov   the denoiser is a chain's exact posterior, so whatever differs from the chain is the sampler's doing, and the
-           counting noise, which is measured by drawing as many sequences from the chain itself. The error is
-           KL(bigrams drawn ‖ bigrams of the chain) in nats.
-  shipped  texts from nothing at temperature 1: how probable the model itself finds them (its valid bound, in nats a
-           token), how varied their tokens are, and what a tale breaks. The exact sampler's texts are the model's own:
-           more nats than theirs are incoherence, fewer a loss of variety.
+  markov   The denoiser is the chain's exact posterior, so every difference from the chain is the sampler's error or
+           counting noise, which is measured with as many sequences of the chain itself. Two errors: KL(bigrams drawn ‖
+           bigrams of the chain), and -log p of the sequences above the chain's own, in nats a token.
+  shipped  Texts without a prompt at temperature 1: the model's own bound of them in nats a token, the entropy of their
+           tokens, and the rules that a tale breaks. The exact sampler's texts are the model's own: more nats than
+           theirs are incoherence, fewer a loss of variety.
 
-Groups of k and ancestral steps draw digits of different positions independently; that is their error, and it goes
-away as evaluations come near the number of sub-tokens. The high orders (`sampler.high_order`: paper 1's extrapolation,
-and a predictor–corrector) draw from the last two states' predictions to make up for a part of it.
+Groups of k and ancestral steps draw digits of different positions independently; this is their error, and it vanishes
+as the evaluations approach the number of sub-tokens. The high orders (`sampler.high_order`: paper 1's extrapolation,
+and a predictor–corrector) use the predictions of the last two states to correct a part of it.
 """
 
 import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import get_args
 
@@ -27,11 +27,11 @@ from rich.progress import track
 from unmask_diffusion import MAX_SAMPLES, Model, Sampler
 from unmask_diffusion.request import HighOrder
 
-from benchmarks.options import add_model_options, described, open_model
+from benchmarks.harness import Table
+from benchmarks.models import add_model_options, described, open_model
 from benchmarks.papers.chain import CLASSES, LENGTH, random_chain
-from benchmarks.papers.drawing import draw, family_of, name_of, samplers_of
-from benchmarks.papers.finding import Finding, Table, plus_minus
-from benchmarks.papers.text_quality import TextQuality, text_quality
+from benchmarks.papers.drawing import TextQuality, draw, family_of, name_of, samplers_of, text_quality
+from benchmarks.papers.finding import Finding, plus_minus
 
 DIGITS = (1, 2, 3)
 STEPS = (8, 16, 32, 64)
@@ -49,15 +49,16 @@ QUICK = {"sequences": 32, "digits": [1], "steps": [4], "texts": 2, "text_steps":
 
 @dataclass(frozen=True)
 class ChainPoint:
-    """One sampler's error on the chain: means a sequence, divergence in nats a bigram."""
+    """One sampler's error on the chain."""
 
     sub_tokens_per_token: int
     family: str
     sampler: str
     steps: int | None
-    network_evaluations: float
-    idle_steps: float
-    divergence: float
+    network_evaluations: float  # mean of a sequence
+    idle_steps: float  # mean of a sequence
+    divergence: float  # of bigrams, nats
+    nats_above: float  # -log p of the sequences, less the chain's own, nats a token
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,18 @@ class TextPoint:
 
 
 def chain_point(digits: int, sampler: Sampler, sequences: int) -> ChainPoint:
-    """Draw sequences by the chain's exact posterior and compare them with the chain. Sets torch's threads to one."""
+    """Draw sequences from the chain's exact posterior and compare them with the chain; sets torch's threads to one."""
     torch.set_num_threads(1)  # the products are tiny: threads would spend their time waiting for each other
     chain = random_chain()
     drawn = draw(chain.model(digits), sampler, sequences, together=MAX_SAMPLES)
     error = chain.divergence(drawn.tokens)
     names = family_of(sampler), name_of(sampler)
-    return ChainPoint(digits, *names, sampler.steps, drawn.network_evaluations, drawn.idle_steps, error)
+    above = float(chain.nats(drawn.tokens).mean()) / LENGTH - chain.entropy_a_token()
+    return ChainPoint(digits, *names, sampler.steps, drawn.network_evaluations, drawn.idle_steps, error, above)
 
 
 def chain_points(jobs: Sequence[tuple[int, Sampler]], sequences: int, processes: int | None) -> list[ChainPoint]:
-    """One point a job (l and a sampler), in processes of their own if there are to be several."""
+    """One point for each job (l and a sampler), in several processes unless `processes` is 1."""
     if processes == 1:
         return [chain_point(*job, sequences) for job in track(jobs, description="samplers on the chain")]
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
@@ -92,7 +94,6 @@ def chain_points(jobs: Sequence[tuple[int, Sampler]], sequences: int, processes:
 
 
 def text_point(model: Model, sampler: Sampler, texts: int, scored: int) -> TextPoint:
-    """Draw texts and judge them."""
     drawn = draw(model, sampler, texts)
     names = family_of(sampler), name_of(sampler)
     quality = text_quality(model, drawn.tokens, scored)
@@ -100,22 +101,22 @@ def text_point(model: Model, sampler: Sampler, texts: int, scored: int) -> TextP
 
 
 def chain_table(points: Sequence[ChainPoint], sequences: int, floor: tuple[float, float]) -> Table:
-    """A line a sampler, a column for each l."""
     digits = sorted({each.sub_tokens_per_token for each in points})
     cells = {(each.sampler, each.sub_tokens_per_token): each for each in points}
     rows = []
     for name in dict.fromkeys(each.sampler for each in points):
         line = [cells[name, each] for each in digits]
-        rows.append([name, *(f"{each.divergence:.4f} ({each.network_evaluations:.0f})" for each in line)])
+        errors = [f"{each.divergence:.4f}, {each.nats_above:+.3f} ({each.network_evaluations:.1f})" for each in line]
+        rows.append([name, *errors])
     title = (
-        f"Bigram divergence in nats (network evaluations a sequence); C {CLASSES}, L {LENGTH}, {sequences} sequences; "
-        f"as many of the chain itself: {plus_minus(floor, 4)} (deviation)"
+        f"Bigram divergence in nats, -log p a token above the chain's {random_chain().entropy_a_token():.3f} (network "
+        f"evaluations a sequence); C {CLASSES}, L {LENGTH}, {sequences} sequences; divergence of as many sequences of "
+        f"the chain itself: {plus_minus(floor, 4)} (deviation)"
     )
     return Table(title, ["sampler", *(f"l = {each}" for each in digits)], rows)
 
 
 def text_table(points: Sequence[TextPoint], about: str) -> Table:
-    """A line a sampler."""
     columns = ["sampler", "evaluations", "nats a token", "entropy of its tokens", "broken rules a tale"]
     rows = []
     for each in points:
@@ -127,46 +128,28 @@ def text_table(points: Sequence[TextPoint], about: str) -> Table:
 
 
 def draw_chain(axes: Axes, points: Sequence[ChainPoint], floor: tuple[float, float]) -> None:
-    """Divergence against evaluations for one l."""
-    for family, style in STYLES.items():
+    for number, (family, style) in enumerate(STYLES.items()):
         chosen = sorted((each for each in points if each.family == family), key=lambda each: each.network_evaluations)
         xs, ys = [each.network_evaluations for each in chosen], [each.divergence for each in chosen]
-        axes.plot(xs, ys, style, color=_colour(family), label=family, markersize=12 if family == "exact" else 4)
+        axes.plot(xs, ys, style, color=f"C{number}", label=family, markersize=12 if family == "exact" else 4)
     axes.axhspan(floor[0] - 2 * floor[1], floor[0] + 2 * floor[1], color="grey", alpha=0.3, label="counting noise")
     axes.set(xscale="log", yscale="log", xlabel="network evaluations a sequence", ylabel="bigram divergence, nats")
     axes.set_title(f"Markov chain, l = {points[0].sub_tokens_per_token}")
 
 
 def draw_texts(axes: Axes, points: Sequence[TextPoint]) -> None:
-    """The model's own nats a token against evaluations, with two standard errors."""
-    for family, style in STYLES.items():
+    for number, (family, style) in enumerate(STYLES.items()):
         chosen = sorted((e for e in points if e.family == family), key=lambda each: each.network_evaluations)
         xs, ys = [each.network_evaluations for each in chosen], [each.quality.nats_per_token for each in chosen]
         means, errors = [mean for mean, _ in ys], [2 * error for _, error in ys]
         size = 12 if family == "exact" else 4
-        axes.errorbar(xs, means, errors, fmt=style, color=_colour(family), markersize=size, capsize=2, label=family)
+        axes.errorbar(xs, means, errors, fmt=style, color=f"C{number}", markersize=size, capsize=2, label=family)
     axes.set(xscale="log", xlabel="network evaluations a text", ylabel="nats a token by the model's own bound")
     axes.set_title("shipped model")
     axes.legend(fontsize=8)
 
 
-def _colour(family: str) -> str:
-    return f"C{list(STYLES).index(family)}"
-
-
-def draw_all(
-    figure: Figure, chain: Sequence[ChainPoint], floor: tuple[float, float], texts: Sequence[TextPoint]
-) -> None:
-    """A panel for each l, and one for the texts."""
-    digits = sorted({each.sub_tokens_per_token for each in chain})
-    *left, right = figure.subplots(1, len(digits) + 1)
-    for axes, each in zip(left, digits, strict=True):
-        draw_chain(axes, [point for point in chain if point.sub_tokens_per_token == each], floor)
-    draw_texts(right, texts)
-
-
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's sizes."""
     add_model_options(parser)
     parser.add_argument("--sequences", type=int, default=320, help="of the chain, a sampler (default: 320)")
     parser.add_argument("--digits", type=int, nargs="+", default=DIGITS, metavar="l", help="on the chain")
@@ -178,7 +161,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
-    """Measure both parts."""
     model = open_model(arguments)
     on_chain = samplers_of(arguments.steps, arguments.steps, HIGH_ORDERS)
     jobs = [(digits, each) for digits in arguments.digits for each in on_chain]
@@ -190,14 +172,13 @@ def measured(arguments: argparse.Namespace) -> Finding:
     ]
     about = f"{arguments.texts} texts a sampler, {described(model)}"
 
-    numbers = {
-        "sequences": arguments.sequences,
-        "floor": floor,
-        "chain": [asdict(each) for each in chain],
-        "model": described(model),
-        "texts": arguments.texts,
-        "text_samplers": [asdict(each) for each in texts],
-    }
+    def draw_panels(figure: Figure) -> None:
+        *left, right = figure.subplots(1, len(arguments.digits) + 1)
+        for axes, each in zip(left, sorted(arguments.digits), strict=True):
+            draw_chain(axes, [point for point in chain if point.sub_tokens_per_token == each], floor)
+        draw_texts(right, texts)
+
+    numbers = {"sequences": arguments.sequences, "floor": floor, "chain": chain, "model": described(model)}
+    numbers |= {"texts": arguments.texts, "text_samplers": texts}
     tables = [chain_table(chain, arguments.sequences, floor), text_table(texts, about)]
-    width = 4.0 * (len(arguments.digits) + 1)
-    return Finding(tables, numbers, lambda figure: draw_all(figure, chain, floor, texts), inches=(width, 4.5))
+    return Finding(tables, numbers, draw_panels, inches=(4.0 * (len(arguments.digits) + 1), 4.5))

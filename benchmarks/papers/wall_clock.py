@@ -3,97 +3,102 @@
 Ways to draw a text by the shipped model, in turns in one run:
 
   exact, groups    first-hitting, whole runs: one sub-token an evaluation, or k groups
-  ancestral        our own with T steps, whole runs: idle steps are skipped and only a group's rows are drawn
-  papers, plain    the papers' algorithm (`benchmarks.papers_reference`): T steps, every one evaluated, all positions
-                   drawn
-  papers, cached   the same, the probabilities reused after a step that changed nothing in the batch (their
+  ancestral        ours with T steps, whole runs: idle steps are skipped and only a group's rows are drawn
+  papers, plain    the papers' algorithm (evaluation/papers_sampler.py): all T steps evaluated, all positions drawn
+  papers, cached   the same, with the probabilities reused after a step that changed nothing in the batch (their
                    `ddpm_cache`)
 
-The papers' steps are measured at `--reference-steps` evenly spread times on canvases masked as the forward process
-masks them, and scaled to T; how many steps change something is Proposition A.1's. The papers' way to sample and our
-`ancestral` draw from one law (tests count it), so that quality is measured once for both: the sampler's error on a
-Markov chain with as many tokens and sub-tokens, and what the shipped model thinks of its own texts. At equal quality
-means: k groups, k the least one whose divergence from the chain is that of T steps within two deviations of counting
-noise.
+The papers' steps are timed at `--reference-steps` evenly spread times, on canvases masked by the forward process, and
+scaled to T; Proposition A.1 gives the number of steps that change something. The papers' sampler and our `ancestral`
+draw from one law (tests count it), so quality is measured once for both: the sampler's error on a Markov chain with the
+same l, and the shipped model's bound of its own texts. Equal quality means: k groups with the least k whose divergence
+from the chain is at most that of T steps plus two deviations of counting noise.
 """
 
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from statistics import median
+from dataclasses import dataclass
+from statistics import mean, median
 
 import torch
 from matplotlib.figure import Figure
 from rich.progress import track
 from unmask_diffusion import Model, Sampler
 
-from benchmarks.options import add_model_options, described, open_model
+from benchmarks.evaluation.clock import Parts
+from benchmarks.evaluation.papers_sampler import PAPERS_PARTS, PapersSampler, step_times, timed_step
+from benchmarks.harness import Table
+from benchmarks.models import add_model_options, described, open_model
 from benchmarks.papers.chain import random_chain
-from benchmarks.papers.drawing import EXACT, draw, family_of, name_of, samplers_of
-from benchmarks.papers.finding import Finding, Table, plus_minus
-from benchmarks.papers.papers_cost import PAPERS, Parts, cost_of, timed_parts
-from benchmarks.papers.sampler_error import ChainPoint, chain_points
-from benchmarks.papers.text_quality import TextQuality, text_quality
-from benchmarks.papers_reference import PAPERS_PARTS
+from benchmarks.papers.drawing import EXACT, TextQuality, draw, family_of, name_of, samplers_of, text_quality
+from benchmarks.papers.finding import Finding, plus_minus
+from benchmarks.papers.sampler_error import chain_points
 
+WARM_UP = 3
+TIMES = 1024  # the timed steps are spread over this T; the cost of a step depends on its time alone
+PLAIN, CACHED = PAPERS = ("papers, plain", "papers, cached")
 GROUPS = (16, 32, 64, 128)
 STEPS = (64, 256, 1024, 4096)
 FIRST_HITTING = (family_of(EXACT), family_of(Sampler(steps=1)))
-QUICK = {
-    "batches": [2],
-    "groups": [2],
-    "steps": [4],
-    "reference_steps": 2,
-    "repeats": 1,
-    "sequences": 32,
-    "scored": 4,
-    "processes": 1,
-}
+QUICK = {"batches": [2], "groups": [2], "steps": [4], "reference_steps": 2, "repeats": 1}
+QUICK |= {"sequences": 32, "scored": 4, "processes": 1}
+
+
+def timed_parts(model: Model, samples: int, measured_steps: int, seed: int) -> Parts:
+    """Mean seconds of the parts of a step over evenly spread times, on canvases masked by the forward process.
+
+    Means, not medians: the whole runs beside them include all disturbances too.
+    """
+    papers = PapersSampler(model.denoiser, model.sub_tokenizer, seed)
+    shape = (samples, model.denoiser.length)
+    spread = [int((i + 0.5) * TIMES / measured_steps) for i in range(measured_steps)]
+    measured = []
+    for step in [spread[0]] * WARM_UP + spread:
+        now, then = step_times(TIMES)[step]
+        digits = model.sub_tokenizer.encode(torch.randint(model.denoiser.vocabulary_size, shape))
+        sub_tokens = torch.where(torch.rand(digits.shape) < now, model.sub_tokenizer.mask_id, digits)
+        measured.append(timed_step(papers, sub_tokens, now, then))
+    return {name: mean(each[name] for each in measured[WARM_UP:]) for name in PAPERS_PARTS}
+
+
+def cost_of(parts: Parts, steps: int, sub_tokens: int) -> dict[str, tuple[float, float]]:
+    """Network evaluations and seconds of T steps for a batch of `sub_tokens`, by the names of `PAPERS`."""
+    changing = steps * (1 - (1 - 1 / steps) ** sub_tokens)  # Proposition A.1
+    evaluated, drawn = parts["network"] + parts["filter"], parts["draw"] + parts["unmask"]
+    return {PLAIN: (steps, steps * (evaluated + drawn)), CACHED: (changing, changing * evaluated + steps * drawn)}
 
 
 @dataclass(frozen=True)
 class Way:
-    """What one way to draw texts costs, B at a time.
+    """What one way to draw texts costs, B at a time."""
 
-    Attributes:
-        samples: B.
-        way: the family of samplers, or one of `PAPERS`.
-        steps: k or T, None if exact.
-        network_evaluations: mean of a text; of the batch, where it goes in lockstep (`PAPERS`).
-        seconds: of wall-clock time for the batch, divided by B: the median of all repeats.
-        divergence: of its law on the chain, nats a bigram.
-    """
+    samples: int  # B
+    way: str  # the family of samplers, or one of `PAPERS`
+    steps: int | None  # k or T, None if exact
+    network_evaluations: float  # mean of a text; of the batch for `PAPERS`, whose samples go in lockstep
+    seconds: float  # wall-clock time of the batch divided by B, median of all repeats
+    divergence: float  # of its law on the chain, nats a bigram
 
-    samples: int
-    way: str
-    steps: int | None
-    network_evaluations: float
-    seconds: float
-    divergence: float
+    def __str__(self) -> str:
+        if self.steps is None:
+            return self.way
+        return f"{self.way}, T = {self.steps}" if self.way in PAPERS else f"{self.way} = {self.steps}"
 
 
 @dataclass(frozen=True)
 class EqualQuality:
-    """Ancestral sampling with T steps beside first-hitting of the same quality.
+    """Ancestral sampling with T steps beside first-hitting of the same quality."""
 
-    Attributes:
-        samples: B.
-        steps: T.
-        divergence: of T steps, nats a bigram on the chain.
-        first_hitting: the first-hitting sampler with the fewest evaluations that is as good.
-        times: how many times faster it is than each way to draw ancestrally.
-    """
-
-    samples: int
-    steps: int
-    divergence: float
-    first_hitting: str
-    times: dict[str, float]
+    samples: int  # B
+    steps: int  # T
+    divergence: float  # of T steps, nats a bigram on the chain
+    first_hitting: str  # the first-hitting sampler of this quality with the fewest evaluations
+    times: dict[str, float]  # its speed divided by the speed of each ancestral way
 
 
 class Comparison:
-    """Ways to draw B texts, measured in turns; what is drawn meanwhile is kept, so that it can be judged."""
+    """Ways to draw B texts, measured in turns; the texts are kept and judged later."""
 
     def __init__(self, model: Model, samples: int, samplers: Sequence[Sampler], errors: dict[str, float]) -> None:
         self.model = model
@@ -106,7 +111,6 @@ class Comparison:
         self.parts: list[Parts] = []
 
     def turn(self, seed: int, measured_steps: int) -> None:
-        """Every sampler once, and the papers' steps."""
         for sampler in self.samplers:
             drawn = draw(self.model, sampler, self.samples, seed, together=self.samples)
             self.seconds[sampler].append(drawn.seconds / self.samples)
@@ -115,18 +119,10 @@ class Comparison:
         self.parts.append(timed_parts(self.model, self.samples, measured_steps, seed))
 
     def ways(self) -> list[Way]:
-        """Medians over the turns."""
-        ours = [
-            Way(
-                self.samples,
-                family_of(each),
-                each.steps,
-                self.evaluations[each],
-                median(self.seconds[each]),
-                self.errors[name_of(each)],
-            )
-            for each in self.samplers
-        ]
+        ours = []
+        for each in self.samplers:
+            costs = self.evaluations[each], median(self.seconds[each])
+            ours.append(Way(self.samples, family_of(each), each.steps, *costs, self.errors[name_of(each)]))
         parts = {name: median(each[name] for each in self.parts) for name in PAPERS_PARTS}
         sub_tokens = self.samples * self.model.denoiser.length * self.model.sub_tokenizer.sub_tokens_per_token
         theirs = [
@@ -139,46 +135,28 @@ class Comparison:
 
 
 def at_equal_quality(ways: Sequence[Way], tolerance: float) -> list[EqualQuality]:
-    """For each T the fewest groups that are as good, within a tolerance in nats; exact, where no groups are."""
-    first_hitting = sorted((each for each in ways if each.way in FIRST_HITTING), key=_cost)
+    """For each T the fewest groups whose error is within a tolerance in nats; exact, if no groups are."""
+    first_hitting = [each for each in ways if each.way in FIRST_HITTING]
+    first_hitting.sort(key=lambda each: each.network_evaluations)
     found = []
     for steps in sorted({each.steps for each in ways if each.way in PAPERS and each.steps}):
         rivals = [each for each in ways if each.steps == steps and each not in first_hitting]
         level = rivals[0].divergence
         ours = next((each for each in first_hitting if each.divergence <= level + tolerance), first_hitting[-1])
         times = {each.way: each.seconds / ours.seconds for each in rivals}
-        found.append(EqualQuality(ours.samples, steps, level, _shown(ours), times))
+        found.append(EqualQuality(ours.samples, steps, level, str(ours), times))
     return found
 
 
-def _cost(way: Way) -> float:
-    return way.network_evaluations
-
-
-def _shown(way: Way) -> str:
-    """A way in a few words."""
-    if way.steps is None:
-        return way.way
-    return f"{way.way}, T = {way.steps}" if way.way in PAPERS else f"{way.way} = {way.steps}"
-
-
 def ways_table(ways: Sequence[Way], about: str) -> Table:
-    """A line a way."""
-    rows = [
-        [
-            str(each.samples),
-            _shown(each),
-            f"{each.network_evaluations:.0f}",
-            f"{each.seconds:.3f}",
-            f"{each.divergence:.4f}",
-        ]
-        for each in ways
-    ]
+    rows = []
+    for each in ways:
+        costs = f"{each.network_evaluations:.0f}", f"{each.seconds:.3f}", f"{each.divergence:.4f}"
+        rows.append([str(each.samples), str(each), *costs])
     return Table(about, ["B", "sampler", "evaluations", "seconds a text", "its error on the chain, nats"], rows)
 
 
 def equal_table(found: Sequence[EqualQuality], tolerance: float) -> Table:
-    """A line for each B and T."""
     columns = ["B", "ancestral, T", "its error", "as good", "times faster than ours, skipping idle steps", *PAPERS]
     rows = []
     for each in found:
@@ -188,16 +166,14 @@ def equal_table(found: Sequence[EqualQuality], tolerance: float) -> Table:
 
 
 def quality_table(qualities: dict[str, TextQuality], texts: int) -> Table:
-    """What the model thinks of the texts that were drawn, a line a sampler."""
     rows = [
         [name, plus_minus(each.nats_per_token), plus_minus(each.unigram_entropy)] for name, each in qualities.items()
     ]
-    title = f"The {texts} texts that each sampler drew meanwhile, by the model's own bound"
+    title = f"The {texts} texts that each sampler drew, by the model's own bound"
     return Table(title, ["sampler", "nats a token", "entropy of its tokens"], rows)
 
 
 def draw_ways(figure: Figure, ways: Sequence[Way]) -> None:
-    """Error on the chain against seconds a text, a panel for each B."""
     batches = sorted({each.samples for each in ways})
     panels = figure.subplots(1, len(batches), sharey=True, squeeze=False)[0]
     for axes, samples in zip(panels, batches, strict=True):
@@ -213,7 +189,6 @@ def draw_ways(figure: Figure, ways: Sequence[Way]) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The experiment's sizes."""
     add_model_options(parser)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], metavar="B", help="texts together")
     parser.add_argument("--groups", type=int, nargs="+", default=GROUPS, metavar="k", help="of first-hitting")
@@ -226,7 +201,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
-    """Measure errors, then seconds, then judge the texts."""
     model = open_model(arguments)
     samplers = samplers_of(arguments.groups, arguments.steps)
     digits = model.sub_tokenizer.sub_tokens_per_token
@@ -234,7 +208,11 @@ def measured(arguments: argparse.Namespace) -> Finding:
     chain = chain_points([(digits, each) for each in samplers], arguments.sequences, arguments.processes)
     torch.set_num_threads(threads)
     tolerance = 2 * random_chain().floor(arguments.sequences)[1]
-    comparisons = compare(model, samplers, chain, arguments)
+    errors = {each.sampler: each.divergence for each in chain}
+    comparisons = [Comparison(model, samples, samplers, errors) for samples in arguments.batches]
+    for seed in track(range(arguments.repeats), description="turns"):
+        for each in comparisons:
+            each.turn(seed, arguments.reference_steps)
     ways = [way for each in comparisons for way in each.ways()]
     found = [equal for each in comparisons for equal in at_equal_quality(each.ways(), tolerance)]
     qualities, texts = judge(model, comparisons, arguments.scored)
@@ -242,31 +220,19 @@ def measured(arguments: argparse.Namespace) -> Finding:
         "model": described(model),
         "sequences": arguments.sequences,
         "tolerance": tolerance,
-        "chain": [asdict(each) for each in chain],
-        "ways": [asdict(each) for each in ways],
+        "chain": chain,
+        "ways": ways,
         "papers_parts_seconds": {each.samples: each.parts for each in comparisons},
-        "equal_quality": [asdict(each) for each in found],
-        "texts": {name: asdict(each) for name, each in qualities.items()},
+        "equal_quality": found,
+        "texts": qualities,
     }
     about = f"Seconds a text, medians of {arguments.repeats} turns; {described(model)}"
     tables = [ways_table(ways, about), equal_table(found, tolerance), quality_table(qualities, texts)]
     return Finding(tables, numbers, lambda figure: draw_ways(figure, ways), inches=(10, 4.5))
 
 
-def compare(
-    model: Model, samplers: Sequence[Sampler], chain: Sequence[ChainPoint], arguments: argparse.Namespace
-) -> list[Comparison]:
-    """Every B in every turn."""
-    errors = {each.sampler: each.divergence for each in chain}
-    comparisons = [Comparison(model, samples, samplers, errors) for samples in arguments.batches]
-    for seed in track(range(arguments.repeats), description="turns"):
-        for each in comparisons:
-            each.turn(seed, arguments.reference_steps)
-    return comparisons
-
-
 def judge(model: Model, comparisons: Sequence[Comparison], evaluations: int) -> tuple[dict[str, TextQuality], int]:
-    """The quality of all texts of each sampler, by its name, and how many texts those are."""
+    """The quality of all texts of each sampler, by its name, and their number."""
     found, texts = {}, 0
     for sampler in track(comparisons[0].samplers, description="texts scored"):
         tokens = torch.cat([ids for each in comparisons for ids in each.tokens[sampler]])

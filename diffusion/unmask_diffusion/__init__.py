@@ -7,7 +7,10 @@ from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, p
 from unmask_diffusion.request import (
     MAX_BUDGET,
     MAX_SAMPLES,
+    MAX_STEPS,
+    MAX_TEMPERATURE,
     GenerationRequest,
+    GenerationSettings,
     RequestError,
     Sampler,
     ScoreRequest,
@@ -28,11 +31,14 @@ from unmask_diffusion.scoring import (
 )
 from unmask_diffusion.speculation import accept
 from unmask_diffusion.sub_tokens import SubTokenizer, smallest_base
+from unmask_diffusion.untrained import untrained_warnings
 from unmask_diffusion.work import Outcome, Phase, SamplingError, State, Work, advance, evaluate
 
 __all__ = [
     "MAX_BUDGET",
     "MAX_SAMPLES",
+    "MAX_STEPS",
+    "MAX_TEMPERATURE",
     "ActivePass",
     "ActiveSample",
     "Candidates",
@@ -40,6 +46,7 @@ __all__ = [
     "Estimate",
     "Extent",
     "GenerationRequest",
+    "GenerationSettings",
     "LogEntry",
     "MarkovDenoiser",
     "Model",
@@ -88,4 +95,5 @@ __all__ = [
     "sample",
     "score",
     "smallest_base",
+    "untrained_warnings",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import compress, islice
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Intermediate:
     position: int  # in the canvas
     digits: Tensor  # int64 [l], with the newest
     most: int  # number of candidates wanted
+    found: list[Candidates]  # of its reveal; the token's are appended
 
 
 def candidates_of_reveals(
@@ -37,44 +38,39 @@ def candidates_of_reveals(
         decided: for each sample its lanes, what is certain of what was drawn at them, and the number of candidates
             wanted of a token.
     """
-    tokens = [
-        [
-            [*_intermediate(model, lane, drawn, most)] if most else []
-            for lane, drawn in zip(lanes, kept, strict=False)
-            if isinstance(drawn, Reveal)
-        ]
-        for lanes, kept, most in decided
-    ]
-    in_order = [token for of_sample in tokens for of_reveal in of_sample for token in of_reveal]
-    parts = (in_order[start : start + TOKENS_AT_ONCE] for start in range(0, len(in_order), TOKENS_AT_ONCE))
-    found = iter([each for part in parts for each in _of_part(model, features, part)])
-    return [tuple(tuple(islice(found, len(of_reveal))) for of_reveal in of_sample) for of_sample in tokens]
+    found: list[list[list[Candidates]]] = []
+    tokens: list[Intermediate] = []
+    for lanes, kept, most in decided:
+        of_sample: list[list[Candidates]] = []
+        found.append(of_sample)
+        for lane, drawn in zip(lanes, kept, strict=False):
+            if isinstance(drawn, Reveal):
+                of_sample.append([])
+                if most:
+                    tokens += _intermediate(model, lane, drawn, most, of_sample[-1])
+    for start in range(0, len(tokens), TOKENS_AT_ONCE):
+        _find(model, features, tokens[start : start + TOKENS_AT_ONCE])
+    return [tuple(map(tuple, of_sample)) for of_sample in found]
 
 
-def _intermediate(model: Model, lane: Lane, reveal: Reveal, most: int) -> Iterator[Intermediate]:
+def _intermediate(
+    model: Model, lane: Lane, reveal: Reveal, most: int, found: list[Candidates]
+) -> Iterator[Intermediate]:
     """The tokens that a lane's reveal touches and leaves with masked digits, ascending."""
     canvas = lane.after(reveal).canvas
     touched = sorted({position for position, _, _ in reveal.sub_tokens})
     masked = (canvas[touched] == model.sub_tokenizer.mask_id).any(1).tolist()
     for position in compress(touched, masked):
-        yield Intermediate(lane.rows[position], position, canvas[position], most)
+        yield Intermediate(lane.rows[position], position, canvas[position], most, found)
 
 
-def _of_part(model: Model, features: Tensor, tokens: Sequence[Intermediate]) -> list[Candidates]:
+def _find(model: Model, features: Tensor, tokens: Sequence[Intermediate]) -> None:
     codes = model.sub_tokenizer.codes_on(features.device)
     digits = torch.stack([token.digits for token in tokens]).to(features.device)
     logits = model.denoiser.head(features[[token.row for token in tokens]])
     left: list[int] = agrees(digits, codes).sum(1).tolist()
-    probabilities = consistent_log_softmax(logits, digits, codes).exp()
-    ordered = probabilities.sort(dim=1, descending=True, stable=True)
-    most = max(token.most for token in tokens)
-    likeliest = zip(ordered.indices[:, :most].tolist(), ordered.values[:, :most].tolist(), strict=True)
-    return [
-        Candidates(token.position, count, _possible(token.most, *classes))
-        for token, count, classes in zip(tokens, left, likeliest, strict=True)
-    ]
-
-
-def _possible(most: int, classes: list[int], probabilities: list[float]) -> tuple[tuple[int, float], ...]:
-    """The first pairs, without those of probability 0."""
-    return tuple(pair for pair in list(zip(classes, probabilities, strict=True))[:most] if pair[1] > 0)
+    ordered = consistent_log_softmax(logits, digits, codes).exp().sort(dim=1, descending=True, stable=True)
+    for row, token in enumerate(tokens):
+        classes, probabilities = (each[row, : token.most].tolist() for each in (ordered.indices, ordered.values))
+        likeliest = [pair for pair in zip(classes, probabilities, strict=True) if pair[1] > 0]
+        token.found.append(Candidates(token.position, left[row], tuple(likeliest)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class Lane:
         return Lane(self.plan, self.sample, self.step + 1, canvas, self.rows)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class Place:
     """A position of a step: one class is drawn for it, and its digits j are revealed."""
 
@@ -52,6 +53,7 @@ class Place:
     position: int  # in the canvas
     js: tuple[int, ...]  # digits to reveal, ascending
     weight: float = 0.0  # how far its prediction is extrapolated (`high_order.weights`)
+    drawn: list[int] | str = INVALID  # the digits of the class that was drawn, or why there is none
 
 
 def draw_steps(model: Model, features: Tensor, lanes: Sequence[Lane]) -> list[Drawn]:
@@ -61,9 +63,9 @@ def draw_steps(model: Model, features: Tensor, lanes: Sequence[Lane]) -> list[Dr
     consistent joint distribution, and the digits that the step names are revealed. That is a draw from the digits'
     marginal, and no digits that name no token can come out.
     """
-    places = [places_of(lane) for lane in lanes]
-    drawn = iter(draw_places(model, features, [place for own in places for place in own]))
-    return [join(own, [next(drawn) for _ in own]) for own in places]
+    steps = [*map(places_of, lanes)]
+    draw_places(model, features, [*chain.from_iterable(steps)])
+    return [*map(join, steps)]
 
 
 def places_of(lane: Lane) -> list[Place]:
@@ -71,65 +73,75 @@ def places_of(lane: Lane) -> list[Place]:
     step, kind = lane.steps[lane.step], lane.plan.request.sampler.high_order
     far = dict(zip(step.reveal, weights(kind, lane.steps, lane.step), strict=False)) if kind else {}
     digits = lane.canvas.shape[1]
-    return [
+    places = []
+    for position, js in step.by_position(digits).items():
         # the digits of a position are drawn together: as far as the one that is hit first
-        Place(lane, position, js, min((far[position * digits + j] for j in js), default=0.0) if far else 0.0)
-        for position, js in step.by_position(digits).items()
-    ]
+        weight = min(far[position * digits + j] for j in js) if far else 0.0
+        places.append(Place(lane, position, js, weight))
+    return places
 
 
-def draw_places(model: Model, features: Tensor, places: Sequence[Place]) -> list[list[int] | str]:
-    """Draw a class at every place: its digits, or why there is none."""
-    drawn: dict[int, list[int] | str] = {}
-    for part in _alike(places):
-        draws, codes = _draws(model, part).to(features.device), model.sub_tokenizer.codes_on(features.device)
-        rows = features[[place.lane.rows[place.position] for place in part]]
-        errors: dict[int, str] = {}
-        try:
-            if part[0].weight:
-                classes = draw(_extrapolated(model, rows, part, draws.revealed, codes), codes=codes, **vars(draws))
-            else:
-                classes = model.denoiser.draw(rows, codes, draws)
-        except DrawError as error:
-            classes = error.classes
-            errors = dict.fromkeys(error.no_candidate, IMPOSSIBLE) | dict.fromkeys(error.invalid, INVALID)
-        digits: list[list[int]] = model.sub_tokenizer.codes[classes.cpu()].tolist()
-        drawn |= {id(place): errors.get(row, digits[row]) for row, place in enumerate(part)}
-    return [drawn[id(place)] for place in places]
+def draw_places(model: Model, features: Tensor, places: Sequence[Place]) -> None:
+    """Draw a class at every place: all that use one prediction together, those that use two in parts."""
+    plain: list[Place] = []
+    others: list[Place] = []
+    for place in places:
+        (others if place.weight else plain).append(place)
+    if plain:
+        _draw_together(model, features, plain)
+    for start in range(0, len(others), EXTRAPOLATED_AT_ONCE):
+        _draw_together(model, features, others[start : start + EXTRAPOLATED_AT_ONCE])
 
 
-def join(places: Sequence[Place], drawn: Sequence[list[int] | str]) -> Drawn:
+def _draw_together(model: Model, features: Tensor, places: Sequence[Place]) -> None:
+    digits = model.sub_tokenizer.sub_tokens_per_token
+    rows, revealed, numbers = [], [], []
+    for place in places:
+        lane, request = place.lane, place.lane.plan.request
+        rows.append(lane.rows[place.position])
+        revealed.append(lane.canvas[place.position])
+        event = event_of(lane.sample, place.position * digits + place.js[0])
+        numbers.append((lane.plan.seed, event, request.temperature, request.top_k, request.top_p))
+    seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
+    device = features.device
+    draws = Draws(
+        revealed=torch.stack(revealed).to(device),
+        seeds=torch.tensor(seeds, device=device),
+        events=torch.tensor(events, device=device),
+        temperature=torch.tensor(temperatures, dtype=torch.float64, device=device),
+        top_k=torch.tensor(top_k, device=device),
+        top_p=torch.tensor(top_p, dtype=torch.float64, device=device),
+    )
+    codes = model.sub_tokenizer.codes_on(device)
+    errors: dict[int, str] = {}
+    try:
+        if places[0].weight:
+            logits = _extrapolated(model, features[rows], places, draws.revealed, codes)
+            classes = draw(logits, codes=codes, **vars(draws))
+        else:
+            classes = model.denoiser.draw(features[rows], codes, draws)
+    except DrawError as error:
+        classes = error.classes
+        errors = dict.fromkeys(error.no_candidate, IMPOSSIBLE) | dict.fromkeys(error.invalid, INVALID)
+    drawn: list[list[int]] = model.sub_tokenizer.codes[classes.cpu()].tolist()
+    for row, place in enumerate(places):
+        place.drawn = errors.get(row, drawn[row])
+
+
+def join(places: Sequence[Place]) -> Drawn:
     """Join what was drawn at the places of one step: a reveal, or the gravest of the errors."""
     lane = places[0].lane
-    errors = {each for each in drawn if isinstance(each, str)}
+    sub_tokens: list[tuple[int, int, int]] = []
+    errors: list[str] = []
+    for place in places:
+        if isinstance(place.drawn, str):
+            errors.append(place.drawn)
+        else:
+            sub_tokens += [(place.position, j, place.drawn[j]) for j in place.js]
     if errors:
         message = INVALID if INVALID in errors else IMPOSSIBLE
         return SampleError(lane.sample, message, impossible=message == IMPOSSIBLE)
-    sub_tokens = (
-        (place.position, j, int(digits[j])) for place, digits in zip(places, drawn, strict=True) for j in place.js
-    )
     return Reveal(lane.sample, lane.step, tuple(sub_tokens))
-
-
-def _alike(places: Sequence[Place]) -> list[list[Place]]:
-    """The places that are drawn from one prediction, and parts of those that are drawn from two."""
-    plain, others = [each for each in places if not each.weight], [each for each in places if each.weight]
-    parts = [others[start : start + EXTRAPOLATED_AT_ONCE] for start in range(0, len(others), EXTRAPOLATED_AT_ONCE)]
-    return [part for part in (plain, *parts) if part]
-
-
-def _draws(model: Model, places: Sequence[Place]) -> Draws:
-    digits = model.sub_tokenizer.sub_tokens_per_token
-    requests = [place.lane.plan.request for place in places]
-    events = [event_of(place.lane.sample, place.position * digits + place.js[0]) for place in places]
-    return Draws(
-        revealed=torch.stack([place.lane.canvas[place.position] for place in places]),
-        seeds=torch.tensor([place.lane.plan.seed for place in places]),
-        events=torch.tensor(events),
-        temperature=torch.tensor([request.temperature for request in requests], dtype=torch.float64),
-        top_k=torch.tensor([request.top_k for request in requests]),
-        top_p=torch.tensor([request.top_p for request in requests], dtype=torch.float64),
-    )
 
 
 def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], revealed: Tensor, codes: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Requests, of a generation or a score: one definition for HTTP bodies, Python calls and stored plans."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -19,6 +19,9 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
 BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
+Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
+TopP = Annotated[float, Field(gt=0, le=1)]
+TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Estimator = Literal["orders", "integral"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
 
@@ -93,11 +96,9 @@ class GenerationRequest(Strict):
         default=None,
         description="the same request with the same seed gives the same tokens; drawn when left out",
     )
-    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] = Field(
-        default=1.0, description="0 takes the most probable class"
-    )
-    top_p: Annotated[float, Field(gt=0, le=1)] = Field(default=1.0, description="nucleus; 1 is off, and exact")
-    top_k: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(default=0, description="0 is off, and exact")
+    temperature: Temperature = Field(default=1.0, description="0 takes the most probable class")
+    top_p: TopP = Field(default=1.0, description="nucleus; 1 is off, and exact")
+    top_k: TopK = Field(default=0, description="0 is off, and exact")
     sampler: Sampler = Sampler()
 
     @model_validator(mode="after")
@@ -107,6 +108,19 @@ class GenerationRequest(Strict):
             if others:
                 raise ValueError(f"canvas takes the place of prompt, suffix and max_tokens; leave out {others[0]}")
         return self
+
+
+class GenerationSettings(Strict):
+    """Fields of a generation request that a model's author recommends; None: nothing is recommended."""
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    sampler: Sampler | None = None
+
+    def as_given(self) -> dict[str, Any]:
+        """The fields that were given, as in the body of a request."""
+        return self.model_dump(exclude_unset=True, exclude_none=True)
 
 
 class ScoreRequest(Strict):

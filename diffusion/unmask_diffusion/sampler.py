@@ -28,9 +28,8 @@ class ActiveSample:
     plan: Plan  # of its request
     index: int  # of the sample in its request
     digits: Tensor  # its canvas, int64 [plan.length, l]
-    mask_id: int
-    candidates: int = 0  # number of candidates to find of each token that a reveal leaves intermediate
     step: int = 0  # number of steps done
+    candidates: int = 0  # number of candidates to find of each token that a reveal leaves intermediate
     drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal; no part of the state
     # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
     # state before is evaluated again.
@@ -44,7 +43,7 @@ class ActiveSample:
     def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
         stops = model.end_token_id is not None and bool(plan.schedules[index].steps.borders)
         end = model.sub_tokenizer.codes[model.end_token_id] if stops else None
-        return cls(plan, index, initial_state(model, plan), model.sub_tokenizer.mask_id, end=end)
+        return cls(plan, index, initial_state(model, plan), end=end)
 
     @property
     def length(self) -> int:
@@ -86,7 +85,8 @@ class ActiveSample:
         """
         found: list[State] = []
         if self._lacks_earlier:
-            before = self.steps[self.step - 1].undo(self.digits, self.mask_id)
+            mask_id = int(self.digits.view(-1)[self.steps[self.step].reveal[0]])  # the next step is still masked
+            before = self.steps[self.step - 1].undo(self.digits, mask_id)
             found.append(State(self.step - 1, before, self._positions(self.step, self.step + 1)))
         if len(found) == budget:
             return found

@@ -8,10 +8,9 @@ sequential sampler's log, bit for bit (`accept` has the proof). docs/speculation
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from collections.abc import Sequence
+from itertools import chain
 
-import torch
 from torch import Tensor
 
 from unmask_diffusion.drawing import Drawn, Lane, Place, draw_places, join, places_of
@@ -59,21 +58,33 @@ def draft(
         features: [N, F], which the rows of the lanes index.
         decided: for each sample its lanes, what is certain of what was drawn at them, and the number of steps to draft.
     """
-    steps = [_steps_ahead(*each) for each in decided]
-    turns: dict[int, list[Place]] = {}
-    for of_sample in steps:
+    ahead = []
+    turns: list[list[Place]] = []
+    for lanes, kept, count in decided:
+        steps = _steps_ahead(lanes, kept, count)
+        ahead.append(steps)
         seen: Counter[int] = Counter()
-        for place in (place for step in of_sample for place in step):
-            turns.setdefault(seen[place.position], []).append(place)
+        for place in chain.from_iterable(steps):
+            if seen[place.position] == len(turns):
+                turns.append([])
+            turns[seen[place.position]].append(place)
             seen[place.position] += 1
-    drawn: dict[int, list[int] | str] = {}
-    for turn in sorted(turns):
-        for place, digits in zip(turns[turn], draw_places(model, features, turns[turn]), strict=True):
-            drawn[id(place)] = digits
-            if isinstance(digits, list):
-                place.lane.canvas[place.position, list(place.js)] = torch.tensor([digits[j] for j in place.js])
-    joined = [[join(step, [drawn[id(place)] for place in step]) for step in each] for each in steps]
-    return [_before_errors(each) for each in joined]
+    for places in turns:
+        draw_places(model, features, places)
+        for place in places:
+            if isinstance(place.drawn, list):
+                for j in place.js:
+                    place.lane.canvas[place.position, j] = place.drawn[j]
+    drafts = []
+    for steps in ahead:
+        found: list[Reveal] = []
+        for places in steps:
+            drawn = join(places)
+            if isinstance(drawn, SampleError):
+                break
+            found.append(drawn)
+        drafts.append(tuple(found))
+    return drafts
 
 
 def _steps_ahead(lanes: Sequence[Lane], kept: Sequence[Drawn], count: int) -> list[list[Place]]:
@@ -82,10 +93,5 @@ def _steps_ahead(lanes: Sequence[Lane], kept: Sequence[Drawn], count: int) -> li
         return []
     lane = lanes[len(kept) - 1]
     after = lane.after(newest)
-    last = min(after.step + count, len(after.steps))
-    ahead = (Lane(lane.plan, lane.sample, step, after.canvas, lane.rows) for step in range(after.step, last))
-    return [places_of(each) for each in ahead]
-
-
-def _before_errors(drafts: Iterable[Drawn]) -> tuple[Reveal, ...]:
-    return tuple(each for each in takewhile(lambda each: isinstance(each, Reveal), drafts) if isinstance(each, Reveal))
+    ahead = range(after.step, min(after.step + count, len(after.steps)))
+    return [places_of(Lane(lane.plan, lane.sample, step, after.canvas, lane.rows)) for step in ahead]

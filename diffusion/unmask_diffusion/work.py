@@ -11,6 +11,7 @@ and requests shares one evaluation.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Generic, Literal, Protocol, Self, TypeVar
 
 import torch
@@ -114,11 +115,8 @@ class Evaluated(Generic[AnyWork]):
 
     def rows(self) -> list[dict[int, int]]:
         """For each state: position → row of the features."""
-        found, row = [], self.first_row
-        for state in self.states:
-            found.append({position: row + i for i, position in enumerate(state.positions)})
-            row += len(state.positions)
-        return found
+        row = count(self.first_row)
+        return [dict(zip(state.positions, row, strict=False)) for state in self.states]
 
 
 Phase = Callable[[Literal["trunk", "draw"]], AbstractContextManager[object]]
@@ -145,11 +143,13 @@ def evaluate(
     if not works:
         return []
     batch: list[Evaluated[Work]] = []
-    row = 0
+    states: list[State] = []
+    rows = 0
     for work, budget in zip(works, budgets or [work.known_states for work in works], strict=True):
-        batch.append(Evaluated(work, budget, work.states(budget), row))
-        row += sum(len(state.positions) for state in batch[-1].states)
-    states = [state for each in batch for state in each.states]
+        batch.append(Evaluated(work, budget, work.states(budget), rows))
+        for state in batch[-1].states:
+            states.append(state)
+            rows += len(state.positions)
     with phase("trunk"):
         positions = [torch.tensor(state.positions, dtype=torch.int64) for state in states]
         features = model.denoiser.trunk([state.canvas for state in states], positions)

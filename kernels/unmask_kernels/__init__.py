@@ -4,8 +4,7 @@ from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh
 from unmask_kernels.attention import attention
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
-from unmask_kernels.draws import Draws
-from unmask_kernels.errors import DrawError, InvalidLogitsError, NoCandidateError
+from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandidateError
 from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log_softmax

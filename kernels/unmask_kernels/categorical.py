@@ -1,6 +1,6 @@
 """The draw of one class for each row from logits: Gumbel-max over the consistent classes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmask_kernels import dispatch
 from unmask_kernels.consistency import Classes, agrees, consistent_classes
-from unmask_kernels.draws import Drawn, Draws, checked_classes, checked_draws
+from unmask_kernels.draws import Drawn, Draws, checked_classes
 from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32, random_words
 
 Scores = npt.NDArray[np.float64]
@@ -34,8 +34,8 @@ def draw(
     events: Tensor,  # int64 [N], the number of this draw in its request
     temperature: Tensor | float,  # [N] or one number; 0 = the most probable class (the first of equals), without noise
     *,
-    top_k: Tensor | int | None = None,  # int64 [N] or one number, 0 = off: keep exactly k classes
-    top_p: Tensor | float | None = None,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
+    top_k: Tensor | int = 0,  # int64 [N] or one number, 0 = off: keep exactly k classes
+    top_p: Tensor | float = 1.0,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
 ) -> Tensor:
     """Draw a class for each row from the softmax of logits / temperature over the consistent classes: int64 [N].
 
@@ -49,12 +49,26 @@ def draw(
         ValueError: shapes that do not fit, or a temperature that is negative or not finite.
     """
     if logits.ndim != 2 or codes.ndim != 2 or logits.shape[1] != len(codes) or len(codes) == 0:
-        msg = f"logits [N, C] and codes [C, l] don't fit: {list(logits.shape)} and {list(codes.shape)}"
-        raise ValueError(msg)
-    draws = checked_draws(len(logits), logits.device, revealed, codes, seeds, events, temperature, top_k, top_p)
-    if dispatch.on_cpu(logits):
-        return checked_classes(draw_rows(_rows_of(logits, codes, draws), draws))
-    return checked_classes(draw_on_gpu(logits, codes, draws))
+        raise ValueError(f"logits [N, C] and codes [C, l] don't fit: {list(logits.shape)} and {list(codes.shape)}")
+    count, device = len(logits), logits.device
+    if revealed.shape != (count, codes.shape[1]):
+        raise ValueError(f"revealed must be [{count}, {codes.shape[1]}], not {list(revealed.shape)}")
+    if seeds.dtype != torch.int64 or events.dtype != torch.int64:
+        raise ValueError(f"seeds and events must be int64, not {seeds.dtype} and {events.dtype}")
+    temperature = torch.as_tensor(temperature, dtype=torch.float64, device=device)
+    top_k = torch.as_tensor(top_k, dtype=torch.int64, device=device)
+    top_p = torch.as_tensor(top_p, dtype=torch.float64, device=device)
+    if not bool((temperature.isfinite() & (temperature >= 0)).all()):
+        raise ValueError(f"temperatures must be finite and not negative: {temperature.tolist()}")
+    each_row = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    for name, value in each_row.items():
+        if value.ndim and value.shape != (count,):
+            raise ValueError(f"{name} must be [{count}], not {list(value.shape)}")
+        each_row[name] = value.expand(count)
+    draws = Draws(revealed, **each_row)
+    return checked_classes(
+        _draw_on_cpu(logits, codes, draws) if dispatch.on_cpu(logits) else draw_on_gpu(logits, codes, draws)
+    )
 
 
 def draw_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
@@ -99,11 +113,6 @@ def keep_likely(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(in_k).scatter_(1, order, in_k & in_p)
 
 
-# The form for a CPU makes noise only for the classes of a row that can still win. It uses NumPy, which stays on the
-# calling thread and whose calls cost a microsecond: a row has a few candidates or a few thousand, too little to wait
-# for another core.
-
-
 class RowLogits(NamedTuple):
     """The consistent classes of a row, ascending, and their logits."""
 
@@ -112,7 +121,7 @@ class RowLogits(NamedTuple):
     logits: npt.NDArray[np.floating]  # [K]
 
 
-class RowScores(NamedTuple):
+class _RowScores(NamedTuple):
     """The classes of a row, or some of them, that need noise, and their scores."""
 
     row: int
@@ -120,91 +129,69 @@ class RowScores(NamedTuple):
     scores: Scores  # [K], (logit - highest) / temperature
 
 
-def _rows_of(logits: Tensor, codes: Tensor, draws: Draws) -> Iterator[RowLogits]:
+def _draw_on_cpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
     consistent = consistent_classes(codes)
     # NumPy has no bfloat16
     values = logits.numpy() if logits.dtype in (torch.float32, torch.float64) else logits.float().numpy()
-    for row, digits in enumerate(draws.revealed.tolist()):
-        classes = consistent.of(digits)
-        yield RowLogits(row, classes, values[row] if classes is consistent.every else values[row, classes])
+    found = ((row, consistent.of(digits)) for row, digits in enumerate(draws.revealed.tolist()))
+    return draw_rows((RowLogits(row, classes, values[row, classes]) for row, classes in found), draws)
 
 
 def draw_rows(rows: Iterable[RowLogits], draws: Draws) -> Drawn:
-    """Draw a class for every row on a CPU; the rows come in any order, each once."""
-    running = _RunningMaximum(draws)
+    """Draw a class for every row on a CPU; the rows come in any order, each once.
+
+    Only the classes that can still win get noise. This is NumPy, which stays on the calling thread and whose calls cost
+    a microsecond: a row has a few candidates or a few thousand, too little to wait for another core.
+    """
+    drawn: Classes = np.full(len(draws), -1)
+    highest, best = np.full((2, len(draws)), -np.inf)  # the highest logit, and the highest score with noise so far
+    temperatures, filtered = draws.temperature.tolist(), draws.filtered.tolist()
+    block: list[_RowScores] = []  # rows put together, and long ones cut up, to at most NOISE_BLOCK classes
+    room = NOISE_BLOCK
     # `highest` shows NaN and infinities; a score may overflow to -inf where the temperature is tiny
     with np.errstate(invalid="ignore", over="ignore"):
-        for block in _blocks(running.scored(rows)):
-            running.take_in(block)
-    return Drawn(torch.from_numpy(running.drawn), torch.from_numpy(running.highest))
-
-
-class _RunningMaximum:
-    """The class of each row that has the highest noisy score so far."""
-
-    def __init__(self, draws: Draws) -> None:
-        self.draws = draws
-        self.drawn: Classes = np.full(len(draws), -1)
-        self.highest: Scores = np.full(len(draws), -np.inf)
-        self._best: Scores = np.full(len(draws), -np.inf)
-
-    def scored(self, rows: Iterable[RowLogits]) -> Iterator[RowScores]:
-        """Decide the rows that need no noise; yield the scores of the others.
-
-        The likeliest class then has score 0, where a sum with noise is exact.
-        """
-        temperatures = self.draws.temperature.tolist()
-        filtered = self.draws.filtered.tolist()
         for row, classes, logits in rows:
             if not len(classes):
                 continue
-            highest = self.highest[row] = logits.max()
-            if not np.isfinite(highest):
+            highest[row] = logits.max()
+            if not np.isfinite(highest[row]):
                 continue
             if temperatures[row] == 0:
-                self.drawn[row] = classes[logits.argmax()]
+                drawn[row] = classes[logits.argmax()]
                 continue
-            scores = RowScores(row, classes, np.subtract(logits, highest, dtype=np.float64) / temperatures[row])
-            yield self._filtered(scores) if filtered[row] else scores
-
-    def take_in(self, block: list[RowScores]) -> None:
-        """Add noise to the scores of a block and keep each row's maximum."""
-        sizes = [len(part.classes) for part in block]
-        rows = torch.tensor([part.row for part in block])
-        if len(block) > 1:
-            rows = rows.repeat_interleave(torch.tensor(sizes))
-        classes = torch.from_numpy(np.concatenate([part.classes for part in block]))
-        noise = gumbel_from_words(*random_words(self.draws.seeds[rows], self.draws.events[rows], classes)).numpy()
-        start = 0
-        for part, size in zip(block, sizes, strict=True):
-            noisy = part.scores + noise[start : start + size]
-            winner = noisy.argmax()
-            if noisy[winner] > self._best[part.row]:
-                self._best[part.row] = noisy[winner]
-                self.drawn[part.row] = part.classes[winner]
-            start += size
-
-    def _filtered(self, part: RowScores) -> RowScores:
-        one = slice(part.row, part.row + 1)
-        scores = torch.from_numpy(part.scores)[None]
-        kept = keep_likely(scores, self.draws.top_k[one], self.draws.top_p[one])[0].numpy()
-        return RowScores(part.row, part.classes[kept], part.scores[kept])
+            # the likeliest class has score 0, where a sum with noise is exact
+            scores = np.subtract(logits, highest[row], dtype=np.float64) / temperatures[row]
+            if filtered[row]:
+                one = draws.take(torch.tensor([row]))
+                kept = keep_likely(torch.from_numpy(scores)[None], one.top_k, one.top_p)[0].numpy()
+                classes, scores = classes[kept], scores[kept]
+            for start in range(0, len(classes), NOISE_BLOCK):
+                part = _RowScores(row, classes[start : start + NOISE_BLOCK], scores[start : start + NOISE_BLOCK])
+                if len(part.classes) > room:
+                    _add_noise(block, draws, drawn, best)
+                    block, room = [], NOISE_BLOCK
+                block.append(part)
+                room -= len(part.classes)
+        if block:
+            _add_noise(block, draws, drawn, best)
+    return Drawn(torch.from_numpy(drawn), torch.from_numpy(highest))
 
 
-def _blocks(rows: Iterable[RowScores]) -> Iterator[list[RowScores]]:
-    """Put rows together, and cut long ones up, into blocks of at most NOISE_BLOCK classes."""
-    block: list[RowScores] = []
-    room = NOISE_BLOCK
-    for row, classes, scores in rows:
-        for start in range(0, len(classes), NOISE_BLOCK):
-            part = RowScores(row, classes[start : start + NOISE_BLOCK], scores[start : start + NOISE_BLOCK])
-            if len(part.classes) > room:
-                yield block
-                block, room = [], NOISE_BLOCK
-            block.append(part)
-            room -= len(part.classes)
-    if block:
-        yield block
+def _add_noise(block: list[_RowScores], draws: Draws, drawn: Classes, best: Scores) -> None:
+    """Add noise to the scores of a block and keep each row's maximum."""
+    rows = torch.tensor([part.row for part in block])
+    if len(block) > 1:
+        rows = rows.repeat_interleave(torch.tensor([len(part.classes) for part in block]))
+    classes = torch.from_numpy(np.concatenate([part.classes for part in block]))
+    words = random_words(draws.seeds[rows], draws.events[rows], classes)
+    noise = gumbel_from_words(*words).numpy()
+    start = 0
+    for row, some, scores in block:
+        noisy = scores + noise[start : start + len(some)]
+        winner = noisy.argmax()
+        if noisy[winner] > best[row]:
+            best[row], drawn[row] = noisy[winner], some[winner]
+        start += len(some)
 
 
 def draw_on_gpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:

@@ -18,19 +18,13 @@ T = TypeVar("T")
 _MOST_CODES_PER_CLASS = 8
 
 
-def agrees(revealed: Tensor, codes: Tensor) -> Tensor:
-    """Say which classes agree with every revealed digit: bool [N, C], all true in a row without revealed digits.
-
-    Args:
-        revealed: int64 [N, l]; a digit above `codes.max()`, as the mask id is, means masked.
-        codes: int64 [C, l], the digits of every class.
-
-    Raises:
-        ValueError: shapes that do not fit.
-    """
+def agrees(
+    revealed: Tensor,  # int64 [N, l]; a digit above `codes.max()`, as the mask id is, means masked
+    codes: Tensor,  # int64 [C, l], the digits of every class
+) -> Tensor:
+    """Say which classes agree with every revealed digit: bool [N, C], all true in a row without revealed digits."""
     if revealed.ndim != 2 or codes.ndim != 2 or revealed.shape[1] != codes.shape[1]:
-        msg = f"revealed [N, l] and codes [C, l] don't fit: {list(revealed.shape)} and {list(codes.shape)}"
-        raise ValueError(msg)
+        raise ValueError(f"revealed [N, l] and codes [C, l] don't fit: {list(revealed.shape)} and {list(codes.shape)}")
     shown = revealed <= codes.max()
     result = torch.ones(len(revealed), len(codes), dtype=torch.bool, device=codes.device)
     for place in shown.any(0).nonzero()[:, 0].tolist():
@@ -73,18 +67,15 @@ class ConsistentClasses:
         """
         classes = self.every
         for place, digit in enumerate(revealed):
-            if digit <= self._greatest:
-                if classes is self.every:
-                    classes = self._of_one(place, digit)
-                else:
-                    classes = classes[self._codes[classes, place] == digit]
+            if digit > self._greatest:
+                continue
+            if classes is not self.every:
+                classes = classes[self._codes[classes, place] == digit]
+                continue
+            if (place, digit) not in self._with_digit:
+                self._with_digit[place, digit] = np.flatnonzero(self._codes[:, place] == digit)
+            classes = self._with_digit[place, digit]
         return classes
-
-    def _of_one(self, place: int, digit: int) -> Classes:
-        known = self._with_digit.get((place, digit))
-        if known is None:
-            known = self._with_digit[place, digit] = np.flatnonzero(self._codes[:, place] == digit)
-        return known
 
 
 consistent_classes = once_per_tensor(ConsistentClasses)

@@ -1,12 +1,10 @@
-"""The arguments of a draw besides its logits, their checks, and the result of a draw."""
+"""The arguments of a draw besides its logits, the result of a draw, and its errors."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from unmask_kernels.errors import InvalidLogitsError, NoCandidateError
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,11 @@ class Draws:
 
     def take(self, index: Tensor) -> "Draws":
         """Return the rows of an index, int64 [n]."""
-        return Draws(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Draws(**{name: value[index] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> "Draws":
         """Return the same rows on a device."""
-        return Draws(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return Draws(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class Drawn(NamedTuple):
@@ -44,64 +42,38 @@ class Drawn(NamedTuple):
     highest: Tensor  # floating [N], the highest consistent logit: -inf without a candidate, NaN or +inf if invalid
 
 
-def checked_draws(
-    count: int,
-    device: torch.device,
-    revealed: Tensor,
-    codes: Tensor,
-    seeds: Tensor,
-    events: Tensor,
-    temperature: Tensor | float,
-    top_k: Tensor | int | None,
-    top_p: Tensor | float | None,
-) -> Draws:
-    """Check the arguments of `unmask_kernels.draw` for `count` rows and give each row its own.
+class DrawError(ValueError):
+    """No class could be drawn for some rows."""
 
-    Raises:
-        ValueError: shapes or dtypes that do not fit, or a temperature that is negative or not finite.
-    """
-    if revealed.shape != (count, codes.shape[1]):
-        msg = f"revealed must be [{count}, {codes.shape[1]}], not {list(revealed.shape)}"
-        raise ValueError(msg)
-    if seeds.dtype != torch.int64 or events.dtype != torch.int64:
-        msg = f"seeds and events must be int64, not {seeds.dtype} and {events.dtype}"
-        raise ValueError(msg)
-    given = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    for name, value in given.items():
-        if isinstance(value, Tensor) and value.ndim and value.shape != (count,):
-            msg = f"{name} must be [{count}], not {list(value.shape)}"
-            raise ValueError(msg)
+    def __init__(self, no_candidate: list[int], invalid: list[int], classes: Tensor) -> None:
+        self.no_candidate = no_candidate  # rows without a consistent class of positive probability
+        self.invalid = invalid  # rows with NaN or +inf among the logits of their consistent classes
+        self.rows = sorted([*no_candidate, *invalid])
+        self.classes = classes  # int64 [N], the classes of the other rows; -1 in `rows`
+        parts = [f"NaN or +inf among the logits of rows {_listed(invalid)}"] if invalid else []
+        parts += [f"no class is possible in rows {_listed(no_candidate)}"] if no_candidate else []
+        super().__init__("; ".join(parts))
 
-    def for_each_row(value: Tensor | float, dtype: torch.dtype) -> Tensor:
-        return torch.as_tensor(value, dtype=dtype, device=device).expand(count)
 
-    temperatures = for_each_row(temperature, torch.float64)
-    if not bool((temperatures.isfinite() & (temperatures >= 0)).all()):
-        msg = f"temperatures must be finite and not negative: {temperatures.tolist()}"
-        raise ValueError(msg)
-    return Draws(
-        revealed,
-        seeds,
-        events,
-        temperatures,
-        for_each_row(0 if top_k is None else top_k, torch.int64),
-        for_each_row(1 if top_p is None else top_p, torch.float64),
-    )
+class NoCandidateError(DrawError):
+    """Some rows have no candidate, and no row is invalid."""
+
+
+class InvalidLogitsError(DrawError):
+    """At least one row has NaN or +inf; other rows may have no candidate."""
+
+
+def _listed(rows: list[int], limit: int = 10) -> str:
+    listed = ", ".join(map(str, rows[:limit]))
+    return listed if len(rows) <= limit else f"{listed}, … ({len(rows)} rows)"
 
 
 def checked_classes(drawn: Drawn) -> Tensor:
-    """Return the classes of a draw, int64 [N].
-
-    Raises:
-        NoCandidateError: some rows have no candidate.
-        InvalidLogitsError: some rows have NaN or +inf among their consistent logits.
-    """
-    classes, highest = drawn
-    if not len(classes) or bool(highest.isfinite().all()):
-        return classes
-    empty = highest == -torch.inf
-    invalid = ~highest.isfinite() & ~empty
-    kind = InvalidLogitsError if bool(invalid.any()) else NoCandidateError
-    raise kind(
-        empty.nonzero()[:, 0].tolist(), invalid.nonzero()[:, 0].tolist(), classes.masked_fill(empty | invalid, -1)
-    )
+    """Return the classes of a draw, int64 [N]; raise `NoCandidateError` or `InvalidLogitsError` for what has none."""
+    finite = drawn.highest.isfinite()
+    if bool(finite.all()):
+        return drawn.classes
+    empty = drawn.highest == -torch.inf
+    no_candidate, invalid = (rows.nonzero()[:, 0].tolist() for rows in (empty, ~finite & ~empty))
+    kind = InvalidLogitsError if invalid else NoCandidateError
+    raise kind(no_candidate, invalid, drawn.classes.masked_fill(~finite, -1))

@@ -8,7 +8,7 @@ from torch import Tensor
 from unmask_kernels import dispatch
 from unmask_kernels.categorical import RowLogits, draw_reference, draw_rows
 from unmask_kernels.consistency import Classes, consistent_classes
-from unmask_kernels.draws import Drawn, Draws, checked_classes, checked_draws
+from unmask_kernels.draws import Draws, checked_classes
 
 # A row with more than this share of the classes left joins a dense pass over the weight; with fewer, its own rows of
 # the weight are gathered.
@@ -24,14 +24,8 @@ def draw_from_hidden(
     hidden: Tensor,  # [N, H], cast to the weight's dtype first
     weight: Tensor,  # [C, H]; products are summed in float32
     bias: Tensor | None,  # [C]
-    revealed: Tensor,  # int64 [N, l]; this and what follows as for `draw`
-    codes: Tensor,  # int64 [C, l]
-    seeds: Tensor,  # int64 [N]
-    events: Tensor,  # int64 [N]
-    temperature: Tensor | float,  # [N] or one number
-    *,
-    top_k: Tensor | int | None = None,  # int64 [N] or one number
-    top_p: Tensor | float | None = None,  # [N] or one number
+    codes: Tensor,  # int64 [C, l], the digits of every class
+    draws: Draws,  # N rows
 ) -> Tensor:
     """Draw a class for each row from the softmax of the head's logits, `draw(hidden @ weight.T + bias, …)`: int64 [N].
 
@@ -39,13 +33,13 @@ def draw_from_hidden(
     the maths is in this folder's README. A row's class is a function of that row's arguments alone, bit for bit.
     The errors are those of `draw`.
     """
-    if hidden.ndim != 2 or weight.shape != (len(codes), hidden.shape[1]) or len(codes) == 0:
-        shapes = f"{list(hidden.shape)}, {list(weight.shape)}"
-        msg = f"hidden [N, H] and weight [C, H] don't fit {len(codes)} codes: {shapes}"
-        raise ValueError(msg)
-    draws = checked_draws(len(hidden), hidden.device, revealed, codes, seeds, events, temperature, top_k, top_p)
+    if hidden.shape != (len(draws), *weight.shape[1:]) or hidden.ndim != 2 or len(weight) != len(codes):
+        raise ValueError(
+            f"hidden [N, H] and weight [C, H] don't fit {len(draws)} draws of {len(codes)} codes: "
+            f"{list(hidden.shape)}, {list(weight.shape)}"
+        )
     if dispatch.on_cpu(hidden):
-        return checked_classes(draw_on_cpu(hidden, weight, bias, codes, draws))
+        return checked_classes(draw_rows(_logits_of_rows(hidden, weight, bias, codes, draws.revealed), draws))
     from unmask_kernels.triton.head import draw_on_gpu  # only CUDA builds of torch bring Triton
 
     return checked_classes(draw_on_gpu(hidden, weight, bias, codes, draws))
@@ -64,50 +58,31 @@ def draw_from_hidden_reference(
     return draw_reference(logits, codes, draws)
 
 
-def draw_on_cpu(hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws) -> Drawn:
-    """Draw a class for every row of hidden [N, H]; logits of at most DENSE_ROWS rows are in memory.
+def _logits_of_rows(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, revealed: Tensor
+) -> Iterator[RowLogits]:
+    """Compute the consistent logits of hidden [N, H]; those of at most DENSE_ROWS rows are in memory.
 
     Every product is of a matrix and one row, and which matrix depends on the row's own revealed digits alone: so its
     bits do not depend on the other rows.
     """
-    return draw_rows(_rows_of(hidden, weight, bias, codes, draws.revealed), draws)
-
-
-def _rows_of(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, revealed: Tensor
-) -> Iterator[RowLogits]:
     consistent = consistent_classes(codes)
+    # each at an address of its own: bits may depend on that
+    rows = [row.clone() for row in hidden.to(weight.dtype).float()]
     dense: list[tuple[int, Classes]] = []
     for row, digits in enumerate(revealed.tolist()):
         classes = consistent.of(digits)
         if len(classes) > DENSE_SHARE * len(codes):
             dense.append((row, classes))
         else:
-            yield RowLogits(row, classes, _sparse_logits(_row(hidden, row, weight), weight, bias, classes).numpy())
-        if len(dense) == DENSE_ROWS:
-            yield from _dense_rows(dense, hidden, weight, bias)
+            index = torch.from_numpy(classes)
+            logits = torch.mv(weight[index].float(), rows[row])
+            yield RowLogits(row, classes, (logits if bias is None else logits.add_(bias[index])).numpy())
+        if dense and (len(dense) == DENSE_ROWS or row == len(rows) - 1):
+            every = _dense_logits([rows[number] for number, _ in dense], weight, bias).numpy()
+            for (number, some), values in zip(dense, every, strict=True):
+                yield RowLogits(number, some, values if len(some) == len(weight) else values[some])
             dense = []
-    if dense:
-        yield from _dense_rows(dense, hidden, weight, bias)
-
-
-def _dense_rows(
-    some: Sequence[tuple[int, Classes]], hidden: Tensor, weight: Tensor, bias: Tensor | None
-) -> Iterator[RowLogits]:
-    logits = _dense_logits([_row(hidden, row, weight) for row, _ in some], weight, bias).numpy()
-    for (row, classes), values in zip(some, logits, strict=True):
-        yield RowLogits(row, classes, values if len(classes) == len(weight) else values[classes])
-
-
-def _row(hidden: Tensor, row: int, weight: Tensor) -> Tensor:
-    """A row [H] rounded to the weight's dtype, float32, at an address of its own: bits may depend on that."""
-    return hidden[row].to(weight.dtype).float().clone()
-
-
-def _sparse_logits(row: Tensor, weight: Tensor, bias: Tensor | None, classes: Classes) -> Tensor:
-    index = torch.from_numpy(classes)
-    logits = torch.mv(weight[index].float(), row)
-    return logits if bias is None else logits.add_(bias[index])
 
 
 def _dense_logits(rows: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:

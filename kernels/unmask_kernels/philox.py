@@ -3,7 +3,6 @@
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +15,6 @@ ROUNDS = 10
 
 Counter = tuple[Tensor, Tensor, Tensor, Tensor]  # int64 with values in [0, 2**32); counter and key broadcast
 Key = tuple[Tensor, Tensor]  # the same
-Words = npt.NDArray[np.uint64]
 
 
 class Purpose(IntEnum):
@@ -111,45 +109,32 @@ def first_two_words(counter: Counter, key: Key) -> tuple[Tensor, Tensor]:
     It computes in NumPy's unsigned arithmetic and five buffers: on a CPU the reference spends its time on temporaries
     and on the overhead of small tensors.
     """
-    word_0, low_1, word_2, low_0 = (_as_words(tensor) for tensor in counter)
-    key_0, key_1 = (_as_words(half).copy() for half in key)
+    # NumPy's scalars warn when they overflow, its arrays do not
+    parts = (np.atleast_1d(part.long().numpy().view(np.uint64)) for part in (*counter, *key))
+    word_0, low_1, word_2, low_0, key_0, key_1 = parts
     # Two rounds by broadcasting: until then most words depend on the row alone or on the class alone.
     for _ in range(2):
         product_0, product_1 = word_0 * _MULTIPLIER_0, word_2 * _MULTIPLIER_1
         word_0 = (product_1 >> _SHIFT) ^ (low_1 & _WORD) ^ key_0
         word_2 = (product_0 >> _SHIFT) ^ (low_0 & _WORD) ^ key_1
         low_0, low_1 = product_0, product_1
-        _advance_keys(key_0, key_1)
+        key_0, key_1 = (key_0 + _STEP_0) & _WORD, (key_1 + _STEP_1) & _WORD
     shape = np.broadcast(word_0, low_1, word_2, low_0).shape
     word_0, low_1, word_2, low_0 = (np.broadcast_to(words, shape).copy() for words in (word_0, low_1, word_2, low_0))
     scratch = np.empty(shape, np.uint64)
     for _ in range(2, ROUNDS - 1):
         word_0 *= _MULTIPLIER_0
         word_2 *= _MULTIPLIER_1
-        _mix(low_1, word_2, key_0, scratch)
-        _mix(low_0, word_0, key_1, scratch)
+        for low, product, key_half in ((low_1, word_2, key_0), (low_0, word_0, key_1)):
+            np.right_shift(product, _SHIFT, out=scratch)
+            low &= _WORD
+            low ^= scratch
+            low ^= key_half
         word_0, low_1, word_2, low_0 = low_1, word_2, low_0, word_0
-        _advance_keys(key_0, key_1)
+        for key_half, step in ((key_0, _STEP_0), (key_1, _STEP_1)):
+            key_half += step
+            key_half &= _WORD
     word_2 *= _MULTIPLIER_1  # the other half of the last round makes words 2 and 3
-    _mix(low_1, word_2, key_0, scratch)
+    word_0 = (word_2 >> _SHIFT) ^ (low_1 & _WORD) ^ key_0
     word_2 &= _WORD
-    return torch.from_numpy(low_1.view(np.int64)), torch.from_numpy(word_2.view(np.int64))
-
-
-def _advance_keys(key_0: Words, key_1: Words) -> None:
-    for key, step in ((key_0, _STEP_0), (key_1, _STEP_1)):
-        key += step
-        key &= _WORD
-
-
-def _mix(low: Words, product: Words, key: Words, scratch: Words) -> None:
-    """Turn `low` into (high half of product) ^ (low half of low) ^ key, in place."""
-    np.right_shift(product, _SHIFT, out=scratch)
-    low &= _WORD
-    low ^= scratch
-    low ^= key
-
-
-def _as_words(tensor: Tensor) -> Words:
-    words = tensor.long().numpy().view(np.uint64)
-    return words if words.ndim else words[None]  # NumPy's scalars warn when they overflow, its arrays do not
+    return torch.from_numpy(word_0.view(np.int64)), torch.from_numpy(word_2.view(np.int64))

@@ -8,12 +8,13 @@ from unmask_model_store.bundle import (
     SkipInitialisation,
     open_bundle,
     open_outline,
+    read_card,
     read_config,
     resolve_device,
     resolve_dtype,
     write_bundle,
 )
-from unmask_model_store.config import BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.config import BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig, ranges_of
 from unmask_model_store.facts import ModelFacts, OpenModelFacts, open_facts, read_facts
 from unmask_model_store.store import SHIPPED_MODEL, default_model_dir, find_bundle, list_bundles
 
@@ -37,6 +38,8 @@ __all__ = [
     "open_bundle",
     "open_facts",
     "open_outline",
+    "ranges_of",
+    "read_card",
     "read_config",
     "read_facts",
     "resolve_device",

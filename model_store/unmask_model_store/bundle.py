@@ -31,6 +31,7 @@ WEIGHTS_FILE = "model.safetensors"
 SHARDS_FILE = "model.safetensors.index.json"  # in Hugging Face's layout: which shard holds which tensor
 TOKENIZER_FILE = "tokenizer.json"
 CARD_FILE = "README.md"
+CARD_BYTES = 256 << 10  # most bytes of a model card that are read
 
 A_BUNDLE = f"a bundle is a folder with {CONFIG_FILE}, {WEIGHTS_FILE} and, for text, {TOKENIZER_FILE}"
 
@@ -93,7 +94,7 @@ def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: 
 
     Args:
         path: the folder.
-        dtype: of the blocks' projections: "float32", "bfloat16", or "auto": bfloat16 if the processor multiplies it.
+        dtype: of the blocks' projections: "float32", "bfloat16", or "auto": bfloat16 where the hardware has it.
         device: "cpu", "cuda", or "auto": a GPU if there is one.
 
     Raises:
@@ -101,6 +102,8 @@ def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: 
     """
     outline = open_outline(path)
     resolved_device = resolve_device(device)
+    if not isinstance(outline.config, PrimeConfig):
+        resolved_device = torch.device("cpu")  # exact models stay there
     resolved_dtype = resolve_dtype(dtype, resolved_device)
     denoiser = _build_denoiser(outline.path, outline.config, outline.sub_tokenizer, resolved_dtype, resolved_device)
     return Bundle(**vars(outline) | {"denoiser": denoiser}, dtype=resolved_dtype, device=resolved_device)
@@ -121,10 +124,12 @@ def resolve_device(device: str) -> torch.device:
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """Name → dtype, or `BundleError`. "auto" looks for bfloat16 products among the processor's flags."""
+    """Name → dtype, or `BundleError`. "auto" is bfloat16 where the GPU or the processor multiplies it."""
     if dtype == "auto":
-        on_gpu = device.type == "cuda"
-        has_bfloat16 = on_gpu or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        if device.type == "cuda":
+            has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if has_bfloat16 else torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:
@@ -155,6 +160,15 @@ def read_config(folder: Path) -> BundleConfig:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "table", "markov"))
         raise BundleError(f"{file}: {key + ': ' if key else ''}{first['msg']}") from error
+
+
+def read_card(folder: Path) -> str | None:
+    """Read the model card, the README.md, at most its first 256 KiB; None if there is none or it cannot be read."""
+    try:
+        with (folder / CARD_FILE).open("rb") as file:
+            return file.read(CARD_BYTES).decode(errors="replace")
+    except OSError:
+        return None
 
 
 def is_sharded(folder: Path) -> bool:

@@ -1,13 +1,20 @@
 """`config.json` of a bundle: what the model is, in keys that are all checked."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import fields
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
+from unmask_diffusion import GenerationSettings
 from unmask_diffusion.networks import NetworkShape, Parameterization
 
 MAX_CODES = 2**62
+MAX_EXAMPLES = 20
 Size = Annotated[int, Field(ge=1, le=2**20)]
+ONE_LINE = r"^[^\n\r]*$"
+RANGES = r"^[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*$"
 
 
 class BundleError(ValueError):
@@ -18,6 +25,20 @@ def printable(text: object, limit: int = 100) -> str:
     """Text that is safe to print: no control characters, no line breaks, at most `limit` characters."""
     kept = "".join(c if c.isprintable() else "?" for c in str(text)[: limit + 1])
     return kept if len(kept) <= limit else kept[:limit] + "…"
+
+
+def ranges_of(token_ids: Iterable[int]) -> str:
+    """Token ids as `trained_tokens` holds them: ascending ids and inclusive ranges, such as "0-31,40,52-2024"."""
+    texts = []
+    for _, run in groupby(enumerate(sorted(set(token_ids))), key=lambda pair: pair[1] - pair[0]):
+        ids = [token for _, token in run]
+        texts.append(str(ids[0]) if len(ids) == 1 else f"{ids[0]}-{ids[-1]}")
+    return ",".join(texts)
+
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """The first and the last id of each range."""
+    return [(int(first), int(last or first)) for first, last in re.findall(r"([0-9]+)(?:-([0-9]+))?", text)]
 
 
 class CommonConfig(BaseModel):
@@ -38,6 +59,29 @@ class CommonConfig(BaseModel):
     canvas: Literal["as_requested", "full"] = "full"  # full: the network always sees its whole length
     end_token_id: Annotated[int, Field(ge=0)] | None = None  # the token that ends a text
     provenance: dict[str, Any] = {}  # where the weights came from, free form
+    description: Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)] | None = None  # a sentence
+    # prompts that show what the model can do
+    examples: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1000)]],
+        Field(max_length=MAX_EXAMPLES, exclude_if=lambda value: not value),
+    ] = []
+    generation: GenerationSettings | None = None  # the fields of a request that the author recommends
+    # the token ids that training has met, as ranges such as "0-31,40,52-2024"; left out: not known
+    trained_tokens: Annotated[str, Field(pattern=RANGES)] | None = None
+
+    @property
+    def trained(self) -> bytes | None:
+        """For each token id 1 if training has met it, else 0; None: not known."""
+        if self.trained_tokens is None:
+            return None
+        flags = bytearray(self.vocabulary_size)
+        for first, last in _ranges(self.trained_tokens):
+            flags[first : last + 1] = bytes([1]) * (last + 1 - first)
+        return bytes(flags)
+
+    @field_serializer("generation")
+    def _as_given(self, settings: GenerationSettings | None) -> dict[str, Any] | None:
+        return None if settings is None else settings.as_given()
 
     @property
     def sizes(self) -> str:
@@ -63,7 +107,17 @@ class CommonConfig(BaseModel):
             raise ValueError(f"codes holds {max(self.codes)}; base ** sub_tokens_per_token is {space}")
         if self.end_token_id is not None and self.end_token_id >= self.vocabulary_size:
             raise ValueError(f"end_token_id {self.end_token_id} is not below vocabulary_size {self.vocabulary_size}")
+        self._check_trained_tokens()
         return self
+
+    def _check_trained_tokens(self) -> None:
+        previous = -1
+        for first, last in _ranges(self.trained_tokens or ""):
+            if not previous < first <= last:
+                raise ValueError(f"trained_tokens: ids must ascend; after {previous} comes {first}-{last}")
+            if last >= self.vocabulary_size:
+                raise ValueError(f"trained_tokens holds {last}; vocabulary_size is {self.vocabulary_size}")
+            previous = last
 
 
 class PrimeConfig(CommonConfig):

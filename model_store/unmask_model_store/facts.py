@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import Module
@@ -29,13 +29,16 @@ class ModelFacts:
     canvas: Literal["as_requested", "full"]  # full: the network always sees its whole length
     tokenizer: bool  # whether there is one; else token ids only
     end_token_id: int | None
+    description: str | None  # what the model is, in a sentence
+    examples: list[str]  # prompts that show what it can do
+    generation: dict[str, Any] | None  # fields of a request that its author recommends
 
     @staticmethod
     def of(folder: Path, config: BundleConfig, tokenizer: bool) -> "ModelFacts":
         """The facts of a bundle in this folder."""
         keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
         keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer}
-        return ModelFacts(**{"parameterization": None} | keys)
+        return ModelFacts(**{"parameterization": None, "examples": []} | keys)
 
 
 @dataclass(frozen=True)

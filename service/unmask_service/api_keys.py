@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,14 +45,17 @@ def line_of(name: str, key: str) -> str:
 def read_api_keys(file: Path | None, lines: str | None) -> tuple[ApiKey, ...]:
     """Read the accepted keys from a file of lines, and from lines that are separated by commas or spaces.
 
-    Raises:
-        SettingsError: the file cannot be read, a line is invalid, or there is no key in it.
+    Raises SettingsError: the file cannot be read, a line is invalid, or there is no key in it.
     """
     keys: list[ApiKey] = []
     if file is not None:
-        keys += _read(option_of("api_keys_file"), _lines_of(file))
+        try:
+            read = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            raise SettingsError(f"{option_of('api_keys_file')}: {file}: {error.strerror}") from error
+        keys += _parse(option_of("api_keys_file"), read)
     if lines is not None:
-        keys += _read(variable_of("api_keys"), re.split(r"[\s,]+", lines))
+        keys += _parse(variable_of("api_keys"), re.split(r"[\s,]+", lines))
     return tuple(keys)
 
 
@@ -69,27 +72,16 @@ def _digest_of(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _lines_of(file: Path) -> list[str]:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise SettingsError(f"{option_of('api_keys_file')}: {file}: {error.strerror}") from error
-
-
-def _read(source: str, lines: Iterable[str]) -> list[ApiKey]:
-    keys = list(_parse(source, lines))
+def _parse(source: str, lines: Iterable[str]) -> list[ApiKey]:
+    # lines are never repeated in errors: somebody may have written the key itself
+    keys = []
+    for number, line in enumerate(lines, start=1):
+        entry = line.partition("#")[0].strip()
+        name, _, digest = entry.partition(":")
+        if entry and not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
+            raise SettingsError(f"{source}, line {number}: expected name:sha256 as `unmask key NAME` prints it")
+        if entry:
+            keys.append(ApiKey(name, bytes.fromhex(digest)))
     if not keys:
         raise SettingsError(f"{source} holds no key: the server would refuse everybody")
     return keys
-
-
-def _parse(source: str, lines: Iterable[str]) -> Iterator[ApiKey]:
-    # lines are never repeated in errors: somebody may have written the key itself
-    for number, line in enumerate(lines, start=1):
-        entry = line.partition("#")[0].strip()
-        if not entry:
-            continue
-        name, _, digest = entry.partition(":")
-        if not (_NAME.fullmatch(name) and _DIGEST.fullmatch(digest)):
-            raise SettingsError(f"{source}, line {number}: expected name:sha256 as `unmask key NAME` prints it")
-        yield ApiKey(name, bytes.fromhex(digest))

@@ -10,62 +10,42 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.types import ASGIApp
-from unmask_model_store import find_bundle, open_outline
-from unmask_model_store.store import default_model_dir
+from unmask_model_store import default_model_dir, find_bundle, open_outline, read_card
 
 from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
-from unmask_service.broker import Course, Failed, Job, MemoryBroker
+from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
-from unmask_service.engine import HungEvaluationError
-from unmask_service.engine_room import EngineRoom
-from unmask_service.logs import configure_logging
+from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
+from unmask_service.logs import configure_logging, log_request
 from unmask_service.machine import keep_freed_memory
 from unmask_service.metrics import Metrics, Outcome
-from unmask_service.process import LAST_WORDS_SECONDS, HttpServer, Process, listen
-from unmask_service.request_log import log_request
+from unmask_service.process import READING_SECONDS, HttpServer, Process, listen
 from unmask_service.settings import Settings, SettingsError, kubernetes_variables
-from unmask_service.startup import build_facts, check_that_it_can_run, describe, open_for_api
+from unmask_service.startup import build_facts, check_that_it_can_run, describe, load, open_for_api
 
 logger = logging.getLogger("unmask")
 
-Main = Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]
-
-# the beginning of the evaluation threads' names
-EVALUATION_THREAD = "evaluation"
+EVALUATION_THREAD = "evaluation"  # the beginning of the evaluation threads' names
 JOIN_SECONDS = 1.0
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-def serve(settings: Settings) -> None:
-    """`unmask serve`: API and engine in one process, the queue in memory.
+def start(command: str, settings: Settings) -> None:
+    """Run `unmask serve`, `unmask api` or `unmask worker` until it ends.
 
-    This and the next two raise SettingsError, BundleError, MemoryBudgetError (the model's activations do not fit) and
-    ListenError.
+    Raises SettingsError, BundleError, MemoryBudgetError (the model's activations do not fit) and ListenError.
     """
-    if settings.redis_url is not None:
+    if command == "serve" and settings.redis_url is not None:
         raise SettingsError(
             "--redis-url (UNMASK_REDIS_URL): `unmask serve` keeps its queue in memory; with Redis there are "
             "`unmask api` and `unmask worker`"
         )
-    _run(settings, _serve)
-
-
-def serve_api(settings: Settings) -> None:
-    """`unmask api`: the API alone; its engines are reached over Redis."""
-    _run(settings, _serve_api)
-
-
-def work(settings: Settings) -> None:
-    """`unmask worker`: an engine alone; its jobs come from Redis."""
-    _run(settings, _work)
-
-
-def _run(settings: Settings, main: Main) -> None:
     configure_logging(settings.log_level, settings.log_format, settings.log_prompts)
     if ignored := kubernetes_variables():
         logger.info("ignored, as set by Kubernetes for a Service: %s", ", ".join(ignored))
@@ -73,7 +53,7 @@ def _run(settings: Settings, main: Main) -> None:
     folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
     card = describe(folder, settings)
     try:
-        asyncio.run(main(settings, folder, card))
+        asyncio.run(COMMANDS[command](settings, folder, card))
         for thread in threading.enumerate():
             if thread.name.startswith(EVALUATION_THREAD):
                 thread.join(JOIN_SECONDS)
@@ -92,31 +72,63 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
+class EngineRoom:
+    """Loads the model of a process, and runs its engine under a supervisor."""
+
+    def __init__(self, folder: Path, settings: Settings, broker: EngineBroker, metrics: Metrics, gate: Gate) -> None:
+        self._folder, self._settings = folder, settings
+        self._broker, self._metrics, self._gate = broker, metrics, gate
+        self.supervisor: Supervisor | None = None  # None until the model is loaded
+
+    async def run(self) -> None:
+        """Load the model, open the gate and evaluate. Raises Exception, a failure that no restart can repair."""
+        speculation, hang_seconds = self._settings.speculation, self._settings.hang_seconds
+        thread = EvaluationThread(hang_seconds)
+        loaded = await thread.run(load, self._folder, self._settings, self._metrics)
+
+        def make(failed: Engine | None) -> Engine:
+            """The first engine uses the thread that loaded the model; later ones keep only the pace."""
+            capacity = loaded.capacity if failed is None else failed.capacity
+            own = thread if failed is None else EvaluationThread(hang_seconds)
+            kind = loaded.fingerprint
+            return Engine(loaded.model, self._broker, self._metrics, capacity, own, speculation, kind)
+
+        self.supervisor = Supervisor(
+            make,
+            up=lambda: self._gate.open(loaded.served),
+            down=lambda: self._gate.pause("engine_failed", "the engine has failed and is being restarted"),
+            metrics=self._metrics,
+        )
+        await self.supervisor.run()
+
+
 async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
     check_that_it_can_run(folder, settings)
     metrics = Metrics(card.id)
-    metrics.add_work_at_hand()
+    metrics.add_queue_gauges()
     broker = MemoryBroker(
         settings.max_requests,
         settings.max_evaluations,
         settings.orphan_seconds,
         settings.keep_seconds,
-        note_end=lambda job, failure, left: note_end(metrics, job, failure, left),
+        note_end=partial(note_end, metrics),
     )
-    service = Service(card, broker, metrics)
+    service = Service(card, broker, metrics, read_card(folder))
     room = EngineRoom(folder, settings, broker, metrics, service.gate)
 
     async def drain(seconds: float) -> None:
         service.gate.close("draining", "the server is shutting down")
-        await room.drain(seconds)
-        await _last_words(service, min(seconds + 1, LAST_WORDS_SECONDS))
+        if room.supervisor is not None:
+            await room.supervisor.drain(seconds)
+        await _wait_for_readers(service, min(seconds + 1, READING_SECONDS))
 
     async def run_engine() -> None:
         try:
             await room.run()
         except Exception:
             service.gate.close("engine_stopped", "the engine has stopped")
-            await room.end_all("engine", "the engine has stopped")
+            if room.supervisor is not None:
+                await room.supervisor.engine.end_all("engine", "the engine has stopped")
             raise
 
     with _servers(settings, service) as servers:
@@ -126,7 +138,6 @@ async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
 
 
 async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
-    """Log where the API and the playground are, as soon as they work."""
     logger.info("loading %s …", card.id)
     while not gate.is_open:
         await asyncio.sleep(0.02)
@@ -134,32 +145,26 @@ async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
 
 
 def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int) -> None:
-    """Count and log a generation whose end neither an engine nor a client sees."""
+    """Count and log the end of a generation that neither an engine nor a client sees."""
     outcome: Outcome = "cancelled" if failure.reason == "cancelled" else "failed"
     reason = "" if outcome == "cancelled" else failure.reason
     metrics.count_request(outcome, reason)
     metrics.evaluations_saved.inc(evaluations_left if outcome == "cancelled" else 0)
-    log_request(job, Course(), outcome, reason, metrics.model)
+    log_request(job, JobProgress(), outcome, reason, metrics.model)
 
 
 async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
     metrics, served = Metrics(card.id), open_for_api(folder)
-    metrics.add_work_at_hand()
-    broker = RedisApiBroker(
-        *_redis(settings, card),
-        metrics,
-        _timing(settings),
-        served.model,
-        settings.max_requests,
-        settings.max_evaluations,
-    )
-    service = Service(card, broker, metrics)
+    metrics.add_queue_gauges()
+    limits = settings.max_requests, settings.max_evaluations
+    broker = RedisApiBroker(*_redis(settings, card, metrics), served.model, *limits)
+    service = Service(card, broker, metrics, read_card(folder))
     service.gate.open(served)
     metrics.describe(build_facts(), {"model": card.id, "architecture": card.architecture})
 
     async def drain(seconds: float) -> None:
         service.gate.close("draining", "the server is shutting down")
-        await _last_words(service, seconds)
+        await _wait_for_readers(service, seconds)
         service.cut.set()
 
     async def run_broker() -> None:
@@ -173,31 +178,28 @@ async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
 async def _work(settings: Settings, folder: Path, card: ModelCard) -> None:
     check_that_it_can_run(folder, settings)
     metrics, gate = Metrics(card.id), Gate()
-    broker = RedisEngineBroker(*_redis(settings, card), metrics, _timing(settings), open_outline(folder))
+    broker = RedisEngineBroker(*_redis(settings, card, metrics), open_outline(folder))
     room = EngineRoom(folder, settings, broker, metrics, gate)
 
     async def drain(seconds: float) -> None:
         gate.close("draining", "the worker is shutting down")
-        await room.retire(seconds)
+        if room.supervisor is not None:
+            await room.supervisor.retire(seconds)
 
     async def run_engine() -> None:
         async with broker.running():
             await room.run()
 
     app = create_state_app(State(gate, metrics, broker.load, of_cluster=False))
-    apps = [] if settings.metrics_port is None else [(settings.metrics_port, app)]
-    with _listening(settings, apps) as servers:
+    with _listening(settings, [] if settings.metrics_port is None else [(settings.metrics_port, app)]) as servers:
         await Process(servers, drain, settings.drain_seconds).run(run_engine())
 
 
-def _redis(settings: Settings, card: ModelCard) -> tuple[Connections, Keys]:
+def _redis(settings: Settings, card: ModelCard, metrics: Metrics) -> tuple[Connections, Keys, Metrics, Timing]:
     if settings.redis_url is None:
         raise SettingsError("--redis-url (UNMASK_REDIS_URL): is required, such as redis://localhost:6379/0")
-    return connect(settings.redis_url.get_secret_value()), Keys(settings.redis_prefix, card.id)
-
-
-def _timing(settings: Settings) -> Timing:
-    return Timing(settings.lease_seconds, settings.orphan_seconds, settings.keep_seconds)
+    connections, keys = connect(settings.redis_url.get_secret_value()), Keys(settings.redis_prefix, card.id)
+    return connections, keys, metrics, Timing(settings.lease_seconds, settings.orphan_seconds, settings.keep_seconds)
 
 
 @contextlib.contextmanager
@@ -226,9 +228,13 @@ def _listening(settings: Settings, apps: Sequence[tuple[int, ASGIApp]]) -> Itera
         yield servers
 
 
-async def _last_words(service: Service, seconds: float) -> None:
+async def _wait_for_readers(service: Service, seconds: float) -> None:
     """Let clients read the rest of their answers, for so long at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             while service.open_answers:
                 await asyncio.sleep(0.01)
+
+
+COMMANDS: dict[str, Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]]
+COMMANDS = {"serve": _serve, "api": _serve_api, "worker": _work}

@@ -49,15 +49,11 @@ class Pace:
 
 
 def first_pace(one: float, wide: float, many: float, tokens: int, canvases: int, rows: int) -> Pace:
-    """The pace that three timed evaluations show.
+    """The pace that three timed evaluations show, in seconds.
 
-    Args:
-        one: seconds of an evaluation of one canvas that draws one row.
-        wide: seconds of the same evaluation with `rows` rows.
-        many: seconds of an evaluation of `canvases` such canvases, a row each.
-        tokens: tokens of one canvas.
-        canvases: at least 1; with 1, a canvas is taken to cost half of its evaluation.
-        rows: with less than 2, the cost of a row is unknown and set to the smallest share.
+    `one` is of one canvas of so many tokens that draws one row, `wide` the same with `rows` rows, and `many` of
+    `canvases` such canvases, a row each. With `canvases` 1, a canvas is taken to cost half of its evaluation; with
+    `rows` less than 2, the cost of a row is unknown and set to the smallest share.
     """
     least = SMALLEST_SHARE * one
     row = max((wide - one) / (rows - 1), least / rows) if rows > 1 else least
@@ -98,11 +94,8 @@ class Work:
 def rows_of(holes: int, digits: int, groups: float, blocks: int = 1) -> float:
     """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
 
-    Args:
-        holes: positions to generate.
-        digits: sub-tokens per token.
-        groups: at least one a block.
-        blocks: equal parts of the holes, each with its own share of the groups.
+    There are `holes` positions to generate, with `digits` sub-tokens each; `blocks` equal parts of the holes have their
+    own share of the groups, at least one each.
     """
     return groups * holes / blocks * (1 - (1 - blocks / groups) ** digits)
 
@@ -207,7 +200,11 @@ class Outlook:
 def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     """The outlook of a request with this work if it comes now."""
     load, most = load.of_one_engine(), capacity.tokens_per_tick
-    claimed, waiting = _after_admission(load, most)
+    claimed, waiting = ([each for each in works if each.samples] for works in (load.running, load.waiting))
+    taken = sum(each.tokens for each in claimed)
+    while waiting and taken < most:  # the engine claims requests while a sample of each has room
+        taken += waiting[0].tokens
+        claimed.append(waiting.pop(0))
     level = samples_per_request(claimed, most)
     start = _ticks_until_claimed(claimed, waiting, most, level)
     if not start:
@@ -260,16 +257,6 @@ def samples_per_request(requests: Sequence[Work], tokens_per_tick: int) -> float
         left -= each.samples * each.tokens
         tokens -= each.tokens
     return math.inf
-
-
-def _after_admission(load: Load, tokens_per_tick: int) -> tuple[list[Work], list[Work]]:
-    """Claimed and waiting requests at the next tick: the engine claims while a sample of each has room."""
-    claimed, waiting = ([work for work in works if work.samples] for works in (load.running, load.waiting))
-    taken = sum(each.tokens for each in claimed)
-    while waiting and taken < tokens_per_tick:
-        taken += waiting[0].tokens
-        claimed.append(waiting.pop(0))
-    return claimed, waiting
 
 
 def _ticks_until_claimed(claimed: Sequence[Work], waiting: Sequence[Work], tokens_per_tick: int, level: float) -> float:

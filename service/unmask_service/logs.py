@@ -1,4 +1,4 @@
-"""Logs: one line a message on stderr, as text or JSON, with the fields of its request.
+"""Logs: one line a message on stderr, as text or JSON, with the fields of its request; and the line of each request.
 
 They never hold prompts, at any level, unless `log_prompts` is set, and never keys or passwords.
 """
@@ -14,6 +14,11 @@ from typing import Any, Literal
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
+from unmask_diffusion import ScorePlan
+
+from unmask_service.broker import Job, JobProgress, milliseconds_between
+
+request_logger = logging.getLogger("unmask.requests")
 
 LogFormat = Literal["text", "json"]
 
@@ -50,14 +55,23 @@ class LogHandler(logging.StreamHandler[Any]):
     def __init__(self, log_format: LogFormat, log_prompts: bool = False) -> None:
         super().__init__()
         self._hidden = () if log_prompts else PROMPT_FIELDS
-        self.setFormatter(json_formatter() if log_format == "json" else TextFormatter())
+        if log_format == "json":  # objects with `time` (ISO 8601, UTC), `level`, `logger`, `message` and the fields
+            names = {"levelname": "level", "name": "logger"}
+            self.setFormatter(
+                JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")
+            )
+        else:
+            self.setFormatter(TextFormatter())
 
     def format(self, record: logging.LogRecord) -> str:
         for name, value in _context.get().items():
             record.__dict__.setdefault(name, value)
         for name in self._hidden:
             record.__dict__.pop(name, None)
-        return redacted(super().format(record))
+        line = super().format(record)
+        for secret, shown in _SECRETS:
+            line = secret.sub(shown, line)
+        return line
 
 
 class TextFormatter(logging.Formatter):
@@ -78,12 +92,6 @@ class TextFormatter(logging.Formatter):
         return textwrap.indent(super().formatException(ei), "  ", lambda _: True)
 
 
-def json_formatter() -> logging.Formatter:
-    """Lines for machines: an object each, with `time` (ISO 8601, UTC), `level`, `logger`, `message` and the fields."""
-    names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter("%(levelname)s %(name)s %(message)s", rename_fields=names, timestamp="time")
-
-
 def begin_context(**fields: str | None) -> None:
     """Begin a request: all lines that it logs from now on have these fields."""
     _context.set({name: value for name, value in fields.items() if value is not None})
@@ -99,14 +107,54 @@ def context_field(name: str) -> str | None:
     return _context.get().get(name)
 
 
-def redacted(line: str) -> str:
-    """Hide keys, and passwords in URLs."""
-    for secret, shown in _SECRETS:
-        line = secret.sub(shown, line)
-    return line
-
-
 def _readable(value: object) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value):
         return value
     return json.dumps(value, default=str)
+
+
+# --- one line for each request, at its end: its parameters, times and outcome ---
+
+
+def log_request(job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None) -> None:
+    """Log the end of a generation or a score."""
+    request_logger.info("request", extra=facts_of(job, progress, outcome, reason, model))
+
+
+def log_rejection(reason: str, model: str) -> None:
+    """Log a request that was refused before it became a job."""
+    request_logger.info("request", extra={"outcome": "rejected", "reason": reason, "model": model})
+
+
+def facts_of(
+    job: Job, progress: JobProgress, outcome: str, reason: str = "", model: str | None = None
+) -> dict[str, Any]:
+    """The fields of a generation's or a score's line; those without a value are left out."""
+    plan = job.plan
+    facts: dict[str, Any] = {
+        "outcome": outcome,  # finished, failed or cancelled
+        "reason": reason or None,  # the error's code
+        "model": model,
+        "id": job.id,
+        "request_id": job.request_id,
+        "trace_id": job.trace_id,
+        "seed": plan.seed,
+        "length": plan.length,
+        "sub_tokens": plan.sub_tokens,  # to unmask in all samples; of a score: to score
+        "network_evaluations": plan.network_evaluations,  # planned, for all samples
+        "rounds": progress.rounds,
+        # milliseconds from submission: to the start by an engine, to the first reveal, to the end, and as forecast
+        "queue_ms": milliseconds_between(job.submitted_at, progress.started_at),
+        "first_unmask_ms": milliseconds_between(job.submitted_at, progress.first_unmask_at),
+        "total_ms": milliseconds_between(job.submitted_at, progress.ended_at),
+        "eta_ms": None if job.expected_seconds is None else round(1000 * job.expected_seconds, 3),
+    }
+    # `canvas` holds the given token ids, None for holes; of a score, all its tokens. Log handlers drop it without
+    # `log_prompts`.
+    if isinstance(plan, ScorePlan):
+        facts |= {"estimator": plan.request.estimator, "samples": plan.passes, "canvas": plan.tokens}
+    else:
+        sampler = plan.request.sampler
+        facts |= {"sampler": sampler.name, "steps": sampler.steps, "samples": len(plan.schedules)}
+        facts |= {"idle_steps": plan.idle_steps, "canvas": plan.canvas}
+    return {name: value for name, value in facts.items() if value is not None}

@@ -20,12 +20,9 @@ FILES_V2 = ("memory.max", "memory.current", "inactive_file")
 FILES_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 # parameters of glibc's mallopt(3)
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-# one thread is taken where an evaluation takes it at most this many times as long as several threads
-SINGLE_THREAD_BONUS = 1.1
-# where an evaluation takes longer, in seconds, several threads are worth their waiting: nothing is measured
-LONG_EVALUATION = 1.0
-MEASURED_TURNS = 5
-MEASURED_TOKENS = 1024
+SINGLE_THREAD_BONUS = 1.1  # one thread is chosen where it takes at most this many times as long as several
+LONG_EVALUATION = 1.0  # seconds; where an evaluation takes longer, several threads are faster: nothing is measured
+MEASURED_TURNS, MEASURED_TOKENS = 5, 1024
 
 
 def keep_freed_memory() -> None:
@@ -50,18 +47,14 @@ def available_memory(root: Path = Path("/")) -> int:
 
     `root` is the folder that holds /proc and /sys.
     """
-    return max(0, min([_machine(root), *_containers(root)]))
-
-
-def _machine(root: Path) -> int:
-    """MemAvailable on Linux, elsewhere all of the machine's memory."""
     try:
-        return _counts(root / "proc/meminfo")["MemAvailable:"] * 1024
-    except OSError:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        free = _counts(root / "proc/meminfo")["MemAvailable:"] * 1024
+    except OSError:  # not Linux: all of the machine's memory
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(0, min([free, *_memory_limits(root)]))
 
 
-def _containers(root: Path) -> Iterator[int]:
+def _memory_limits(root: Path) -> Iterator[int]:
     for folder, version in _control_groups(root, "memory"):
         limit, usage, reclaimable = FILES_V2 if version == 2 else FILES_V1
         try:
@@ -94,7 +87,6 @@ def _control_groups(root: Path, controller: str) -> Iterator[tuple[Path, int]]:
 
 
 def _counts(file: Path) -> dict[str, int]:
-    """Lines of a name and a number."""
     return {name: int(number) for name, number, *_ in map(str.split, file.read_text().splitlines())}
 
 
@@ -133,12 +125,8 @@ def set_threads(threads: int | None, bundle: "Bundle", canvases: Sequence[int] =
     """Set the number of threads of this thread's arithmetic, and of threads that start later.
 
     That is the number given, or OMP_NUM_THREADS, or torch's choice within the container's CPU quota. The latter is
-    measured against a single thread, which wins where it loses nothing: a small model gains nothing from more.
-
-    Args:
-        threads: number of threads; None: chosen.
-        bundle: the model to measure.
-        canvases: numbers of canvases in an evaluation at which a single thread must lose nothing; none: not measured.
+    measured against a single thread, which wins where it loses nothing in evaluations of these numbers of canvases: a
+    small model gains nothing from more threads. Without `canvases` nothing is measured.
     """
     import torch
 

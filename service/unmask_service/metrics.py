@@ -45,106 +45,67 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.model = model
         ProcessCollector(namespace="unmask", registry=self.registry)
-        self._add_requests()
-        self._add_ticks()
-        self._add_speculation()
-        self._add_broker()
+        family, counter, gauge, histogram = self._family, self._counter, self._gauge, self._histogram
 
-    def _add_requests(self) -> None:
-        self._requests = self._family(
-            Counter,
-            "unmask_requests",
-            "Requests by outcome; reason says why one failed or was rejected",
-            ["outcome", "reason"],
-        )
-        self.queue_seconds = self._histogram("unmask_queue_seconds", "Time from submission to the start by an engine")
-        self._first_unmask_seconds = self._histogram(
-            "unmask_first_unmask_seconds", "Time from submission to the first reveal"
-        )
-        self._between_unmasks_seconds = self._histogram(
-            "unmask_between_unmasks_seconds", "Time from one tick that reveals something of a request to the next"
-        )
-        self._request_seconds = self._histogram(
-            "unmask_request_seconds", "Time from submission to the end, of finished requests"
-        )
-        self._tokens = self._counter("unmask_tokens", "Tokens unmasked by finished generations")
-        self._scored_tokens = self._counter("unmask_scored_tokens", "Tokens scored")
-        self._idle_steps = self._counter("unmask_idle_steps_avoided", "Idle steps that were skipped")
+        text = "Requests by outcome; reason says why one failed or was rejected"
+        self._requests = family(Counter, "requests", text, ["outcome", "reason"])
+        self.queue_seconds = histogram("queue_seconds", "Time from submission to the start by an engine")
+        self._first_unmask_seconds = histogram("first_unmask_seconds", "Time from submission to the first reveal")
+        text = "Time from one tick that reveals something of a request to the next"
+        self._between_unmasks_seconds = histogram("between_unmasks_seconds", text)
+        self._request_seconds = histogram("request_seconds", "Time from submission to the end, of finished requests")
+        self._tokens = counter("tokens", "Tokens unmasked by finished generations")
+        self._scored_tokens = counter("scored_tokens", "Tokens scored")
+        self._idle_steps = counter("idle_steps_avoided", "Idle steps that were skipped")
 
-    def add_work_at_hand(self) -> None:
-        """Add the gauges that only processes with clients export; `show` sets them."""
-        self._running = Gauge("unmask_requests_running", "Requests that engines have claimed", registry=self.registry)
-        self._waiting = Gauge("unmask_requests_waiting", "Requests that wait for an engine", registry=self.registry)
-        self._evaluations_at_hand = Gauge(
-            "unmask_network_evaluations_at_hand",
-            "Network evaluations that running and waiting requests still need",
-            registry=self.registry,
-        )
-        self._workers = self._gauge("unmask_workers", "Engines that are alive")
-
-    def _add_ticks(self) -> None:
-        self._evaluation_seconds = self._histogram(
-            "unmask_evaluation_seconds",
-            "One network evaluation, whatever its number of samples: trunk, head and draw",
-            EVALUATION_BUCKETS,
-        )
+        text = "One network evaluation, whatever its number of samples: trunk, head and draw"
+        self._evaluation_seconds = histogram("evaluation_seconds", text, EVALUATION_BUCKETS)
         self._phases_of_evaluation = 0.0
-        self._phase_seconds = self._family(
-            Counter,
-            "unmask_phase_seconds",
-            "Time of ticks by phase: trunk, draw (head and draw), other (rest of an evaluation), publish",
-            ["phase"],
-        )
-        self._ticks = self._counter("unmask_ticks", "Ticks that evaluated something")
-        self.evaluations = self._counter("unmask_network_evaluations", "Network evaluations, one for each sample")
-        self.evaluations_saved = self._counter(
-            "unmask_network_evaluations_saved",
-            "Planned network evaluations that a cancellation, or an end token in a block, saved",
-        )
-        self._sub_tokens = self._counter("unmask_sub_tokens", "Sub-tokens revealed")
-        self._batch_samples = self._histogram(
-            "unmask_batch_samples", "Samples that share a network evaluation", SAMPLE_BUCKETS
-        )
-        self._batch_noise_spread = self._histogram(
-            "unmask_batch_noise_spread",
-            "Largest less smallest share of masked sub-tokens among the samples of a tick",
-            SHARE_BUCKETS,
-        )
-        self._batch_tokens = self._counter("unmask_batch_tokens", "Tokens of the canvases evaluated, lanes included")
-        self.tokens_per_tick = self._gauge("unmask_tokens_per_tick", "Tokens that may share a network evaluation")
-        self.engine_restarts = self._counter("unmask_engine_restarts", "Engines started to replace a failed one")
+        text = "Time of ticks by phase: trunk, draw (head and draw), other (rest of an evaluation), publish"
+        self._phase_seconds = family(Counter, "phase_seconds", text, ["phase"])
+        self._ticks = counter("ticks", "Ticks that evaluated something")
+        self.evaluations = counter("network_evaluations", "Network evaluations, one for each sample")
+        text = "Planned network evaluations that a cancellation, or an end token in a block, saved"
+        self.evaluations_saved = counter("network_evaluations_saved", text)
+        self._sub_tokens = counter("sub_tokens", "Sub-tokens revealed")
+        self._batch_samples = histogram("batch_samples", "Samples that share a network evaluation", SAMPLE_BUCKETS)
+        text = "Largest less smallest share of masked sub-tokens among the samples of a tick"
+        self._batch_noise_spread = histogram("batch_noise_spread", text, SHARE_BUCKETS)
+        self._batch_tokens = counter("batch_tokens", "Tokens of the canvases evaluated, lanes included")
+        self.tokens_per_tick = gauge("tokens_per_tick", "Tokens that may share a network evaluation")
+        self.engine_restarts = counter("engine_restarts", "Engines started to replace a failed one")
 
-    def _add_speculation(self) -> None:
-        self.rounds = self._counter("unmask_rounds", "Rounds: evaluations one after the other, one for each sample")
-        self.lanes = self._counter("unmask_lanes", "Lanes evaluated: states of samples, those of drafts included")
-        self._guesses = self._family(
-            Counter,
-            "unmask_guesses",
-            "Drafts verified, by how many reveals ahead they were at most (1, 2, 4 …), and whether they were right",
-            ["ahead", "right"],
-        )
+        self.rounds = counter("rounds", "Rounds: evaluations one after the other, one for each sample")
+        self.lanes = counter("lanes", "Lanes evaluated: states of samples, those of drafts included")
+        text = "Drafts verified, by how many reveals ahead they were at most (1, 2, 4 …), and whether they were right"
+        self._guesses = family(Counter, "guesses", text, ["ahead", "right"])
 
-    def _add_broker(self) -> None:
-        self.takeovers = self._counter("unmask_takeovers", "Requests resumed from another engine's log")
-        self.late_writes_refused = self._counter(
-            "unmask_late_writes_refused", "Appends refused because another worker had taken over the request"
-        )
-        self.lease_age_seconds = self._gauge(
-            "unmask_lease_age_seconds", "Time since this worker last renewed its leases"
-        )
-        self.ready = self._gauge("unmask_ready", "1 while requests are accepted and an engine is alive")
-        self.broker_up = self._gauge("unmask_broker_up", "1 while the broker can be reached")
+        self.takeovers = counter("takeovers", "Requests resumed from another engine's log")
+        text = "Appends refused because another worker had taken over the request"
+        self.late_writes_refused = counter("late_writes_refused", text)
+        self.lease_age_seconds = gauge("lease_age_seconds", "Time since this worker last renewed its leases")
+        self.ready = gauge("ready", "1 while requests are accepted and an engine is alive")
+        self.broker_up = gauge("broker_up", "1 while the broker can be reached")
         self.broker_up.set(1)
-        self._broker_seconds = self._family(
-            Histogram, "unmask_broker_seconds", "Round trips to Redis", ["operation"], buckets=BROKER_BUCKETS
-        )
-        self.log_lag_seconds = self._histogram(
-            "unmask_log_lag_seconds", "Time from a reveal until the API process reads it", BROKER_BUCKETS
-        )
-        self.streams = self._gauge("unmask_streams", "Open streams and open answers that wait")
+        text = "Round trips to Redis"
+        self._broker_seconds = family(Histogram, "broker_seconds", text, ["operation"], buckets=BROKER_BUCKETS)
+        text = "Time from a reveal until the API process reads it"
+        self.log_lag_seconds = histogram("log_lag_seconds", text, BROKER_BUCKETS)
+        self.streams = gauge("streams", "Open streams and open answers that wait")
+
+    def add_queue_gauges(self) -> None:
+        """Add the gauges that only processes with clients export; `show` sets them."""
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(name, text, namespace="unmask", registry=self.registry)
+
+        self._running = gauge("requests_running", "Requests that engines have claimed")
+        self._waiting = gauge("requests_waiting", "Requests that wait for an engine")
+        text = "Network evaluations that running and waiting requests still need"
+        self._evaluations_left = gauge("network_evaluations_at_hand", text)
+        self._workers = self._gauge("workers", "Engines that are alive")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
-        """Count a request that has ended."""
         self._requests.labels(self.model, outcome, reason).inc()
 
     def count_reveal(self, at: float, before: float | None, submitted_at: float, sub_tokens: int) -> None:
@@ -173,7 +134,7 @@ class Metrics:
 
     def count_phase(self, phase: Phase, seconds: float) -> None:
         self._phase_seconds.labels(self.model, phase).inc(seconds)
-        self._phases_of_evaluation += 0.0 if phase == "publish" else seconds  # publishing is no part of evaluations
+        self._phases_of_evaluation += 0.0 if phase == "publish" else seconds  # publishing is not a part of evaluations
 
     def count_evaluation(self, seconds: float) -> None:
         """Count an evaluation; the part that no phase has counted since the last one is `other`."""
@@ -202,11 +163,11 @@ class Metrics:
             self._guesses.labels(self.model, ahead, right).inc(count)
 
     def show(self, load: Load | None) -> None:
-        """Set the gauges of work at hand, before the metrics are read; None: it is unknown."""
+        """Set the gauges of the queue before the metrics are read; None: the load is unknown."""
         unknown = float("nan")
         self._running.set(unknown if load is None else len(load.running))
         self._waiting.set(unknown if load is None else len(load.waiting))
-        self._evaluations_at_hand.set(unknown if load is None else load.evaluations)
+        self._evaluations_left.set(unknown if load is None else load.evaluations)
         self._workers.set(unknown if load is None else 0 if load.capacity is None else load.engines)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
@@ -215,11 +176,10 @@ class Metrics:
         Info("unmask_model", "The model that is served", registry=self.registry).info(dict(model))
 
     def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
     def _family(self, kind: type[Metric], name: str, text: str, labels: list[str], **more: Any) -> Metric:  # noqa: ANN401
-        return kind(name, text, ["model", *labels], registry=self.registry, **more)
+        return kind(name, text, ["model", *labels], namespace="unmask", registry=self.registry, **more)
 
     def _counter(self, name: str, text: str) -> Counter:
         return self._family(Counter, name, text, []).labels(self.model)
@@ -234,18 +194,14 @@ class Metrics:
 def metrics_table() -> str:
     """All metrics as a Markdown table, for the documentation: name, kind, labels, meaning."""
     metrics = Metrics("model")
-    metrics.add_work_at_hand()
+    metrics.add_queue_gauges()
     metrics.describe({}, {})
-    labels = _labels(metrics)
+    # what a registry collects has the labels only of metrics that were counted already
+    collectors = metrics.registry._names_to_collectors
+    labels = {name: each._labelnames for name, each in collectors.items() if isinstance(each, MetricWrapperBase)}
     rows = ["| metric | kind | labels | what |", "| --- | --- | --- | --- |"]
     for family in metrics.registry.collect():
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         names = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
         rows.append(f"| `{name}` | {family.type} | {names} | {family.documentation.rstrip('.')} |")
     return "\n".join(rows) + "\n"
-
-
-def _labels(metrics: Metrics) -> dict[str, tuple[str, ...]]:
-    # what a registry collects has the labels only of metrics that were counted already
-    collectors = metrics.registry._names_to_collectors
-    return {name: each._labelnames for name, each in collectors.items() if isinstance(each, MetricWrapperBase)}

@@ -19,8 +19,7 @@ from starlette.types import ASGIApp
 
 logger = logging.getLogger("unmask")
 
-# after the last request, clients have so long to read the end of their answers
-LAST_WORDS_SECONDS = 5
+READING_SECONDS = 5  # after the last request, clients have so long to read the end of their answers
 
 
 class ListenError(ValueError):
@@ -30,8 +29,7 @@ class ListenError(ValueError):
 def listen(host: str, port: int) -> socket.socket:
     """Take the port. The host `::` takes it for IPv4 too.
 
-    Raises:
-        ListenError: the port is taken, or the address is not this machine's.
+    Raises ListenError: the port is taken, or the address is not this machine's.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     dual_stack = family == socket.AF_INET6 and _is_any_address(host) and socket.has_dualstack_ipv6()
@@ -74,7 +72,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=keep_alive_seconds,
-                timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+                timeout_graceful_shutdown=READING_SECONDS,
             )
         )
         self._listening = listening
@@ -88,22 +86,19 @@ class HttpServer(uvicorn.Server):
         """Answer until `should_exit`; requests that are cut off then still run their cleanup."""
         await self.serve([self._listening])
         if self.server_state.tasks and not self.force_exit:
-            await asyncio.wait(self.server_state.tasks, timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait(self.server_state.tasks, timeout=READING_SECONDS)
 
 
 class Process:
     """Runs servers and work together.
 
-    `drain` lets running requests end within the given seconds. The first signal calls it with `drain_seconds`, the
-    second with 0.
+    `drain` lets running requests end within a time: `drain_seconds` after the first signal, 0 after the second.
     """
 
     def __init__(
         self, servers: Sequence[HttpServer], drain: Callable[[float], Awaitable[None]], drain_seconds: float
     ) -> None:
-        self._servers = servers
-        self._drain = drain
-        self._seconds = drain_seconds
+        self._servers, self._drain, self._seconds = servers, drain, drain_seconds
         self._draining: list[asyncio.Task[None]] = []
         self._drained = asyncio.Event()
 

@@ -25,14 +25,11 @@ _KUBERNETES = re.compile(
     )""",
     re.VERBOSE,
 )
-# as unmask_diffusion.MAX_SAMPLES, which would bring torch along
-MOST_SAMPLES = 64
+# as unmask_diffusion.MAX_SAMPLES and unmask_service.engine.lanes.MOST_LANES, which would import torch
+MOST_SAMPLES, MOST_LANES = 64, 32
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
-# as unmask_service.engine.lanes.MOST_LANES, which would bring torch along
-MOST_LANES = 32
-
 Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=MOST_LANES)]
 LogFormat = Literal["text", "json"]
 ORIGIN = r"https?://[^\s/,*@]+"
@@ -48,107 +45,106 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: str = Field(
-        default="tales", min_length=1, description="the model: a bundle's folder, or the name of a known one"
-    )
+    model: str = Field("tales", min_length=1, description="the model: a bundle's folder, or the name of a known one")
     model_dir: Path | None = Field(
-        default=None, description="folder of further models, which can be named (XDG's unmask/models)"
+        None, description="folder of further models, which can be named (XDG's unmask/models)"
     )
-    host: str = Field(default="127.0.0.1", min_length=1, description="the address to listen on")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(
-        default=8000, description="the port to listen on; 0 takes a free one"
-    )
-    keep_alive_seconds: Annotated[int, Field(ge=1, le=3600)] = Field(
-        default=75,
+    host: str = Field("127.0.0.1", min_length=1, description="the address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="the port to listen on; 0 takes a free one")
+    keep_alive_seconds: int = Field(
+        75,
+        ge=1,
+        le=3600,
         description="an idle connection is closed after so long; more than the proxies before the server keep theirs",
     )
-    device: Device = Field(default="auto", description="where the network runs; auto takes a GPU where there is one")
+    device: Device = Field("auto", description="where the network runs; auto takes a GPU where there is one")
     dtype: Dtype = Field(
-        default="auto",
-        description="dtype of the network's projections; auto: bfloat16 where the processor multiplies it",
+        "auto",
+        description="dtype of the network's projections; auto: bfloat16 where the processor, or the GPU, multiplies it",
     )
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
-        default=None,
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
         description="threads of the arithmetic on the CPU; left out: one, or torch's choice where that is faster",
     )
-    max_requests: Annotated[int, Field(ge=1)] = Field(
-        default=256, description="most requests that may wait or run; more are answered 429"
-    )
-    max_evaluations: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
+    max_requests: int = Field(256, ge=1, description="most requests that may wait or run; more are answered 429")
+    max_evaluations: int | None = Field(
+        None,
+        ge=1,
         description="most network evaluations that may wait or run, unless a request is alone; left out: no bound",
     )
-    max_body_bytes: Annotated[int, Field(ge=1)] = Field(
-        default=1 << 20, description="the largest request body in bytes; larger ones are answered 413"
+    max_body_bytes: int = Field(
+        1 << 20, ge=1, description="the largest request body in bytes; larger ones are answered 413"
     )
-    max_samples: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] = Field(
-        default=MOST_SAMPLES, description="the largest n of a request"
-    )
-    tokens_per_tick: Annotated[int, Field(ge=1)] = Field(
-        default=4096, description="most tokens of all canvases that share one network evaluation"
+    max_samples: int = Field(MOST_SAMPLES, ge=1, le=MOST_SAMPLES, description="the largest n of a request")
+    tokens_per_tick: int = Field(
+        4096, ge=1, description="most tokens of all canvases that share one network evaluation"
     )
     speculation: Speculation = Field(
-        default="auto",
+        "auto",
         description="lanes of a sample: states that one evaluation may try, drafts included; no token depends on it. "
         "auto: as many as pay for themselves; off: one; a number: so many where they fit into the tick",
     )
-    memory_budget: Annotated[int, Field(ge=1)] | None = Field(
-        default=None,
+    memory_budget: int | None = Field(
+        None,
+        ge=1,
         description="most bytes for the activations of one network evaluation, so that fewer tokens may share it; "
         "left out: half of what the device, container or machine has free once the model is loaded",
     )
-    hang_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        default=300.0, description="a network evaluation that takes longer has hung: the process ends"
+    hang_seconds: float = Field(
+        300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="a network evaluation that takes longer has hung: the process ends",
     )
-    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
-        default=30.0, description="time that running generations have to end after SIGTERM"
+    drain_seconds: float = Field(
+        30.0, ge=0, allow_inf_nan=False, description="time that running generations have to end after SIGTERM"
     )
     redis_url: SecretStr | None = Field(
-        default=None, description="where `api` and `worker` meet: redis://host:6379/0, rediss://user:password@host, …"
+        None, description="where `api` and `worker` meet: redis://host:6379/0, rediss://user:password@host, …"
     )
-    redis_prefix: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\s{}]+$")] = Field(
-        default="unmask", description="prefix of all keys in Redis"
+    redis_prefix: str = Field(
+        "unmask", min_length=1, max_length=64, pattern=r"^[^\s{}]+$", description="prefix of all keys in Redis"
     )
-    lease_seconds: Annotated[float, Field(ge=0.1, le=3600)] = Field(
-        default=10.0, description="a worker that is silent for so long loses its generations to other workers"
+    lease_seconds: float = Field(
+        10.0, ge=0.1, le=3600, description="a worker that is silent for so long loses its generations to other workers"
     )
-    orphan_seconds: Annotated[float, Field(ge=1, le=10**7)] = Field(
-        default=600.0, description="a generation that no client reads for so long is cancelled"
+    orphan_seconds: float = Field(
+        600.0, ge=1, le=10**7, description="a generation that no client reads for so long is cancelled"
     )
-    keep_seconds: Annotated[float, Field(ge=1, le=10**7)] = Field(
-        default=600.0, description="a detached generation can be read for so long after its end"
+    keep_seconds: float = Field(
+        600.0, ge=1, le=10**7, description="a detached generation can be read for so long after its end"
     )
-    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
-        default=None,
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
         description="a port of its own for /metrics, /health and /ready; left out: /metrics is on the API's port, "
         "and a worker listens on none",
     )
     api_keys_file: Path | None = Field(
-        default=None,
+        None,
         description="file of API keys, a line each as `unmask key NAME` prints it (name:sha256); with keys, all but "
         "/health, /ready and pages needs one",
     )
-    api_keys: str | None = Field(default=None, description="the same lines, separated by commas or spaces")
+    api_keys: str | None = Field(None, description="the same lines, separated by commas or spaces")
     cors_origins: Annotated[str, Field(pattern=rf"^(\*|{ORIGIN}(,{ORIGIN})*)$")] | None = Field(
-        default=None,
+        None,
         description="origins whose pages may use the API from browsers, separated by commas; * for all; left out: none",
     )
-    log_format: LogFormat = Field(
-        default="text", description="format of the log: lines for people, or a JSON object a line"
-    )
+    log_format: LogFormat = Field("text", description="format of the log: lines for people, or a JSON object a line")
     log_prompts: bool = Field(
-        default=False, description="log the tokens that requests give, as ids; they are never logged otherwise"
+        False, description="log the tokens that requests give, as ids; they are never logged otherwise"
     )
-    log_level: LogLevel = Field(default="info", description="the least severe messages to log")
+    log_level: LogLevel = Field("info", description="the least severe messages to log")
 
 
 def read_settings(**given: object) -> Settings:
     """Read settings: the values that are given and not None, then the environment, then the defaults.
 
-    With names given, only these settings are read: a command does not fail for a setting that it does not use.
-
-    Raises:
-        SettingsError: a value is out of range, or the environment holds an unknown UNMASK_ variable.
+    With names given, only these settings are read: a command does not fail for a setting that it does not use. Raises
+    SettingsError: a value is out of range, or the environment holds an unknown UNMASK_ variable.
     """
     environment = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     for name in kubernetes_variables():

@@ -2,24 +2,23 @@
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from unmask_diffusion import MAX_BUDGET, Model
-from unmask_diffusion.request import MAX_STEPS, MAX_TEMPERATURE
+from unmask_diffusion import MAX_BUDGET, MAX_STEPS, MAX_TEMPERATURE, Model
 from unmask_model_store import (
+    WEIGHTS_FILE,
     Bundle,
     BundleError,
     BundleOutline,
     open_bundle,
     open_outline,
-    read_config,
+    read_facts,
     resolve_device,
     resolve_dtype,
 )
-from unmask_model_store.bundle import TOKENIZER_FILE, WEIGHTS_FILE
 
 from unmask_service.api import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard, ServedModel, Vocabulary
 from unmask_service.engine import BrokenPromiseError, fingerprint, measured_capacity, self_test
@@ -50,7 +49,7 @@ class LoadedModel:
 
 def describe(folder: Path, settings: Settings) -> ModelCard:
     """Read a bundle's configuration; raises BundleError where it is broken."""
-    config = read_config(folder)
+    facts = asdict(read_facts(folder))
     limits = Limits(
         max_samples=settings.max_samples,
         max_steps=MAX_STEPS,
@@ -63,17 +62,10 @@ def describe(folder: Path, settings: Settings) -> ModelCard:
         max_budget=MAX_BUDGET,
     )
     return ModelCard(
-        id=config.name or folder.resolve().name,
+        id=facts["name"],
         created=int(time.time()),
-        architecture=config.architecture,
-        length=config.length,
-        vocabulary_size=config.vocabulary_size,
-        sub_tokens_per_token=config.sub_tokens_per_token,
-        base=config.base,
-        canvas=config.canvas,
-        tokenizer=(folder / TOKENIZER_FILE).exists(),
-        end_token_id=config.end_token_id,
         limits=limits,
+        **{name: value for name, value in facts.items() if name in ModelCard.model_fields},
     )
 
 
@@ -103,7 +95,10 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
         logger.warning("%s", error)  # served all the same: only reproducibility is at stake
         kind = "unreproducible"
     capacity = measured_capacity(bundle, tokens_per_tick)
-    metrics.describe(build_facts(), _labels_of(bundle, kind))
+    device = str(bundle.device) if isinstance(bundle.denoiser, torch.nn.Module) else "cpu"  # exact models stay there
+    labels = {"model": bundle.name, "architecture": bundle.config.architecture, "device": device}
+    labels |= {"dtype": str(bundle.dtype).removeprefix("torch."), "fingerprint": kind}
+    metrics.describe(build_facts(), labels)
     logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
     return LoadedModel(bundle, served_model(bundle), capacity, kind)
 
@@ -115,7 +110,7 @@ def open_for_api(folder: Path) -> ServedModel:
 
 def served_model(outline: BundleOutline) -> ServedModel:
     """A bundle as the API needs it."""
-    return ServedModel(outline.name, outline, Vocabulary(outline))
+    return ServedModel(outline.name, outline, Vocabulary(outline), outline.config.trained)
 
 
 def build_facts() -> dict[str, str]:
@@ -125,7 +120,10 @@ def build_facts() -> dict[str, str]:
 
 def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
     """Most tokens of all canvases of an evaluation, by the settings and by memory; raises MemoryBudgetError."""
-    budget = settings.memory_budget or default_memory_budget(bundle.device)
+    budget = settings.memory_budget
+    if budget is None:
+        on_gpu = bundle.device.type == "cuda"
+        budget = int(DEFAULT_SHARE * (torch.cuda.mem_get_info(bundle.device)[0] if on_gpu else available_memory()))
     longest, a_token = bundle.denoiser.length, bundle.denoiser.activation_bytes_per_token
     fit = budget // a_token
     if fit < longest:
@@ -136,20 +134,3 @@ def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
     if fit < settings.tokens_per_tick:
         logger.warning("the memory budget of %d bytes allows %d tokens a tick", budget, fit)
     return min(settings.tokens_per_tick, fit)
-
-
-def default_memory_budget(device: torch.device) -> int:
-    """Half of the free memory in bytes: the device's, or the container's or machine's."""
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return int(DEFAULT_SHARE * free)
-
-
-def _labels_of(bundle: Bundle, kind_of_machine: str) -> dict[str, str]:
-    return {
-        "model": bundle.name,
-        "architecture": bundle.config.architecture,
-        # an exact model stays on the CPU
-        "device": str(bundle.device) if isinstance(bundle.denoiser, torch.nn.Module) else "cpu",
-        "dtype": str(bundle.dtype).removeprefix("torch."),
-        "fingerprint": kind_of_machine,
-    }

@@ -4,16 +4,18 @@ import argparse
 import importlib
 import json
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from rich.console import Console
 from unmask_model_store import Bundle, open_bundle
 
 from benchmarks import __main__ as everything
-from benchmarks import http_overhead, tales_quality
-from benchmarks.options import parser_of, run_benchmark
-from benchmarks.server import ServerError, ServerProcess
+from benchmarks.harness import run_benchmark
+from benchmarks.papers import tales_quality
+from benchmarks.serving import http_overhead
+from benchmarks.serving.server import ServerError, ServerProcess
 
 LENGTH, DIGITS = 24, 2  # of the bundle `writer`
 NAMES = ("evaluation", "tales_quality", "sampler_cost")
@@ -53,7 +55,7 @@ def test_wilson_intervals_are_the_published_ones(successes: int, trials: int, lo
 def test_tales_quality_writes_table_and_plot(bundles: Path, tmp_path: Path) -> None:
     files = {"--json": tmp_path / "new" / "quality.json", "--png": tmp_path / "new" / "quality.png"}
     given = ["--model", str(bundles / "writer"), "--samples", "3", "--steps", "4", "--batch", "2"]
-    tales_quality.main([*given, *(str(word) for option in files.items() for word in option)])
+    everything.run_one("tales_quality", [*given, *(str(word) for option in files.items() for word in option)])
     samplers = json.loads(files["--json"].read_text())["samplers"]
     assert [(each["sampler"], each["steps"]) for each in samplers] == [
         ("first_hitting", None),
@@ -66,7 +68,7 @@ def test_tales_quality_writes_table_and_plot(bundles: Path, tmp_path: Path) -> N
 
 
 def test_everything_runs_the_benchmarks_that_are_named(bundles: Path, tmp_path: Path) -> None:
-    given = ["sampler_cost", "--quick", "--out", str(tmp_path), "--model", str(bundles / "writer")]
+    given = ["--only", "sampler_cost", "--quick", "--out", str(tmp_path), "--model", str(bundles / "writer")]
     assert everything.main(given) == 0
     assert [file.name for file in tmp_path.iterdir()] == ["sampler_cost.json"]
 
@@ -82,8 +84,8 @@ def test_everything_goes_on_after_a_failure_and_says_so(
         return subprocess.CompletedProcess(command, returncode=int(len(commands) == 1))
 
     monkeypatch.setattr(subprocess, "run", fail_first)
-    assert everything.main(["--out", "figures", *NAMES]) == 1
-    assert [command[command.index("-m") + 1] for command in commands] == [f"benchmarks.{name}" for name in NAMES]
+    assert everything.main(["--out", "figures", "--only", *NAMES]) == 1
+    assert [command[command.index("-m") + 1 :][:2] for command in commands] == [["benchmarks", name] for name in NAMES]
     said = capsys.readouterr()
     assert "failed: evaluation" in said.err
     assert "figures/tales_quality.png" in said.out
@@ -92,7 +94,7 @@ def test_everything_goes_on_after_a_failure_and_says_so(
 
 def test_a_model_that_is_not_there_is_a_line_not_a_traceback() -> None:
     with pytest.raises(SystemExit, match="nosuchmodel"):
-        tales_quality.main(["--model", "nosuchmodel"])
+        everything.main(["tales_quality", "--model", "nosuchmodel"])
 
 
 def test_a_benchmark_that_is_none_is_refused() -> None:
@@ -101,8 +103,13 @@ def test_a_benchmark_that_is_none_is_refused() -> None:
 
 
 def test_quick_sizes_fit_every_benchmark() -> None:
-    for name, sizes in everything.QUICK.items():
-        importlib.import_module(f"benchmarks.{name}").options().parse_args(sizes.split())
+    for benchmark in everything.BENCHMARKS.values():
+        parser = argparse.ArgumentParser()
+        module = importlib.import_module(benchmark.name)
+        module.add_options(parser)
+        parser.parse_args(f"{benchmark.quick} {'--model tales' if benchmark.model else ''}".split())
+        assert module.__doc__
+        assert callable(module.measured)
 
 
 def test_what_runs_when_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,32 +117,57 @@ def test_what_runs_when_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def note(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
         assert not check
-        ran.append(command[command.index("-m") + 1].removeprefix("benchmarks."))
+        ran.append(command[command.index("-m") + 2])
         return subprocess.CompletedProcess(command, returncode=0)
 
     monkeypatch.setattr(subprocess, "run", note)
     assert everything.main([]) == 0
-    assert tuple(ran) == everything.SERVING
+    assert ran == everything.SERVING
     ran.clear()
     assert everything.main(["--all"]) == 0
-    assert set(ran) == set(everything.QUICK)
+    assert ran == everything.IN_ALL
 
 
 def test_json_without_a_file_is_all_that_goes_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     def measured(arguments: argparse.Namespace) -> dict[str, object]:
-        Console().print("a table")
+        sys.stdout.write("a table\n")
         return {"to": str(arguments.json)}
 
-    run_benchmark(parser_of("A benchmark."), measured, ["--json"])
+    module = ModuleType("benchmark", "A benchmark.")
+    vars(module).update(add_options=lambda _: None, measured=measured)
+    assert run_benchmark("one", module, ["--json"]) == 0
     said = capsys.readouterr()
-    assert json.loads(said.out) == {"to": "-"}
-    assert said.err == "a table\n"
+    found = json.loads(said.out)
+    assert found.pop("machine")
+    assert found == {"to": "-"}
+    assert said.err.startswith("a table\n")
 
 
-@pytest.mark.parametrize("name", everything.QUICK)
-def test_every_benchmark_writes_in_the_one_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module(f"benchmarks.{name}")
-    ran: list[object] = []
-    monkeypatch.setattr(module, "run_benchmark", lambda _parser, _measured, given: ran.append(given))
-    module.main(["--json"])
-    assert ran == [["--json"]]
+def test_what_does_not_hold_is_named_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    module = ModuleType("benchmark", "A benchmark.")
+    vars(module).update(add_options=lambda _: None, measured=lambda _: {"not_held": ["this", "that"]})
+    assert run_benchmark("one", module, []) == 1
+    assert "this; that" in capsys.readouterr().err
+
+
+def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        everything.main(["--help"])
+    said = capsys.readouterr().out
+    assert all(name in said for name in (*everything.BENCHMARKS, "papers"))
+
+
+def test_an_interrupt_ends_without_a_traceback() -> None:
+    program = """
+import runpy, sys
+from benchmarks import harness
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+harness.run_benchmark = interrupt
+sys.argv[1:] = ["kernels"]
+runpy.run_module("benchmarks", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")

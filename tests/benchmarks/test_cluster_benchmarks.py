@@ -1,14 +1,16 @@
 """The benchmarks of a cluster: that they count right, and see what must not be."""
 
+import argparse
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from benchmarks import chaos, cluster
-from benchmarks.redis_bill import Bill, kept
-from benchmarks.workloads import mixed_lengths
+from benchmarks.__main__ import run_one
+from benchmarks.cluster import cluster
+from benchmarks.cluster.cluster import Bill, kept
+from benchmarks.serving.server import mixed_lengths
 from tests.helpers_redis import Redis
 from tests.helpers_server import Server
 
@@ -61,9 +63,12 @@ def test_figures_of_a_cluster_are_medians_of_what_was_taken_in_turns() -> None:
 
 def test_one_worker_and_two_under_load(bundles: Path) -> None:
     given = ["--clients", "4", "--seconds", "0.5", "--repeats", "1", "--kept-tokens", "4"]
-    arguments, mix = cluster.options().parse_args(given), mixed_lengths(24)
+    parser, mix = argparse.ArgumentParser(), mixed_lengths(24)
+    cluster.add_options(parser)
     with Redis() as redis:
-        windows, taken = cluster.throughput(bundles / "writer", redis, {"tokens_per_tick": 48}, arguments, mix)
+        windows, taken = cluster.throughput(
+            bundles / "writer", redis, {"tokens_per_tick": 48}, parser.parse_args(given), mix
+        )
     assert [window.workers for window in windows] == [1, 2]
     for window in windows:
         assert window.evaluations_a_second > 0
@@ -83,7 +88,7 @@ def test_latencies_are_told_for_each_way(writer: Server) -> None:
 def test_chaos(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "chaos.json"
     given = ["--model", str(bundles / "chain"), "--dtype", "float32", "--json", str(file)]
-    assert chaos.main([*given, "--kills", "1", "--others", "0", "--workers", "2", "--clients", "4"]) == 0
+    assert run_one("chaos", [*given, "--kills", "1", "--others", "0", "--workers", "2", "--clients", "4"]) == 0
     found = json.loads(file.read_text())
     assert not any(found["findings"].values())
     assert found["facts"]["requests"] >= 4

@@ -8,13 +8,15 @@ import pytest
 import torch
 from unmask_diffusion import NetworkShape, evaluate
 from unmask_model_store import Bundle, open_bundle
+from unmask_service.metrics import Metrics
 
-from benchmarks import evaluation, evaluation_memory, evaluation_rows, sampler_cost, sizes
-from benchmarks.clock import Parts, clocks_around, in_turns, timed_evaluation
-from benchmarks.limits import copy_bandwidth, product_rate
+from benchmarks.__main__ import run_one
+from benchmarks.evaluation import rows as evaluation_rows
+from benchmarks.evaluation import sampler_cost, sizes
+from benchmarks.evaluation.clock import Parts, clocks_around, in_turns, timed_evaluation
+from benchmarks.evaluation.papers_sampler import PapersNetwork
+from benchmarks.evaluation.products import BareProducts, Product, copy_bandwidth, product_rate, products_of
 from benchmarks.models import half_revealed, on_its_way, plan_of, random_model, spread_out
-from benchmarks.papers_network import PapersNetwork
-from benchmarks.products import BareProducts, Product, products_of
 from tests.helpers import random_network
 
 LENGTH, DIGITS = 24, 2  # of the bundle `writer`
@@ -31,8 +33,8 @@ def test_samples_on_their_way_are_where_they_should_be(writer_bundle: Bundle) ->
     plan = plan_of(writer_bundle, 2, seed=1)
     each = on_its_way(writer_bundle, plan, 1, step=10)
     known = (each.digits.flatten() != writer_bundle.sub_tokenizer.mask_id).nonzero()[:, 0]
-    assert known.tolist() == sorted(place for group in plan.schedules[1].groups[:10] for place in group)
-    assert each.next_group == plan.schedules[1].groups[10]
+    assert known.tolist() == sorted(place for step in plan.schedules[1].steps[:10] for place in step.reveal)
+    assert each.steps[each.step] == plan.schedules[1].steps[10]
     assert [each.step for each in spread_out(writer_bundle, plan, 0.5)] == [12, 36]
 
 
@@ -40,7 +42,7 @@ def test_half_revealed_samples_show_every_number_of_digits() -> None:
     model = random_model(SHAPE, torch.float32)
     for shown, each in enumerate(half_revealed(model)):
         assert int((each.digits != SHAPE.base).sum()) == SHAPE.length * SHAPE.sub_tokens_per_token // 2
-        token = each.digits[each.next_group[0] // SHAPE.sub_tokens_per_token]
+        token = each.digits[each.steps[each.step].reveal[0] // SHAPE.sub_tokens_per_token]
         assert int((token != SHAPE.base).sum()) == shown
 
 
@@ -65,8 +67,8 @@ def test_the_papers_network_gives_the_logits_of_ours(absolute_positions: bool) -
 
 def test_clocks_change_nothing(writer_bundle: Bundle) -> None:
     batch = spread_out(writer_bundle, plan_of(writer_bundle, 3, seed=1), 0.5)
-    with clocks_around(writer_bundle) as (timed, clock):
-        outcomes = evaluate(timed, batch)
+    with clocks_around(writer_bundle) as clock:
+        outcomes = evaluate(writer_bundle, batch)
     before = dict(clock.seconds)
     assert set(before) == {"trunk", "products", "attention", "head and draw"}
     assert outcomes == evaluate(writer_bundle, batch)
@@ -126,7 +128,7 @@ def test_bare_products_take_time_of_every_kind(dtype: torch.dtype) -> None:
 
 
 def test_limits_are_what_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.limits.seconds_of", lambda *_: 0.5)
+    monkeypatch.setattr("benchmarks.evaluation.products.seconds_of", lambda *_: 0.5)
     assert product_rate(torch.float32, torch.device("cpu"), size=8) == 2 * 8**3 / 0.5
     assert copy_bandwidth(torch.device("cpu"), megabytes=1) == 2 * (1 << 20) / 0.5
 
@@ -148,7 +150,7 @@ def test_the_small_size_writes_its_figures_and_nothing_else_to_stdout(
 ) -> None:
     few_limits(monkeypatch)
     sizes_given = ["--size", "small", "--model", str(bundles / "writer"), "--rounds", "2", "--reference-rounds", "1"]
-    evaluation.main([*sizes_given, "--threads", "1", "--json"])
+    run_one("evaluation", [*sizes_given, "--threads", "1", "--json"])
     figures = json.loads(capsys.readouterr().out)
     assert figures["samples"] == 8
     rows = {row["dtype"]: row for row in figures["rows"]}
@@ -167,7 +169,7 @@ def test_the_official_size_has_all_its_figures(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(evaluation_rows, "measured_alone", lambda *_: 1 << 29)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     file = tmp_path / "evaluation.json"
-    evaluation.main(["--rounds", "2", "--reference-rounds", "1", "--json", str(file)])
+    run_one("evaluation", ["--rounds", "2", "--reference-rounds", "1", "--json", str(file)])
     figures = json.loads(file.read_text())
     assert figures["samples"] == 1
     assert len(figures["half_revealed"]["share_by_digits_shown"]) == SHAPE.sub_tokens_per_token
@@ -183,20 +185,38 @@ def test_the_official_size_has_all_its_figures(monkeypatch: pytest.MonkeyPatch, 
 
 def test_a_model_without_a_network_is_refused(bundles: Path) -> None:
     with pytest.raises(SystemExit, match="no network"):
-        evaluation.main(["--size", "small", "--model", str(bundles / "table")])
+        run_one("evaluation", ["--size", "small", "--model", str(bundles / "table")])
 
 
 def test_peak_memory_is_the_processes_own() -> None:
     """What a process has freed again still counts."""
-    before = evaluation_memory.peak_bytes()
+    before = sizes.peak_bytes()
     filled = torch.ones(before + (64 << 20), dtype=torch.uint8)  # more than there has ever been
     del filled
-    assert evaluation_memory.peak_bytes() >= before + (64 << 20)
+    assert sizes.peak_bytes() >= before + (64 << 20)
 
 
 def test_sampler_cost_writes_all_its_figures(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "sampler_cost.json"
-    sampler_cost.main(["--model", str(bundles / "writer"), "--json", str(file), "--batches", "1", "3", "--rounds", "2"])
+    given = ["--model", str(bundles / "writer"), "--json", str(file), "--batches", "1", "3", "--rounds", "2"]
+    assert run_one("sampler_cost", given) == 0
     figures = json.loads(file.read_text())
     assert [each["samples"] for each in figures["milliseconds_an_evaluation"]] == [1, 3]
     assert set(figures["milliseconds_an_evaluation"][0]["parts"]) == set(sampler_cost.PARTS)
+    assert all(each["metrics"] > 0 for each in figures["milliseconds_an_evaluation"])
+
+
+def test_all_metrics_of_a_tick_are_counted(writer_bundle: Bundle) -> None:
+    metrics = Metrics("writer")
+    sampler_cost.count_all(metrics, spread_out(writer_bundle, plan_of(writer_bundle, 3, seed=1), 0.5))
+    counted = {
+        sample.name: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name.endswith(("_total", "_count"))
+    }
+    for name in ("ticks_total", "evaluation_seconds_count", "batch_samples_count", "batch_noise_spread_count"):
+        assert counted[f"unmask_{name}"] == 1
+    for name in ("network_evaluations_total", "sub_tokens_total", "rounds_total", "lanes_total"):
+        assert counted[f"unmask_{name}"] == 3
+    assert counted["unmask_batch_tokens_total"] == 3 * writer_bundle.denoiser.length

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from unmask_diffusion.high_order import extrapolate, weights
-from unmask_diffusion.schedule import near_equal_groups
+from unmask_diffusion.schedule import near_equal_steps
 
-from benchmarks import high_order
+from benchmarks.__main__ import run_one
+from benchmarks.papers import high_order
 from benchmarks.papers.chain import random_chain
 
 CHAIN = random_chain()
@@ -28,11 +29,11 @@ def test_a_prediction_is_the_models_posterior() -> None:
 
 def test_two_variants_are_the_servers() -> None:
     p, q = torch.rand(2, 1, 4, 9, generator=torch.Generator().manual_seed(1), dtype=torch.float64).softmax(-1)
-    groups = near_equal_groups(range(11), 3)
+    groups = near_equal_steps(range(11), 3)
     ours = {"extrapolation": high_order.own_time, "predictor_corrector": high_order.for_both}
     for kind in ("extrapolation", "predictor_corrector"):
         for group in (1, 2):
-            c = ours[kind](group, len(groups[group - 1]), 4)
+            c = ours[kind](group, len(groups[group - 1].reveal), 4)
             assert c.tolist() == pytest.approx(list(weights(kind, groups, group) or [0] * 4))
             found = high_order.probabilities(p, q, c)[0]
             assert torch.allclose(found, extrapolate(p[0].log(), q[0].log(), c).exp())
@@ -40,7 +41,7 @@ def test_two_variants_are_the_servers() -> None:
 
 def test_every_variant_draws_whole_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "variants.json"
-    high_order.main(["--evaluations", "6", "--sequences", "3", "--json", str(file)])
+    run_one("high_order", ["--evaluations", "6", "--sequences", "3", "--json", str(file)])
     found = json.loads(file.read_text())["variants"]
     assert [each["variant"] for each in found[1:]] == [*high_order.VARIANTS]
     assert all(2 < each["nats"] < 20 for each in found)

@@ -7,13 +7,14 @@ import pytest
 import torch
 from unmask_kernels import agrees
 
-from benchmarks import kernels
+from benchmarks.__main__ import run_one
+from benchmarks.kernels import __main__ as kernels
 
 CPU = torch.device("cpu")
 
 
 def test_writes_all_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    kernels.main(["--rows", "2", "--classes", "101", "--seconds", "0", "--json"])
+    run_one("kernels", ["--rows", "2", "--classes", "101", "--seconds", "0", "--json"])
     figures = json.loads(capsys.readouterr().out)
     measured = [each for each in figures["kernels"] if each["device"] == "cpu"]
     assert [each["kernel"].split(",")[0] for each in measured] == [
@@ -59,7 +60,7 @@ def test_bare_noise_is_the_noise_of_a_draw() -> None:
     """The greatest of each 1024 classes' noise, seed and event 1."""
     from unmask_kernels.philox import gumbel_from_words, philox_4x32
 
-    from benchmarks.gpu_limits import bare_noise
+    from benchmarks.kernels.gpu_limits import bare_noise
 
     device = torch.device("cuda") if torch.cuda.is_available() else CPU
     one, zero = torch.tensor([1]), torch.tensor([0])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.harness import Table
 from benchmarks.papers import __main__ as papers
-from benchmarks.papers.finding import Table
 
 Numbers = dict[str, Any]
 

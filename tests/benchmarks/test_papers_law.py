@@ -14,21 +14,21 @@ from unmask_diffusion import Sampler, SubTokenizer, score
 
 from benchmarks.papers.chain import random_chain
 from benchmarks.papers.drawing import EXACT, draw, name_of, samplers_of
-from benchmarks.papers.idle_steps import count, expected_idle_steps
-from benchmarks.papers.papers_cost import CACHED, PLAIN, cost_of
-from benchmarks.papers.published_integrand import enumerated, of_the_chain, of_the_oracle, oracle
-from benchmarks.papers.rare_mass import computed_by_truncation, computed_on_a_grid
-from benchmarks.papers.truncated_gumbel import (
+from benchmarks.papers.few_bits import (
     GREATEST_OF_24_BITS,
     NOISES,
     Doubles,
+    computed_by_truncation,
+    computed_on_a_grid,
     effective_temperature,
     entropy_of,
     grid_law,
     lowered,
     truncated_law,
 )
-from benchmarks.papers.wall_clock import Way, at_equal_quality
+from benchmarks.papers.idle_steps import count, expected_idle_steps
+from benchmarks.papers.published_integrand import enumerated, of_the_chain, of_the_oracle, oracle
+from benchmarks.papers.wall_clock import CACHED, PLAIN, Way, at_equal_quality, cost_of
 from tests.helpers import FALSE_ALARM_RATE, random_table
 
 CLASSES: Doubles = np.array([0.5, 0.3, 0.15, 0.05])

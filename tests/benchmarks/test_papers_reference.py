@@ -11,7 +11,7 @@ from math import prod
 import pytest
 import torch
 
-from benchmarks.papers_reference import PapersSampler, step_times
+from benchmarks.evaluation.papers_sampler import PapersSampler, step_times
 from tests.helpers import FALSE_ALARM_RATE, ToyModel, chi_square_p, plan_for, sequences, table_model
 
 Digits = tuple[int, ...]

@@ -13,8 +13,8 @@ from unmask_kernels.philox import gumbel_from_words
 from unmask_model_store import open_bundle
 
 from benchmarks.models import plan_of, spread_out
-from benchmarks.papers.precision import mass_table
-from benchmarks.papers.rare_mass import (
+from benchmarks.papers.drawing import unigram_entropy
+from benchmarks.papers.few_bits import (
     SEED,
     RareMass,
     computed_in_the_tail,
@@ -24,8 +24,7 @@ from benchmarks.papers.rare_mass import (
     gumbel_on_24_bits,
     rare_wins,
 )
-from benchmarks.papers.text_entropy import MaskAmongClasses, noise_of_24_bits
-from benchmarks.papers.text_quality import unigram_entropy
+from benchmarks.papers.precision import MaskAmongClasses, mass_table, noise_of_24_bits
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p, table_model
 
 
@@ -110,7 +109,7 @@ def test_the_noise_of_the_sampler_is_exchanged_and_put_back(bundles: Path, monke
         made.append(len(high))
         return -gumbel_on_24_bits(high, low)  # so that other classes win
 
-    monkeypatch.setattr("benchmarks.papers.text_entropy.gumbel_on_24_bits", noted)
+    monkeypatch.setattr("benchmarks.papers.precision.gumbel_on_24_bits", noted)
     with noise_of_24_bits():
         assert evaluate(model, samples) != before
     assert sum(made) > 0

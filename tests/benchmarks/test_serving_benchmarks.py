@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from unmask_bench.client import Record
 
-from benchmarks import __main__ as everything
-from benchmarks import mixed_load, overload, slow_readers, soak, speculation_served, throughput
-from benchmarks.figures import Figure, read_figures
-from benchmarks.metrics import Moment, Scrape, evaluations_a_second, growth
+from benchmarks.__main__ import BENCHMARKS, run_one
+from benchmarks.harness import Figure, read_figures
+from benchmarks.serving import overload, soak, throughput
+from benchmarks.serving.server import Moment, Scrape, evaluations_a_second, growth
+from benchmarks.speculation import served
 
 DIGITS = 2  # of the bundle `writer`
 
@@ -31,7 +32,7 @@ def test_ticks_are_shared_as_places_become_free() -> None:
 
 def test_throughput(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "throughput.json"
-    throughput.main(given(bundles, file, *everything.QUICK["throughput"].split()))
+    run_one("throughput", given(bundles, file, *BENCHMARKS["throughput"].quick.split()))
     (turn,) = json.loads(file.read_text())["turns"]
     of_trunk, of_one = read_figures([file])
     assert of_trunk.value == turn["trunk_seconds"] / turn["server_seconds"] > 0
@@ -40,7 +41,7 @@ def test_throughput(bundles: Path, tmp_path: Path) -> None:
 
 def test_mixed_load(bundles: Path, tmp_path: Path) -> None:
     file, picture = tmp_path / "mixed.json", tmp_path / "mixed.png"
-    mixed_load.main(given(bundles, file, *everything.QUICK["mixed_load"].split(), "--png", str(picture)))
+    run_one("mixed_load", given(bundles, file, *BENCHMARKS["mixed_load"].quick.split(), "--png", str(picture)))
     levels = json.loads(file.read_text())["levels"]
     assert [level["max_concurrency"] for level in levels] == [1, 2]
     assert all(level["failed"] == 0 < level["completed"] for level in levels)
@@ -51,7 +52,7 @@ def test_mixed_load(bundles: Path, tmp_path: Path) -> None:
 
 def test_overload(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "overload.json"
-    overload.main(given(bundles, file, "--seconds", "1", "--concurrency", "8"))
+    run_one("overload", given(bundles, file, "--seconds", "1", "--concurrency", "8"))
     before, during, after = json.loads(file.read_text())["phases"]
     assert all(each["evaluations_a_second"] > 0 and each["resident"] > 0 for each in (before, during, after))
     assert set(during["summary"]["errors_by_kind"]) <= {"429 queue_full"}
@@ -69,7 +70,7 @@ def test_overload_sees_other_errors() -> None:
 
 def test_slow_readers(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "slow.json"
-    slow_readers.main(given(bundles, file, *everything.QUICK["slow_readers"].split()))
+    run_one("slow_readers", given(bundles, file, *BENCHMARKS["slow_readers"].quick.split()))
     prompt, slow = json.loads(file.read_text())["phases"]
     assert (prompt["reading"], slow["reading"]) == ("at once", "slowly")
     assert min(prompt["bytes_read"], slow["bytes_read"]) > 0
@@ -81,9 +82,9 @@ def test_slow_readers(bundles: Path, tmp_path: Path) -> None:
 
 
 def test_speculation_served(bundles: Path, tmp_path: Path) -> None:
-    file = tmp_path / "speculation_served.json"
+    file = tmp_path / "served.json"
     sizes = ["--tokens", "4", "6", "--alone", "1", "--concurrency", "2", "--requests", "2", "--repeats", "2"]
-    speculation_served.main(given(bundles, file, *sizes))
+    run_one("speculation_served", given(bundles, file, *sizes))
     written = json.loads(file.read_text())
     assert [turn["load"] for turn in written["turns"]] == [
         *("one client, 4 tokens", "one client, 6 tokens", "2 clients"),
@@ -91,23 +92,23 @@ def test_speculation_served(bundles: Path, tmp_path: Path) -> None:
     for turn in written["turns"]:
         assert 1 <= turn["rounds"] <= turn["evaluations"]
         assert min(turn["on"], turn["off"]) > 0
-    assert [figure["bound"] for figure in written["figures"]] == [speculation_served.SATURATED]
+    assert [figure["bound"] for figure in written["figures"]] == [served.SATURATED]
 
 
 def test_speculation_figures_are_medians_of_what_was_taken_in_turns() -> None:
     turns = [
-        speculation_served.Turn(load, 1.0, off, 10.0, 48.0)
+        served.Turn(load, 1.0, off, 10.0, 48.0)
         for off in (1.0, 3.0, 2.0)
         for load in ("one client, 24 tokens", "one client, 7 tokens", "16 clients")
     ]
-    figures = speculation_served.figures_of(turns, [24, 7])
+    figures = served.figures_of(turns, [24, 7])
     assert [(each.value, each.bound) for each in figures] == [(2.0, 2.5), (2.0, 0.98)]
 
 
 def test_a_short_soak_holds(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "soak.json"
     # memory of a server that has just begun grows; its limit is the long soak's
-    assert soak.main(given(bundles, file, "--minutes", "0.05", "--growth-limit", "200")) == 0
+    assert run_one("soak", given(bundles, file, "--minutes", "0.05", "--growth-limit", "200")) == 0
     books = json.loads(file.read_text())
     assert all(check["holds"] for check in books["checks"])
     assert books["completed"] > 0

@@ -9,21 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from unmask_diffusion import Denoiser, DenoiserAround, SampleError
+from unmask_diffusion import Denoiser, SampleError
 
-from benchmarks import __main__ as everything
-from benchmarks import speculation
-from benchmarks.speculation_course import samples_of, take_to_ends
-from benchmarks.speculation_identity import compare
-from benchmarks.speculation_latency import Latency, Stopwatch, measure_latency
-from benchmarks.speculation_rounds import Rounds, count_right, count_rounds, exact_plan, markov_models
-from tests.helpers import ToyModel, markov_model, plan_for, prime_model, run_to_end, table_model
+from benchmarks.__main__ import BENCHMARKS, run_one
+from benchmarks.speculation import speculation
+from benchmarks.speculation.identity import compare
+from benchmarks.speculation.measures import (
+    Latency,
+    Rounds,
+    Stopwatch,
+    count_right,
+    count_rounds,
+    exact_plan,
+    markov_models,
+    measure_latency,
+    run_samples,
+    samples_of,
+)
+from tests.helpers import DenoiserAround, ToyModel, markov_model, plan_for, prime_model, run_to_end, table_model
 
 LENGTH = 12
 
 
 class Deaf(DenoiserAround):
-    """Gives every canvas the features of the masked one: every guess is right."""
+    """Gives every canvas the features of the masked one: every draft is right."""
 
     def __init__(self, inner: Denoiser, mask_id: int) -> None:
         super().__init__(inner)
@@ -50,19 +59,19 @@ def test_samples_that_join_and_leave_come_to_the_ends_that_they_have_alone() -> 
     plans = [plan_for(model, max_tokens=length, seed=length) for length in (3, 12, 7)]
     logs = [run_to_end(model, samples_of(model, plan))[0] for plan in plans]
     samples = [each for plan in plans for each in samples_of(model, plan)]
-    courses = take_to_ends(model, samples, repeat(3), places=2)
-    assert [course.outcomes for course in courses] == logs
-    assert all(len(course.lanes) < len(log) <= sum(course.lanes) for course, log in zip(courses, logs, strict=True))
+    runs = run_samples(model, samples, repeat(3), places=2)
+    assert [run.log for run in runs] == logs
+    assert all(len(run.lanes) < len(log) <= sum(run.lanes) for run, log in zip(runs, logs, strict=True))
 
 
 def test_a_sample_that_cannot_go_on_is_at_its_end() -> None:
     model = table_model(4, 2, 2)
     model.denoiser.probabilities = torch.zeros(4, 4, dtype=torch.float64)  # type: ignore[attr-defined]
-    (course,) = take_to_ends(model, samples_of(model, plan_for(model, seed=1)), repeat(2))
-    assert [type(each) for each in course.outcomes] == [SampleError]
+    (run,) = run_samples(model, samples_of(model, plan_for(model, seed=1)), repeat(2))
+    assert [type(each) for each in run.log] == [SampleError]
 
 
-def test_rounds_and_evaluations_where_every_guess_is_right() -> None:
+def test_rounds_and_evaluations_where_every_draft_is_right() -> None:
     model = deaf()
     plan = exact_plan(model, LENGTH, samples=2, seed=1)
     counted = count_rounds("deaf", model, plan, [1, 4])
@@ -70,10 +79,10 @@ def test_rounds_and_evaluations_where_every_guess_is_right() -> None:
     assert counted == [Rounds("deaf", 1, 24, 24, 24), Rounds("deaf", 4, 24, 7, 24)]
 
 
-def test_guesses_are_counted_by_their_distance() -> None:
+def test_drafts_are_counted_by_their_distance() -> None:
     for model, low, high in ((deaf(), 1.0, 1.0), (prime_model(length=LENGTH), 0.5, 0.99)):
         counted = count_right("model", model, exact_plan(model, LENGTH, samples=3, seed=1), [1, 4, 23, 24])
-        assert [(each.distance, each.guesses) for each in counted] == [(1, 3 * 23), (4, 3 * 20), (23, 3)]
+        assert [(each.distance, each.drafts) for each in counted] == [(1, 3 * 23), (4, 3 * 20), (23, 3)]
         assert low <= counted[0].share <= high
 
 
@@ -144,8 +153,8 @@ def test_figures_are_those_of_the_best_lanes() -> None:
 
 def test_everything_is_written(bundles: Path, tmp_path: Path) -> None:
     files = {"--json": tmp_path / "new" / "speculation.json", "--png": tmp_path / "new" / "speculation.png"}
-    given = ["--model", str(bundles / "writer"), *everything.QUICK["speculation"].split()]
-    speculation.main([*given, *(str(word) for option in files.items() for word in option)])
+    given = ["--model", str(bundles / "writer"), *BENCHMARKS["speculation"].quick.split()]
+    run_one("speculation", [*given, *(str(word) for option in files.items() for word in option)])
     written = json.loads(files["--json"].read_text())
     assert {each["model"] for each in written["rounds"]} == {
         "writer, l = 2",

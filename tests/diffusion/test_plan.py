@@ -287,8 +287,7 @@ def test_a_generation_goes_on_identically_from_any_prefix_of_its_log(seed: int, 
     kept = [log[: data.draw(st.integers(0, len(log)))] for log in logs]
     states = replay(model, plan, [entry for log in kept for entry in log])
     again = [
-        ActiveSample(plan, i, state, model.sub_tokenizer.mask_id, step=len(log))
-        for i, (state, log) in enumerate(zip(states, kept, strict=True))
+        ActiveSample(plan, i, state, step=len(log)) for i, (state, log) in enumerate(zip(states, kept, strict=True))
     ]
     rest = run_to_end(model, again)
     assert [log + more for log, more in zip(kept, rest, strict=True)] == logs

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError, draw_from_hidden, head
+from unmask_kernels.categorical import draw_rows
 from unmask_kernels.consistency import Classes, ConsistentClasses
 from unmask_kernels.head import draw_from_hidden_reference
 
@@ -29,18 +30,7 @@ def head_of(case: Case, width: int, dtype: torch.dtype = torch.float32) -> tuple
 
 
 def drawn(case: Case, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return draw_from_hidden(
-        hidden,
-        weight,
-        bias,
-        case.revealed,
-        case.codes,
-        case.seeds,
-        case.events,
-        case.temperature,
-        top_k=case.top_k,
-        top_p=case.top_p,
-    )
+    return draw_from_hidden(hidden, weight, bias, case.codes, case.draws)
 
 
 def margin(case: Case, logits: Tensor, row: int, other: int) -> float:
@@ -93,7 +83,8 @@ def test_a_row_does_not_know_the_batch(seed: int, rows: int, width: int) -> None
 
     def outcome(index: Tensor) -> tuple[Tensor, Tensor]:
         some = case.take(index)
-        return head.draw_on_cpu(hidden[index], weight, bias, case.codes, some.draws)
+        rows = head._logits_of_rows(hidden[index], weight, bias, case.codes, some.revealed)
+        return draw_rows(rows, some.draws)
 
     together = outcome(torch.arange(rows))
     order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
@@ -126,7 +117,7 @@ def test_rows_do_not_wait_with_their_classes_for_all_others(monkeypatch: pytest.
         return found[-1]
 
     monkeypatch.setattr(ConsistentClasses, "of", counted)
-    next(head._rows_of(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
+    next(head._logits_of_rows(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
     assert len(found) == head.DENSE_ROWS
 
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from unmask_model_store.importers import ImportFailure, Request, import_checkpoint
 
-from benchmarks import official_format
-from benchmarks.official_format import Sizes
+from tests.model_store import official_format
+from tests.model_store.official_format import Sizes
 
 TINY = Sizes(classes=20, sub_tokens=2, length=4, hidden=8, blocks=1, heads=2, condition=3)
 Content = dict[str, Any]

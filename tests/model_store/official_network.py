@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.official_format import FREQUENCIES, Sizes
+from tests.model_store.official_format import FREQUENCIES, Sizes
 
 
 def official_logits(weights: dict[str, Tensor], sizes: Sizes, digits: Tensor) -> Tensor:

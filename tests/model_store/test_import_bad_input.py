@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from unmask_model_store import open_bundle
 from unmask_model_store.importers import Request, import_checkpoint
 
-from benchmarks.official_format import Sizes
 from tests.model_store.bad_checkpoints import Content, config_of, refused, shadows, written
+from tests.model_store.official_format import Sizes
 from tests.model_store.test_import_golden import to_hugging_face
 
 # --- tensors ---------------------------------------------------------------------------------------------------------

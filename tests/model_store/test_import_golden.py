@@ -16,8 +16,8 @@ from unmask_kernels import consistent_log_softmax
 from unmask_model_store import Bundle, PrimeConfig, open_bundle
 from unmask_model_store.importers import Request, import_checkpoint
 
-from benchmarks import official_format
-from benchmarks.official_format import Sizes, random_weights
+from tests.model_store import official_format
+from tests.model_store.official_format import Sizes, random_weights
 from tests.model_store.official_network import official_logits
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -9,9 +9,9 @@ from tokenizers import AddedToken, Tokenizer
 from unmask_model_store import open_bundle
 from unmask_model_store.importers import ImportFailure, Request, cached_gpt2, import_checkpoint, read_tokenizer
 
-from benchmarks.official_format import Sizes
 from tests.helpers import END_TOKEN, byte_tokenizer
 from tests.model_store.bad_checkpoints import written
+from tests.model_store.official_format import Sizes
 
 TEXT = "the théory of the thing\n\nthat 北京 breathes"
 MERGES = [("t", "h"), ("th", "e"), ("Ġ", "the")]

@@ -5,7 +5,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis._parsers import BaseParser
 from redis.exceptions import InvalidResponse
-from unmask_diffusion import Reveal
+from unmask_diffusion import Outline, Reveal
 from unmask_service.broker import BrokerAwayError, Failed, Finished, IdempotencyKey, Job, LogEntry, Revealed, Started
-from unmask_service.broker.redis import Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
+from unmask_service.broker.redis import Keys, RedisApiBroker, RedisEngineBroker, Timing, api_side, connect
 from unmask_service.broker.redis.connection import is_away
+from unmask_service.broker.redis.format import decode_job
 from unmask_service.broker.redis.side import RedisClock
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
@@ -693,3 +694,50 @@ def test_a_log_that_cannot_be_read_stops_no_other(redis: Redis) -> None:
         assert isinstance(bad[-1], Failed)
 
     run(redis, test)
+
+
+# --- looking up ------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_decoded_once_however_often_it_is_looked_up(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[bytes] = []
+
+    def decode(text: bytes, model: Outline) -> Job:
+        decoded.append(text)
+        return decode_job(text, model)
+
+    monkeypatch.setattr(api_side, "decode_job", decode)
+
+    async def test(house: House) -> None:
+        api, other, engine = await house.api(), await house.api(), await house.engine()
+        await api.submit(job("a"))
+        first = await api.look_up("a")
+        assert first is not None
+        assert first.state == "waiting"
+        await engine.claim()
+        await engine.append([("a", revealed(0))])
+        second = await api.look_up("a")
+        assert second is not None
+        assert (second.job, second.state) == (first.job, "running")
+        assert second.evaluations_left == first.evaluations_left - 1
+        assert len(decoded) == 1
+        await other.look_up("a")
+        assert len(decoded) == 2
+
+    run(redis, test)
+
+
+def test_decoded_jobs_are_bounded_in_number_and_in_size() -> None:
+    jobs = {name: job(name) for name in "abc"}
+    places = 2 + jobs["a"].plan.sub_tokens
+    for kept in (api_side.DecodedJobs(most_jobs=2), api_side.DecodedJobs(most_places=2 * places)):
+        kept.put(jobs["a"])
+        kept.put(jobs["b"])
+        assert kept.get("a") is jobs["a"]  # used last
+        kept.put(jobs["c"])
+        assert [kept.get(name) for name in "abc"] == [jobs["a"], None, jobs["c"]]
+        kept.put(replace(job("large"), plan=plan_for(MODEL, max_tokens=2, n=64)))
+        kept.put(jobs["b"])
+        assert kept.get("b") is jobs["b"]
+    assert kept.get("large") is None
+    assert kept.get("c") is jobs["c"]

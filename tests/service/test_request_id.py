@@ -15,9 +15,12 @@ from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 from unmask_service.api.middleware import HeadersMiddleware, trace_id_of, with_middleware
 from unmask_service.logs import LogHandler, context_field
+from unmask_service.metrics import Metrics
 
 from tests.helpers_asgi import Asked, ask, ask_here
 from tests.helpers_server import Server
+
+METRICS = Metrics("toy")
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = "00f067aa0ba902b7"
@@ -210,7 +213,7 @@ def test_a_stream_passes_message_by_message() -> None:
         async def send(message: Message) -> None:
             outer.append(message)
 
-        await with_middleware(streaming)({"type": "http", "path": "/", "headers": []}, receive, send)
+        await with_middleware(streaming, METRICS)({"type": "http", "path": "/", "headers": []}, receive, send)
         assert received == [receive]
         return outer
 
@@ -232,7 +235,7 @@ def test_other_than_http_passes_untouched() -> None:
         return
 
     async def run() -> None:
-        await with_middleware(app)(scope, nothing, nowhere)
+        await with_middleware(app, METRICS)(scope, nothing, nowhere)
 
     scope: Scope = {"type": "lifespan"}
     asyncio.run(run())
@@ -255,7 +258,7 @@ def failing_app() -> FastAPI:
 
 @pytest.mark.parametrize(("path", "status"), [("/fault", 500), ("/nowhere", 404), ("/stream", 200)])
 def test_every_answer_has_the_id(path: str, status: int) -> None:
-    asked = ask(with_middleware(failing_app()), path, headers=[(b"x-request-id", b"mine")])
+    asked = ask(with_middleware(failing_app(), METRICS), path, headers=[(b"x-request-id", b"mine")])
     assert asked.status == status
     assert the_id(asked) == "mine"
 
@@ -264,7 +267,9 @@ def test_a_fault_is_logged_with_its_id(lines: list[str]) -> None:
     """The server logs what is raised after the application has returned: the id is still there."""
 
     async def as_a_server_does() -> None:
-        error = (await ask_here(with_middleware(failing_app()), "/fault", headers=[(b"x-request-id", b"mine")])).error
+        error = (
+            await ask_here(with_middleware(failing_app(), METRICS), "/fault", headers=[(b"x-request-id", b"mine")])
+        ).error
         assert error is not None
         logger.error("in the application", exc_info=error)
 

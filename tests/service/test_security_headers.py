@@ -14,9 +14,12 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 from unmask_service.api.middleware import SECURITY_HEADERS, HeadersMiddleware, with_middleware
 from unmask_service.api.pages import documentation_routes
+from unmask_service.metrics import Metrics
 
 from tests.helpers_asgi import Asked, ask
 from tests.helpers_server import Server
+
+METRICS = Metrics("toy")
 
 ORIGIN = "https://a.example"
 
@@ -37,13 +40,13 @@ def small_app() -> FastAPI:
 
 
 def get(path: str, *headers: tuple[bytes, bytes]) -> Asked:
-    return ask(with_middleware(small_app()), path, headers=headers)
+    return ask(with_middleware(small_app(), METRICS), path, headers=headers)
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/stream", "/nowhere", "/fault"])
 def test_every_answer_has_the_headers(path: str) -> None:
     method = "POST" if path == "/fault" else "GET"
-    asked = ask(with_middleware(small_app()), path, method)
+    asked = ask(with_middleware(small_app(), METRICS), path, method)
     expected = SECURITY_HEADERS | ({"Cache-Control": "no-cache"} if path == "/stream" else {})
     assert {name: asked.headers.getlist(name) for name in SECURITY_HEADERS} == {n: [v] for n, v in expected.items()}
 
@@ -113,7 +116,7 @@ def preflight(origins: list[str], origin: str, method: str = "POST", names: str 
         (b"access-control-request-method", method.encode()),
         (b"access-control-request-headers", names.encode()),
     ]
-    return ask(with_middleware(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
+    return ask(with_middleware(small_app(), METRICS, cors_origins=origins), "/stream", "OPTIONS", headers)
 
 
 def cors_headers(asked: Asked) -> dict[str, str]:
@@ -133,7 +136,9 @@ def test_a_listed_origin_may_what_the_api_needs(method: str) -> None:
     asked = preflight(["https://b.example", ORIGIN], ORIGIN, method, names)
     assert asked.status == 200
     assert asked.headers["access-control-allow-origin"] == ORIGIN
-    answer = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", ORIGIN.encode())])
+    answer = ask(
+        with_middleware(small_app(), METRICS, cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", ORIGIN.encode())]
+    )
     assert answer.headers["access-control-allow-origin"] == ORIGIN
     exposed = answer.headers["access-control-expose-headers"].lower().split(", ")
     assert {"x-request-id", "retry-after", "location"} <= set(exposed)
@@ -159,7 +164,7 @@ def test_a_listed_origin_may_reach_a_private_network(origins: list[str], status:
         (b"access-control-request-method", b"POST"),
         (b"access-control-request-private-network", b"true"),
     ]
-    asked = ask(with_middleware(small_app(), cors_origins=origins), "/stream", "OPTIONS", headers)
+    asked = ask(with_middleware(small_app(), METRICS, cors_origins=origins), "/stream", "OPTIONS", headers)
     assert (asked.status, asked.headers.get("access-control-allow-origin")) == (status, ORIGIN if allowed else None)
     if allowed:
         assert asked.headers["access-control-allow-private-network"] == allowed
@@ -170,7 +175,9 @@ def test_another_may_not(origin: str) -> None:
     asked = preflight([ORIGIN], origin)
     assert asked.status in {400, 405}
     assert "access-control-allow-origin" not in asked.headers
-    answer = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", origin.encode())])
+    answer = ask(
+        with_middleware(small_app(), METRICS, cors_origins=[ORIGIN]), "/stream", headers=[(b"origin", origin.encode())]
+    )
     assert "access-control-allow-origin" not in answer.headers
 
 
@@ -182,7 +189,9 @@ def test_all_may_where_all_are_listed() -> None:
 @pytest.mark.parametrize("path", ["/nowhere", "/fault"])
 def test_a_listed_origin_can_read_errors(path: str) -> None:
     method = "POST" if path == "/fault" else "GET"
-    asked = ask(with_middleware(small_app(), cors_origins=[ORIGIN]), path, method, [(b"origin", ORIGIN.encode())])
+    asked = ask(
+        with_middleware(small_app(), METRICS, cors_origins=[ORIGIN]), path, method, [(b"origin", ORIGIN.encode())]
+    )
     assert asked.headers["access-control-allow-origin"] == ORIGIN
 
 

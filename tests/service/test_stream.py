@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
-from unmask_service.api import streams as api_streams
+from unmask_service.api import routes as api_routes
 from unmask_service.api.followers import Generation, event
 
 from tests.helpers import END_TOKEN, byte_tokenizer
@@ -241,13 +241,13 @@ class Silent:
 
 
 def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert api_streams.PING_SECONDS <= 15
-    monkeypatch.setattr(api_streams, "PING_SECONDS", 0.02)
+    assert api_routes.PING_SECONDS <= 15
+    monkeypatch.setattr(api_routes, "PING_SECONDS", 0.02)
     generation = Silent()
     sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
 
     async def listen() -> list[str]:
-        stream = api_streams.EventStream(cast(Generation, generation))
+        stream = api_routes.EventStream(cast(Generation, generation))
         gone = asyncio.Event()
 
         async def receive() -> MutableMapping[str, Any]:
@@ -273,7 +273,7 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
     sent: list[MutableMapping[str, Any]] = []
 
     async def listen() -> None:
-        stream = api_streams.EventStream(cast(Generation, generation))
+        stream = api_routes.EventStream(cast(Generation, generation))
         told = asyncio.Event()
 
         async def send(message: MutableMapping[str, Any]) -> None:

@@ -127,5 +127,5 @@ def test_what_the_build_sees_is_what_the_image_installs() -> None:
     first, *admitted = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert first == "*"
     packages = ["bench", "diffusion", "kernels", "model_store", "service"]
-    files = ["pyproject.toml", "constraints.txt", "README.md", "LICENSE"]
+    files = ["pyproject.toml", "constraints.txt", "docs/package.md", "LICENSE"]
     assert {line[1:] for line in admitted if line.startswith("!")} == {*packages, *files}

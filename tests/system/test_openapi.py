@@ -18,7 +18,7 @@ EXCLUDED: Any = [CHECKS.get_one("positive_data_acceptance")]
 JOBS = ("/generate/{job_id}", "/score/{job_id}")
 POSTS = ("/generate", "/plan", "/score")
 OPERATIONS = [
-    *[("GET", path) for path in ("/health", "/ready", "/v1/models", "/metrics")],
+    *[("GET", path) for path in ("/health", "/ready", "/v1/models", "/v1/models/{model_id}/card", "/metrics")],
     *[(method, path) for path in JOBS for method in ("GET", "DELETE")],
     *[("GET", f"{path}/events") for path in JOBS],
     *[("POST", path) for path in POSTS],

@@ -38,7 +38,7 @@ class JointHead(nn.Linear):
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
         """Draw a class for every row; only the weights of consistent classes are read where these are few."""
-        return draw_from_hidden(features, self.weight, self.bias, codes=codes, **vars(draws))
+        return draw_from_hidden(features, self.weight, self.bias, codes, draws)
 
 
 class IndependentHead(nn.Linear):

@@ -33,6 +33,27 @@ def agrees(
 
 
 @triton.jit
+def code_in_slots(
+    slots: tl.tensor, revealed: tl.tensor, length: tl.constexpr, base: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
+    """Return the code Σ_j digit_j · base^(l-1-j) in each of a block of slots, int32, and whether there is one.
+
+    Slots are numbered, and the digits of a number fill the masked places: 0 must remain of it.
+    """
+    code = slots * 0
+    possible = slots >= 0
+    for back in tl.static_range(length):
+        digit = tl.load(revealed + (length - 1 - back))
+        if digit < base:
+            code += digit.to(tl.int32) * base**back
+            possible = possible & (digit >= 0)
+        else:
+            code += slots % base * base**back
+            slots = slots // base
+    return code, possible & (slots == 0)
+
+
+@triton.jit
 def consistent_in_slots(
     slots: tl.tensor,
     revealed: tl.tensor,
@@ -44,27 +65,17 @@ def consistent_in_slots(
 ) -> tuple[tl.tensor, tl.tensor]:
     """Return the class in each of a block of slots, int32, ascending with the slot, and whether it is consistent.
 
-    All consistent classes of a row are in the slots below C. With a base they are the first ones without a gap: the
-    digits of a slot's number fill the masked places. Otherwise slot and class are the same.
+    All consistent classes of a row are in the slots below C. With a base they are the first ones without a gap.
+    Otherwise slot and class are the same.
     """
-    found = slots
+    found, consistent = slots, slots < classes
     if base:
         shown = 0
         for place in tl.static_range(length):
             shown += (tl.load(revealed + place) <= largest).to(tl.int32)
-        consistent = slots < classes
         if shown > 0:
-            found = slots * 0
-            rest = slots
-            for back in tl.static_range(length):
-                digit = tl.load(revealed + (length - 1 - back))
-                if digit <= largest:
-                    found += digit.to(tl.int32) * base**back
-                    consistent = consistent & (digit >= 0)
-                else:
-                    found += rest % base * base**back
-                    rest = rest // base
-            consistent = consistent & (rest == 0) & (found < classes)
+            found, consistent = code_in_slots(slots, revealed, length, base)
+            consistent = consistent & (found < classes)
     else:
         consistent = agrees(slots, revealed, codes, classes, largest, length, base)
     return found, consistent

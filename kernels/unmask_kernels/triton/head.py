@@ -10,6 +10,7 @@ from torch import Tensor
 from unmask_kernels.categorical import draw_on_gpu as draw_logits_on_gpu
 from unmask_kernels.consistency import ClassTable, class_table
 from unmask_kernels.draws import Drawn, Draws
+from unmask_kernels.triton.consistency import code_in_slots
 from unmask_kernels.triton.linear import aligned, linear_in_tiles, product_of_tiles
 from unmask_kernels.triton.philox import gumbel_from_words, random_words
 
@@ -186,39 +187,14 @@ def _sparse_kernel(
     # Most programs have nothing to do: they belong to a dense row, or to a row in the middle of a tile.
     if (pattern == 0) | ((first - tl.load(begins + first)) % tile_rows != 0):
         return
-    some = _consistent(revealed + tl.load(rows.order + first) * places, table, tile, base, places, tile_classes)
+    slots = tile * tile_classes + tl.arange(0, tile_classes)
+    code, possible = code_in_slots(slots, revealed + tl.load(rows.order + first) * places, places, base)
+    some = tl.load(table + code, mask=possible, other=-1)  # -1 for none
     # Or the pattern has too few classes for this tile.
     if tl.max(some, 0) < 0:
         return
     logits = _logits(head, rows, some, first, pattern, count, inner, tile_rows, step)
     _store_winners(winners, logits, some, rows, first, pattern, count, tile, width, share)
-
-
-@triton.jit
-def _consistent(
-    revealed: tl.tensor,
-    table: tl.tensor,
-    tile: tl.tensor,
-    base: tl.constexpr,
-    places: tl.constexpr,
-    tile_classes: tl.constexpr,
-) -> tl.tensor:
-    """Return a tile of the classes that agree with the digits at `revealed`, int32, -1 for none.
-
-    Candidates are numbered, and the digits of a number fill the masked places: 0 must remain of it.
-    """
-    rest = tile * tile_classes + tl.arange(0, tile_classes)
-    code = tl.zeros_like(rest)
-    possible = tile >= 0
-    for back in tl.static_range(places):
-        digit = tl.load(revealed + (places - 1 - back))
-        if digit < base:
-            code += digit.to(tl.int32) * base**back
-            possible = possible & (digit >= 0)
-        else:
-            code += rest % base * base**back
-            rest = rest // base
-    return tl.load(table + code, mask=possible & (rest == 0), other=-1)
 
 
 @triton.jit

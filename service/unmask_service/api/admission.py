@@ -27,7 +27,7 @@ from unmask_service.api.followers import AnyFollower, Generation, Scoring, milli
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
-from unmask_service.broker import IdempotencyKey, Job, QueueFullError, Record
+from unmask_service.broker import IdempotencyKey, Job, JobRecord, QueueFullError
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
@@ -47,9 +47,8 @@ _KEY = re.compile(r"[!-~]{1,255}")
 async def admit(service: Service, body: GenerateBody | ScoreBody, key: IdempotencyKey | None = None) -> AnyFollower:
     """Plan a request and queue it, or find the job that its key stands for.
 
-    Raises:
-        RefusedError: the request is for another model, can never be served, or cannot be served now.
-        BrokerError: the key stands for another request, or the broker cannot be reached.
+    Raises RefusedError: the request is for another model, can never be served, or cannot be served now; BrokerError:
+    the key stands for another request, or the broker cannot be reached.
     """
     served = check(service, body)
     kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
@@ -65,7 +64,7 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
                 plan=plan,
                 submitted_at=service.broker.now(),
                 expected_seconds=seconds,
-                detached=body.detach or key is not None,  # a client that sends a key may ask again
+                detached=body.detach or key is not None,  # a client that sends a key may retry
                 request_id=context_field("request_id"),
                 trace_id=context_field("trace_id"),
                 candidates=body.candidates if isinstance(body, GenerateBody) else 0,
@@ -74,7 +73,7 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
             answering = await service.broker.submit(job, key)
             if answering != job.id:
                 return await kind.known(service, answering)
-            return kind(service, served, Record(job, "waiting", plan.network_evaluations, log_length=0), owned=True)
+            return kind(service, served, JobRecord(job, "waiting", plan.network_evaluations, log_length=0), owned=True)
     except QueueFullError as error:
         load = await service.broker.load()
         wait = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
@@ -120,8 +119,7 @@ async def plan_and_forecast(
 ) -> tuple[Plan | ScorePlan, float | None]:
     """Plan a request so that it keeps its deadline. Also the seconds until its end; None: no engine is known.
 
-    Raises:
-        RefusedError: the request can never be served, its deadline is too short, or no engine is known.
+    Raises RefusedError: the request can never be served, its deadline is too short, or no engine is known.
     """
     plan = await asyncio.get_running_loop().run_in_executor(service.planners, plan_of, served.model, body)
     load = await service.broker.load()
@@ -159,6 +157,7 @@ def is_large(body: AnyRequest) -> bool:
 
 
 def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncContextManager[None]:
+    """Large texts wait for each other."""
     return service.large_text if is_large(body) else contextlib.nullcontext()
 
 
@@ -196,8 +195,7 @@ def _of_as_many_ids(model: Outline, request: AnyRequest) -> AnyRequest:
 def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     """The plan cut into as many groups, of those that it has, as are expected to end in time.
 
-    Raises:
-        RefusedError: not even one group, or one a block, ends in time; the message has the shortest deadline.
+    Raises RefusedError: not even one group, or one a block, ends in time; the message has the shortest deadline.
     """
     if not plan.network_evaluations:
         return plan
@@ -221,8 +219,7 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
 def key_of(header: str | None, body: BaseModel) -> IdempotencyKey | None:
     """The idempotency key of a request, with a digest of its body. Each API key has its own.
 
-    Raises:
-        RefusedError: the key is empty, too long, or has other than visible ASCII characters.
+    Raises RefusedError: the key is empty, too long, or has other than visible ASCII characters.
     """
     if header is None:
         return None

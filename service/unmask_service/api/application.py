@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.types import ASGIApp
 
-from unmask_service.api.errors import RefusedError, count_rejection, install_error_answers
+from unmask_service.api.errors import install_error_answers
 from unmask_service.api.followers import Generation, Scoring
 from unmask_service.api.middleware import is_open, with_middleware
 from unmask_service.api.pages import documentation_routes, mount_playground
-from unmask_service.api.routes import following_routes, job_routes, metrics_routes, model_routes, state_routes
+from unmask_service.api.routes import following_routes, service_routes, state_routes
 from unmask_service.api.schemas import ErrorAnswer, GenerateAnswer, GenerateBody, StartEvent, UnmaskEvent
 from unmask_service.api.score_schemas import ProgressEvent, ScoreAnswer, ScoreBody, ScoreStartEvent
 from unmask_service.api.service import Service, State
@@ -32,19 +32,9 @@ EVENTS: dict[str, dict[str, type[BaseModel]]] = {
 
 
 def create_app(
-    service: Service,
-    keys: Sequence[ApiKey] = (),
-    cors_origins: Sequence[str] = (),
-    with_metrics: bool = True,
+    service: Service, keys: Sequence[ApiKey] = (), cors_origins: Sequence[str] = (), with_metrics: bool = True
 ) -> ASGIApp:
-    """The HTTP application of a service.
-
-    Args:
-        service: what the routes work with.
-        keys: the API keys that are accepted; none: no key is needed.
-        cors_origins: the origins whose pages may use it from browsers.
-        with_metrics: whether it has the route `/metrics`.
-    """
+    """The HTTP application of a service; without `keys` no API key is needed."""
     app = FastAPI(
         title="Unmask",
         version=version("unmask"),
@@ -54,31 +44,23 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (job_routes, model_routes):
-        app.include_router(routes(service))
+    app.include_router(service_routes(service))
     app.include_router(following_routes(service, Generation, "generate"))
     app.include_router(following_routes(service, Scoring, "score"))
-    app.include_router(state_routes(service.state))
-    if with_metrics:
-        app.include_router(metrics_routes(service.state))
+    app.include_router(state_routes(service.state, with_metrics))
     app.include_router(documentation_routes("Unmask"))
     mount_playground(app)
     install_error_answers(app, service.metrics)
     describe(app, with_keys=bool(keys))
-
-    def refused(request: Request, error: RefusedError) -> None:
-        count_rejection(service.metrics, request, error)
-
-    return with_middleware(app, keys, cors_origins, refused)
+    return with_middleware(app, service.metrics, keys, cors_origins)
 
 
 def create_state_app(state: State) -> ASGIApp:
     """The application for operators, on a port of its own: `/metrics`, `/health` and `/ready`."""
     app = FastAPI(title="Unmask", version=version("unmask"), openapi_url=None, redirect_slashes=False)
     app.include_router(state_routes(state))
-    app.include_router(metrics_routes(state))
     install_error_answers(app, state.metrics)
-    return with_middleware(app)
+    return with_middleware(app, state.metrics)
 
 
 def describe(app: FastAPI, with_keys: bool) -> None:
@@ -97,7 +79,15 @@ def describe(app: FastAPI, with_keys: bool) -> None:
             content = paths[path]["post"]["responses"]["200"].setdefault("content", {})
             content["text/event-stream"] = {"schema": {"anyOf": events}}
         if with_keys:
-            _describe_keys(document)
+            document["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"api_key": []}]
+            content = {"application/json": {"schema": _schema(document, ErrorAnswer, "serialization")}}
+            for path, operations in paths.items():
+                for operation in operations.values():
+                    if is_open(path):
+                        operation["security"] = []
+                    else:
+                        operation["responses"]["401"] = {"description": "no API key is known", "content": content}
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
@@ -118,16 +108,3 @@ def _event(name: str, data: dict[str, str]) -> dict[str, Any]:
         "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
     }
     return {"type": "object", "title": name, "required": list(properties), "properties": properties}
-
-
-def _describe_keys(document: dict[str, Any]) -> None:
-    """Say which paths need an API key."""
-    document["components"]["securitySchemes"] = {"api_key": {"type": "http", "scheme": "bearer"}}
-    document["security"] = [{"api_key": []}]
-    content = {"application/json": {"schema": _schema(document, ErrorAnswer, "serialization")}}
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            if is_open(path):
-                operation["security"] = []
-            else:
-                operation["responses"]["401"] = {"description": "no API key is known", "content": content}

@@ -21,15 +21,11 @@ from starlette.exceptions import HTTPException
 from unmask_service.api.schemas import ErrorAnswer, ErrorObject, GenerateBody
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.broker import BrokerAwayError, BrokerError, Failed, KeyReusedError
+from unmask_service.logs import log_rejection
 from unmask_service.metrics import Metrics
-from unmask_service.request_log import log_rejection
 
-INVALID, OVERLOADED, UNAVAILABLE, SERVER = (
-    "invalid_request_error",
-    "overloaded_error",
-    "unavailable_error",
-    "server_error",
-)
+INVALID, OVERLOADED = "invalid_request_error", "overloaded_error"
+UNAVAILABLE, SERVER = "unavailable_error", "server_error"
 # code → HTTP status, and the `type` of the error object
 CODES = {
     # a request is refused
@@ -38,6 +34,7 @@ CODES = {
     "missing_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
     "invalid_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
     "model_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "card_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "generation_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "score_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID),
@@ -114,8 +111,10 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
     def answer(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, RequestValidationError):  # of a path, a query or a header: `loc` begins with which
             error = first_complaint([{**each, "loc": each["loc"][1:]} for each in error.errors()])
-        if isinstance(error, BrokerError):
-            error = _of_broker(error)
+        if isinstance(error, BrokerAwayError):
+            error = RefusedError("broker_away", str(error))
+        elif isinstance(error, KeyReusedError):
+            error = RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
         if isinstance(error, RefusedError):
             count_rejection(metrics, request, error)
         return error_response(error)
@@ -133,22 +132,20 @@ def count_rejection(metrics: Metrics, request: Request, error: RefusedError) -> 
 
 def error_response(error: Exception) -> JSONResponse:
     """The HTTP response for an error."""
-    status, headers = HTTPStatus.INTERNAL_SERVER_ERROR, None
-    if isinstance(error, HTTPException):
-        status, headers = HTTPStatus(error.status_code), error.headers
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
     return JSONResponse(error_answer(error).model_dump(), status, headers)
 
 
 def error_answer(error: Exception) -> ErrorAnswer:
     """The error object for any exception."""
     if isinstance(error, ApiError):
-        said = ErrorObject(message=error.message, type=error.kind, param=error.param, code=error.code)
+        answer = ErrorObject(message=error.message, type=error.kind, param=error.param, code=error.code)
     elif isinstance(error, HTTPException):
         code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        said = ErrorObject(message=str(error.detail), type=INVALID, param=None, code=code)
+        answer = ErrorObject(message=str(error.detail), type=INVALID, param=None, code=code)
     else:
-        said = ErrorObject(message="internal error", type=SERVER, param=None, code="internal_error")
-    return ErrorAnswer(error=said)
+        answer = ErrorObject(message="internal error", type=SERVER, param=None, code="internal_error")
+    return ErrorAnswer(error=answer)
 
 
 def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
@@ -181,11 +178,3 @@ def _message_of(error: Mapping[str, Any]) -> str:
     if error["type"] in _NOT_AN_OBJECT and not error["loc"]:
         return "the body must be a JSON object"
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _of_broker(error: BrokerError) -> RefusedError:
-    if isinstance(error, BrokerAwayError):
-        return RefusedError("broker_away", str(error))
-    if isinstance(error, KeyReusedError):
-        return RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
-    return RefusedError("queue_full", str(error))

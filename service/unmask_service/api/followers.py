@@ -7,12 +7,13 @@ evaluation that runs beside it, and wait to get it back.
 import asyncio
 import dataclasses
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay
+from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay, untrained_warnings
 
 from unmask_service.api.errors import JobError, RefusedError, error_answer, job_error, quoted
 from unmask_service.api.schemas import (
@@ -36,9 +37,9 @@ from unmask_service.api.score_schemas import (
     ScoreTimings,
 )
 from unmask_service.api.service import ServedModel, Service
-from unmask_service.broker import Course, Failed, Job, LogEntry, Record, Revealed, Scored, milliseconds_between
+from unmask_service.broker import Failed, Job, JobProgress, JobRecord, LogEntry, Revealed, Scored, milliseconds_between
 from unmask_service.forecast import Load, Work, outlook
-from unmask_service.request_log import log_request
+from unmask_service.logs import log_request
 
 logger = logging.getLogger("unmask")
 
@@ -48,7 +49,7 @@ LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class Follower(Generic[Answer]):
+class Follower(ABC, Generic[Answer]):
     """A client that follows a job. The two subclasses know what the log of a generation, and of a score, means."""
 
     plan_type: ClassVar[type]
@@ -57,13 +58,13 @@ class Follower(Generic[Answer]):
     status_type: ClassVar[type[JobStatus]]
     plan: Any  # of `plan_type`: subclasses declare it
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         self.service, self.served = service, served
         self.record = record  # what the broker knew of the job when the client came
         self.job: Job = record.job
         self.plan = record.job.plan
-        self.owned = owned  # the client that asked for the job: an attached job ends when it leaves
-        self.course = Course()  # what the log has said so far of times and engines
+        self.owned = owned  # whether it is the client that sent the job: an attached job ends when it leaves
+        self.progress = JobProgress()  # times and engines, from the log as far as it was read
 
     @classmethod
     async def known(cls, service: Service, job_id: str) -> Self:
@@ -147,7 +148,7 @@ class Follower(Generic[Answer]):
             return await gone.status()
 
     async def leave(self) -> None:
-        """The client has its answer or has gone: cancel and forget the job if only this client wanted it."""
+        """The client has its answer or has disconnected: cancel and forget the job if only this client wanted it."""
         if self.owned and not self.job.detached:
             self.count_cancelled(await self.service.broker.leave(self.job.id))
 
@@ -156,12 +157,12 @@ class Follower(Generic[Answer]):
         if saved is not None:
             self.service.metrics.evaluations_saved.inc(saved)
             self.service.metrics.count_request("cancelled")
-            log_request(self.job, Course(), "cancelled", model=self.service.card.id)
+            log_request(self.job, JobProgress(), "cancelled", model=self.service.card.id)
 
     async def _follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
         begun = self.service.broker.now()
         async for position, entry in self.service.broker.follow(self.job.id):
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Failed):
                 raise job_error(entry)
             if isinstance(entry, Revealed | Scored) and entry.at > begun:
@@ -178,24 +179,25 @@ class Follower(Generic[Answer]):
             return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - self.service.broker.now())))
         return None
 
+    # the five parts in which a generation and a score differ
+
+    @abstractmethod
     def _start(self) -> BaseModel:
         """The data of the event `start`: what will be done, known before the first network evaluation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _note(self, entry: LogEntry) -> None:
         """Keep what the answer needs of an entry."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _event(self, entry: LogEntry) -> tuple[str, BaseModel] | None:
         """The event for an entry, if it has one: name and data. It is called for every entry in turn."""
-        raise NotImplementedError
 
-    async def _answer(self) -> Answer:
-        raise NotImplementedError
+    @abstractmethod
+    async def _answer(self) -> Answer: ...
 
-    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus:
-        """The status with the answer in it."""
-        raise NotImplementedError
+    @abstractmethod
+    def _finished(self, status: JobStatus, answer: Answer) -> JobStatus: ...
 
 
 AnyFollower = Follower[Any]
@@ -207,7 +209,7 @@ class Generation(Follower[GenerateAnswer]):
     plan_type, noun, id_prefix, status_type = Plan, "generation", "gen", GenerationStatus
     plan: Plan
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._reveals: list[Reveal] = []
         # of each sample the digits of its intermediate tokens: position → j → digit
@@ -266,7 +268,7 @@ class Generation(Follower[GenerateAnswer]):
         return sorted(completed)
 
     async def _answer(self) -> GenerateAnswer:
-        plan, course, since = self.plan, self.course, self.job.submitted_at
+        plan, progress, since = self.plan, self.progress, self.job.submitted_at
         evaluations = len(self._reveals)
         choices = await asyncio.to_thread(self._choices)
         given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
@@ -280,7 +282,7 @@ class Generation(Follower[GenerateAnswer]):
                 seed=plan.seed,
                 sub_tokens=sum(len(reveal.sub_tokens) for reveal in self._reveals),
                 network_evaluations=evaluations,
-                rounds=course.rounds,
+                rounds=progress.rounds,
                 idle_steps=plan.idle_steps,
                 steps=plan.request.sampler.steps,
                 evaluations_saved=None
@@ -288,11 +290,12 @@ class Generation(Follower[GenerateAnswer]):
                 else plan.network_evaluations - evaluations,
             ),
             timings=Timings(
-                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
-                first_unmask_ms=milliseconds_between(since, course.first_unmask_at),
-                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+                queue_ms=milliseconds_between(since, progress.started_at) or 0.0,
+                first_unmask_ms=milliseconds_between(since, progress.first_unmask_at),
+                total_ms=milliseconds_between(since, progress.ended_at) or 0.0,
             ),
-            fingerprint=course.fingerprint,
+            fingerprint=progress.fingerprint,
+            warnings=untrained_warnings(plan, self.served.trained),
         )
 
     def _choices(self) -> list[Choice]:
@@ -313,7 +316,7 @@ class Scoring(Follower[ScoreAnswer]):
     plan_type, noun, id_prefix, status_type = ScorePlan, "score", "score", ScoreStatus
     plan: ScorePlan
 
-    def __init__(self, service: Service, served: ServedModel, record: Record, owned: bool = False) -> None:
+    def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._tally = Tally(self.plan)
 
@@ -354,16 +357,16 @@ class Scoring(Follower[ScoreAnswer]):
     async def _answer(self) -> ScoreAnswer:
         score = await asyncio.to_thread(read_score, self.served.model, self._tally)
         numbers = ScoreNumbers.of(self.served.name, self.plan, score, self.served.vocabulary.text_of)
-        course, since = self.course, self.job.submitted_at
+        progress, since = self.progress, self.job.submitted_at
         return ScoreAnswer(
             **vars(numbers),
             id=self.job.id,
             created=int(since),
             timings=ScoreTimings(
-                queue_ms=milliseconds_between(since, course.started_at) or 0.0,
-                total_ms=milliseconds_between(since, course.ended_at) or 0.0,
+                queue_ms=milliseconds_between(since, progress.started_at) or 0.0,
+                total_ms=milliseconds_between(since, progress.ended_at) or 0.0,
             ),
-            fingerprint=course.fingerprint,
+            fingerprint=progress.fingerprint,
         )
 
     def _finished(self, status: JobStatus, answer: ScoreAnswer) -> JobStatus:
@@ -376,10 +379,9 @@ def without(load: Load, work: Work) -> Load:
     def distance(running: Work) -> tuple[int, int]:
         return abs(running.tokens - work.tokens), abs(running.evaluations - work.evaluations)
 
-    own = min(load.running, key=distance, default=None)
     others = list(load.running)
-    if own is not None:
-        others.remove(own)
+    if others:
+        others.remove(min(others, key=distance))
     return dataclasses.replace(load, running=tuple(others))
 
 

@@ -4,7 +4,7 @@ It lies around the whole application, so that an answer to an exception goes thr
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,9 +13,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unmask_service.api.bodies import discard_body
-from unmask_service.api.errors import RefusedError, error_response
+from unmask_service.api.errors import RefusedError, count_rejection, error_response
 from unmask_service.api_keys import ApiKey, holder_of
 from unmask_service.logs import add_context, begin_context
+from unmask_service.metrics import Metrics
 
 REQUEST_ID = "X-Request-ID"
 # an answer's own header wins; a page sets the policy that it needs
@@ -27,6 +28,7 @@ SECURITY_HEADERS = {
 }
 METHODS = ("GET", "POST", "DELETE")
 HEADERS_OUT = ("Location", "Retry-After", REQUEST_ID)
+CHALLENGE = 'Bearer realm="unmask"'
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 # https://www.w3.org/TR/trace-context/
@@ -40,26 +42,17 @@ _TRACEPARENT = re.compile(
 # what monitoring reads, and pages, for which browsers send no key: these show nothing but software
 _OPEN = re.compile(r"/(health|ready|openapi\.json|docs(/.*)?|page/.*|)")
 
-# called with a request that shows no valid key, and the error
-Refused = Callable[[Request, RefusedError], None]
-
 
 def with_middleware(
-    app: ASGIApp,
-    keys: Sequence[ApiKey] = (),
-    cors_origins: Sequence[str] = (),
-    refused: Refused = lambda _request, _error: None,
+    app: ASGIApp, metrics: Metrics, keys: Sequence[ApiKey] = (), cors_origins: Sequence[str] = ()
 ) -> ASGIApp:
     """An application behind its middleware.
 
-    Args:
-        app: the application.
-        keys: the API keys that are accepted; none: no key is needed.
-        cors_origins: the origins whose pages may use the service from browsers; `*`: all origins.
-        refused: called for each request without a valid key.
+    Without `keys` no API key is needed. `cors_origins` are the origins of the pages that may use the service from
+    browsers; `*` allows all origins.
     """
     if keys:
-        app = AccessMiddleware(app, keys, refused)
+        app = AccessMiddleware(app, metrics, keys)
     if cors_origins:
         app = CORSMiddleware(
             app,
@@ -121,10 +114,8 @@ def trace_id_of(headers: Headers) -> str | None:
 class AccessMiddleware:
     """Lets requests with an API key through, with its name in log lines; others get a 401 before anything is read."""
 
-    def __init__(self, app: ASGIApp, keys: Sequence[ApiKey], refused: Refused) -> None:
-        self._app = app
-        self._keys = tuple(keys)
-        self._refused = refused
+    def __init__(self, app: ASGIApp, metrics: Metrics, keys: Sequence[ApiKey]) -> None:
+        self._app, self._metrics, self._keys = app, metrics, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or is_open(scope["path"]):
@@ -134,7 +125,7 @@ class AccessMiddleware:
         try:
             add_context(client=client_of(headers, self._keys))
         except RefusedError as error:
-            self._refused(Request(scope), error)
+            count_rejection(self._metrics, Request(scope), error)
             await discard_body(headers, receive)
             await error_response(error)(scope, receive, send)
             return
@@ -151,14 +142,10 @@ def client_of(headers: Headers, keys: Sequence[ApiKey]) -> str:
     given = headers.getlist("authorization")
     scheme, _, key = given[0].strip().partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not key.strip():
-        message = "this server needs an API key: send the header Authorization: Bearer KEY"
-        raise _unauthorized("missing_api_key", message, 'Bearer realm="unmask"')
+        message, challenge = "this server needs an API key: send the header Authorization: Bearer KEY", CHALLENGE
+        raise RefusedError("missing_api_key", message, "Authorization", headers={"WWW-Authenticate": challenge})
     holder = holder_of(key.strip().encode("latin-1"), keys)
     if holder is None:
-        challenge = 'Bearer realm="unmask", error="invalid_token"'
-        raise _unauthorized("invalid_api_key", "the API key is not known here", challenge)
+        message, challenge = "the API key is not known here", f'{CHALLENGE}, error="invalid_token"'
+        raise RefusedError("invalid_api_key", message, "Authorization", headers={"WWW-Authenticate": challenge})
     return holder
-
-
-def _unauthorized(code: str, message: str, challenge: str) -> RefusedError:
-    return RefusedError(code, message, "Authorization", headers={"WWW-Authenticate": challenge})

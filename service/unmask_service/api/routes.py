@@ -1,16 +1,20 @@
-"""The routes of the HTTP contract."""
+"""The routes of the HTTP contract, and answers that take as long as their job: they notice when the client leaves."""
 
+import asyncio
 import re
 from http import HTTPStatus
 from typing import Annotated, Any
 
+import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
 
 from unmask_service.api.admission import admit, key_of, what_it_would_cost
 from unmask_service.api.bodies import read_body
-from unmask_service.api.errors import invalid
+from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower
 from unmask_service.api.schemas import (
     ErrorAnswer,
@@ -24,18 +28,21 @@ from unmask_service.api.schemas import (
 )
 from unmask_service.api.score_schemas import ScoreAnswer, ScoreBody, ScoreStatus
 from unmask_service.api.service import Service, State
-from unmask_service.api.streams import EventStream, whole_answer
 from unmask_service.metrics import CONTENT_TYPE
 
 Documented = dict[int | str, dict[str, Any]]
 
-# no log is longer
-MOST_EVENTS = 2**53
+MOST_EVENTS = 2**53  # no log is longer
+# the contract says: a comment at least every 15 s of silence
+PING_SECONDS = 10
+# a client that reads nothing for so long has disconnected
+SEND_TIMEOUT_SECONDS = 60
+# nobody sees it: the client has disconnected (the number is nginx's)
+CLIENT_CLOSED_REQUEST = 499
 
 RETRY_AFTER = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
-UNAVAILABLE: Documented = {
-    503: {"model": ErrorAnswer, "description": "not now; the code says why", "headers": RETRY_AFTER}
-}
+_NOT_NOW = {"model": ErrorAnswer, "description": "not now; the code says why", "headers": RETRY_AFTER}
+UNAVAILABLE: Documented = {503: _NOT_NOW}
 REFUSALS: Documented = UNAVAILABLE | {
     400: {"model": ErrorAnswer, "description": "the body is not JSON"},
     404: {"model": ErrorAnswer, "description": "unknown model"},
@@ -52,11 +59,15 @@ EVENTS: Documented = {
     200: {"content": {"text/event-stream": {}}, "description": "the events: start … done or error"},
     204: {"description": "there is nothing behind that event: a browser's EventSource stops here"},
 }
+CARD: Documented = {
+    200: {"content": {"text/markdown": {}}, "description": "the card, at most its first 256 KiB"},
+    404: {"model": ErrorAnswer, "description": "the model is not served here, or has no card"},
+}
 _EVENT_ID = re.compile(r"[0-9]{1,16}")
 
 
-def job_routes(service: Service) -> APIRouter:
-    """The routes that ask for generations, plans and scores."""
+def service_routes(service: Service) -> APIRouter:
+    """The routes that take generations, plans and scores, and the list of models."""
     router = APIRouter()
     limit, parsers = service.card.limits.max_body_bytes, service.parsers
 
@@ -94,7 +105,7 @@ def job_routes(service: Service) -> APIRouter:
         return await answer(request, await read_body(request, ScoreBody, limit, parsers), idempotency_key)
 
     async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
-        """Queue a job; answer in the form that the body asks for."""
+        """Queue a job; answer in the form that the body requests."""
         follower = await admit(service, body, key_of(idempotency_key, body))
         if body.stream:
             return EventStream(follower)
@@ -103,6 +114,23 @@ def job_routes(service: Service) -> APIRouter:
             headers = {"Location": f"{request.url.path.rpartition('/')[2]}/{follower.job.id}"}
             return JSONResponse((await follower.status()).model_dump(), HTTPStatus.ACCEPTED, headers)
         return await whole_answer(request, follower)
+
+    @router.get("/v1/models", tags=["models"], summary="List models")
+    async def models() -> ModelList:
+        """The models that are served, and what a client needs to know of them."""
+        return ModelList(data=[service.card])
+
+    @router.get(
+        "/v1/models/{model_id}/card", tags=["models"], responses=CARD, response_class=Response, summary="Model card"
+    )
+    async def card(model_id: str) -> Response:
+        """The model's README.md."""
+        if model_id != service.card.id:
+            message = f"model {quoted(model_id)} is not served here; {service.card.id!r} is"
+            raise RefusedError("model_not_found", message, "model_id")
+        if not service.readme:
+            raise RefusedError("card_not_found", f"model {service.card.id!r} has no card: its bundle has no README.md")
+        return Response(service.readme, media_type="text/markdown")
 
     return router
 
@@ -142,20 +170,8 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
     return router
 
 
-def model_routes(service: Service) -> APIRouter:
-    """The route that lists models."""
-    router = APIRouter(tags=["models"])
-
-    @router.get("/v1/models", summary="List models")
-    async def models() -> ModelList:
-        """The models that are served, and what a client needs to know of them."""
-        return ModelList(data=[service.card])
-
-    return router
-
-
-def state_routes(state: State) -> APIRouter:
-    """The routes that say whether the process is up, and whether it is ready."""
+def state_routes(state: State, with_metrics: bool = True) -> APIRouter:
+    """The routes that say whether the process is up and whether it is ready, and the one that Prometheus reads."""
     router = APIRouter(tags=["state"])
 
     @router.head("/health", include_in_schema=False)
@@ -171,17 +187,12 @@ def state_routes(state: State) -> APIRouter:
         await state.check()
         return Status(status="ready")
 
-    return router
+    if with_metrics:
 
-
-def metrics_routes(state: State) -> APIRouter:
-    """The route that Prometheus reads."""
-    router = APIRouter(tags=["state"])
-
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-    async def metrics() -> Response:
-        """The metrics in Prometheus' text format."""
-        return Response(await state.exposition(), media_type=CONTENT_TYPE)
+        @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+        async def metrics() -> Response:
+            """The metrics in Prometheus' text format."""
+            return Response(await state.exposition(), media_type=CONTENT_TYPE)
 
     return router
 
@@ -192,3 +203,66 @@ def _accepted(answer: type[BaseModel], status: type[BaseModel], event: str) -> D
         200: {"model": answer, "description": stream},
         202: {"model": status, "description": "`detach` without `stream`"},
     }
+
+
+class EventStream(EventSourceResponse):
+    """The events of a job behind a position. However the response ends, the follower leaves the job."""
+
+    def __init__(self, follower: AnyFollower, after: int | None = None) -> None:
+        super().__init__(
+            follower.events(after),
+            ping=PING_SECONDS,
+            ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
+            send_timeout=SEND_TIMEOUT_SECONDS,
+            sep="\n",
+        )
+        self._follower = follower
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; if the process must end before they do, end the response as if there were no more.
+
+        A client that returns gets the rest from another process or from the next one.
+        """
+        service = self._follower.service
+        sending = asyncio.create_task(super().__call__(scope, receive, send))
+        cutting = asyncio.create_task(service.cut.wait())
+        try:
+            with service.answering():
+                try:
+                    await asyncio.wait({sending, cutting}, return_when=asyncio.FIRST_COMPLETED)
+                    if sending.done():
+                        return sending.result()
+                finally:
+                    cutting.cancel()
+                    sending.cancel()
+                    await asyncio.wait({sending})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await _leave(self._follower)
+        return None
+
+
+async def whole_answer(request: Request, follower: AnyFollower) -> Response:
+    """The answer at the end of the job, unless the client goes away before."""
+    answering = asyncio.create_task(follower.answer())
+    leaving = asyncio.create_task(_client_gone(request))
+    try:
+        with follower.service.answering():
+            await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+        return Response(answering.result().model_dump_json(), HTTPStatus.OK, media_type="application/json")
+    finally:
+        answering.cancel()
+        leaving.cancel()
+        await _leave(follower)
+
+
+async def _client_gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _leave(follower: AnyFollower) -> None:
+    with anyio.CancelScope(shield=True):
+        await follower.leave()

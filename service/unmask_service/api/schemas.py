@@ -1,6 +1,6 @@
 """What goes over the wire: bodies, answers, events, errors. The requests themselves come from `unmask_diffusion`."""
 
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from unmask_diffusion import GenerationRequest
@@ -8,9 +8,14 @@ from unmask_diffusion import GenerationRequest
 from unmask_service.broker import State
 
 Request = TypeVar("Request", bound=BaseModel)
-Token = tuple[int, int, str | None]  # position, token id, text
+Token = tuple[int, int, str | None]  # position, token id, text; U+FFFD for bytes that are a part of a character
 Digit = tuple[int, int, int]  # position, j, digit
 Candidates = tuple[int, int, list[tuple[int, str | None, float]]]  # position, classes left, the likeliest of them
+
+ABOUT_TOKENS = (
+    "[position, token_id, text]; the text of the token alone: U+FFFD stands for bytes that are only a part of a "
+    "character; null for a model without a tokenizer"
+)
 
 MAX_DEADLINE_MS = 86_400_000  # a day
 MAX_CANDIDATES = 16
@@ -66,6 +71,16 @@ class Message(BaseModel):
     """The base of everything that the server sends."""
 
     model_config = ConfigDict(frozen=True)
+
+
+Warnings = Annotated[
+    list[str],
+    Field(
+        description="present if more than a quarter, and at least 2, of the given tokens of the prompt, the suffix or "
+        "the canvas are outside what the model was trained on: a sentence for each",
+        exclude_if=lambda value: not value,
+    ),
+]
 
 
 class Choice(Message):
@@ -125,6 +140,7 @@ class GenerateAnswer(Message):
     sampling: Sampling
     timings: Timings
     fingerprint: str = Field(description="the kind of machine and arithmetic: equal fingerprints give equal tokens")
+    warnings: Warnings = []
 
 
 class ErrorObject(Message):
@@ -160,6 +176,7 @@ class GenerationStatus(JobStatus):
     sampling: Sampling | None = None
     timings: Timings | None = None
     fingerprint: str | None = None
+    warnings: Warnings = []
 
 
 class QueueState(Message):
@@ -203,7 +220,7 @@ class StartEvent(Message):
         description="milliseconds until `done` is expected; null while no engine has said how fast it is"
     )
     seed: int
-    canvas: list[list[Token]] = Field(description="for each sample the given tokens: [position, token_id, text]")
+    canvas: list[list[Token]] = Field(description=f"for each sample the given tokens: {ABOUT_TOKENS}")
 
 
 class UnmaskEvent(Message):
@@ -215,7 +232,7 @@ class UnmaskEvent(Message):
         description="number of planned evaluations of the sample; with sampler.block_length `done` may come earlier"
     )
     sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
-    tokens: list[Token] = Field(description="[position, token_id, text] of every token that this step completed")
+    tokens: list[Token] = Field(description=f"the tokens that this step completed: {ABOUT_TOKENS}")
     candidates: list[Candidates] = Field(
         default=[],
         description="with `candidates` in the request: [position, classes left, [[token_id, text, probability], …]] of "
@@ -266,6 +283,12 @@ class ModelCard(Message):
     canvas: Literal["as_requested", "full"] = Field(description="full: the network always sees the whole length")
     tokenizer: bool = Field(description="whether it takes and gives text; else token ids only")
     end_token_id: Annotated[int, Field(ge=0)] | None
+    description: str | None = Field(description="what the model is, in a sentence")
+    examples: list[str] = Field(description="prompts that show what it can do")
+    generation: dict[str, Any] | None = Field(
+        description="settings that the model's author recommends, as fields of a request (temperature, top_p, top_k, "
+        "sampler); the API never applies them by itself: what a request leaves out has the default above"
+    )
     limits: Limits
 
 

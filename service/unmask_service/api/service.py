@@ -1,4 +1,4 @@
-"""What the routes work with: one model, the broker that leads to its engines, and whether work is accepted."""
+"""What the routes work with: one model, the broker that its engines claim jobs from, and whether work is accepted."""
 
 import asyncio
 import contextlib
@@ -44,6 +44,7 @@ class ServedModel:
     name: str  # the name that clients use
     model: Outline  # what planning and reading logs need
     vocabulary: Vocabulary
+    trained: bytes | None = None  # for each token id whether training has met it; None: not known
 
 
 class Gate:
@@ -56,7 +57,6 @@ class Gate:
 
     @property
     def is_open(self) -> bool:
-        """Whether work is accepted."""
         return self._shut is None
 
     def open(self, served: ServedModel) -> None:
@@ -104,10 +104,10 @@ class State:
             raise RefusedError("no_worker", "no worker is alive")
 
     async def exposition(self) -> bytes:
-        """All metrics in Prometheus' text format."""
-        load: Load | None = None
-        with contextlib.suppress(BrokerAwayError):
+        try:
             load = await self.load()
+        except BrokerAwayError:
+            load = None
         self.metrics.ready.set(self.gate.is_open and load is not None and load.capacity is not None)
         if self.of_cluster:
             self.metrics.show(load)
@@ -122,13 +122,11 @@ class Cache:
         self._values: OrderedDict[str, bytes] = OrderedDict()
 
     def get(self, key: str) -> bytes | None:
-        """The value of a key, if it is still there."""
         if key in self._values:
             self._values.move_to_end(key)
         return self._values.get(key)
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a value."""
         self._held += len(value) - len(self._values.pop(key, b""))
         self._values[key] = value
         while self._held > self._most:
@@ -143,6 +141,7 @@ class Service:
     card: ModelCard  # the facts of the model and the limits of a request, known before the model is loaded
     broker: ApiBroker
     metrics: Metrics
+    readme: str | None = None  # the model's README.md
     gate: Gate = field(default_factory=Gate)
     # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
@@ -157,12 +156,10 @@ class Service:
 
     @property
     def state(self) -> State:
-        """Its state for operators."""
         return State(self.gate, self.metrics, self.broker.load)
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Count an open answer."""
         self.open_answers += 1
         self.metrics.streams.inc()
         try:

@@ -28,16 +28,11 @@ from unmask_service.broker.messages import (
     milliseconds_between,
 )
 
-# former names, until the other rooms use the new ones
-Course = JobProgress
-Record = JobRecord
-
 __all__ = [
     "ApiBroker",
     "BrokerAwayError",
     "BrokerError",
     "Claim",
-    "Course",
     "Departure",
     "EngineBroker",
     "Failed",
@@ -51,7 +46,6 @@ __all__ = [
     "LogEntry",
     "MemoryBroker",
     "QueueFullError",
-    "Record",
     "Revealed",
     "Scored",
     "Started",

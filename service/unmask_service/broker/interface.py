@@ -1,7 +1,7 @@
 """The broker takes jobs to engines and logs to clients; in memory or over Redis, behind one interface.
 
 An *attached* job is cancelled and forgotten when the client that sent it disconnects. A *detached* job continues, and
-its answer is kept for clients that come back. Positions in a log count from 1.
+its answer is kept for clients that return. Positions in a log count from 1.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -94,9 +94,7 @@ class ApiBroker(Broker, Protocol):
     async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
         """Queue a job; return the id of the job that will answer: this one, or the one that the key belongs to.
 
-        Raises:
-            QueueFullError: too much is waiting or running.
-            KeyReusedError: the key belongs to another request.
+        Raises QueueFullError: too much is waiting or running; KeyReusedError: the key belongs to another request.
         """
 
     async def id_of(self, key: IdempotencyKey) -> str | None:
@@ -115,7 +113,7 @@ class ApiBroker(Broker, Protocol):
         """
 
     async def leave(self, job_id: str) -> int | None:
-        """Cancel and forget an attached job whose client has its answer or has gone. Returns what `cancel` does."""
+        """Cancel and forget an attached job: its client has its answer or has left. Returns what `cancel` does."""
 
 
 class EngineBroker(Broker, Protocol):

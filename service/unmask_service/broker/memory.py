@@ -31,8 +31,7 @@ from unmask_service.broker.messages import (
 )
 from unmask_service.forecast import Capacity, Load, Work
 
-# Called with a job that ended where neither engine nor client sees it, its failure, and the evaluations left.
-NoteEnd = Callable[[Job, Failed, int], None]
+NoteEnd = Callable[[Job, Failed, int], None]  # for the end of a job: its failure, and the evaluations left
 
 KEPT_LOGS = 4  # jobs that are kept, the ended ones included, as a multiple of the requests that may wait or run
 SWEEP_SECONDS = 1.0  # interval between two searches for orphans and expired jobs
@@ -54,14 +53,12 @@ class Log:
     def ended(self) -> bool:
         return bool(self.entries) and isinstance(self.entries[-1], Finished | Failed)
 
-    def append(self, entry: LogEntry) -> None:
-        """Append an entry, unless the log has ended."""
+    def append(self, entry: LogEntry) -> None:  # a log that has ended stays as it is
         if not self.ended:
             self.entries.append(entry)
             self._grown.set()
 
     async def follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
-        """Yield (position, entry) as the log grows, up to its end."""
         position = 0
         while True:
             while position < len(self.entries):
@@ -96,7 +93,7 @@ class _KeptJob:
 
     @property
     def may_be_forgotten(self) -> bool:
-        """Whether it can make room for another: its client reads no more, but might come back."""
+        """Whether it can make room for another: its client reads no more, but might return."""
         return self.log.ended and self.job.detached and not self.followers
 
 
@@ -110,13 +107,11 @@ class MemoryBroker:
         orphan_seconds: float = 600.0,
         keep_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
-        note_end: NoteEnd = lambda _job, _failure, _left: None,
+        note_end: NoteEnd = lambda _job, _failure, _left: None,  # called where neither engine nor client sees the end
         wall_clock: Callable[[], float] = time.time,
         max_plan_bytes: int = MAX_PLAN_BYTES,
     ) -> None:
-        self.max_requests = max_requests
-        self.max_evaluations = max_evaluations
-        self.max_plan_bytes = max_plan_bytes
+        self.max_requests, self.max_evaluations, self.max_plan_bytes = max_requests, max_evaluations, max_plan_bytes
         self._orphan_seconds, self._keep_seconds = orphan_seconds, keep_seconds
         self._clock, self._wall_clock, self._note_end = clock, wall_clock, note_end
         self._wall_offset = wall_clock() - clock()
@@ -182,11 +177,9 @@ class MemoryBroker:
         return None if kept is None else self._cancel(kept)
 
     async def leave(self, job_id: str) -> int | None:
-        kept = self._jobs.get(job_id)
-        if kept is None:
-            return None
-        saved = self._cancel(kept)
-        self._forget(job_id)
+        saved = await self.cancel(job_id)
+        if job_id in self._jobs:
+            self._forget(job_id)
         return saved
 
     async def claim(self) -> Claim:
@@ -224,7 +217,6 @@ class MemoryBroker:
         return departed
 
     async def release(self, blameless: bool) -> None:
-        """Hand back all claimed jobs, to the front of the queue."""
         for job_id in reversed([*filter(self._is_claimed, self._jobs)]):
             kept = self._jobs[job_id]
             kept.claimed = False
@@ -237,15 +229,13 @@ class MemoryBroker:
 
     async def load(self) -> Load:
         self._sweep()
-        running, waiting = (
-            tuple(each.work.left(each.evaluations_left) for each in self._unfinished() if each.claimed is claimed)
-            for claimed in (True, False)
-        )
-        return Load(running, waiting, self._capacity)
+        works: dict[bool, list[Work]] = {True: [], False: []}
+        for each in self._unfinished():
+            works[each.claimed].append(each.work.left(each.evaluations_left))
+        return Load(tuple(works[True]), tuple(works[False]), self._capacity)
 
     def _is_claimed(self, job_id: str) -> bool:
-        kept = self._jobs.get(job_id)
-        return kept is not None and kept.claimed and not kept.log.ended
+        return (kept := self._jobs.get(job_id)) is not None and kept.claimed and not kept.log.ended
 
     def _append(self, kept: _KeptJob, entry: LogEntry) -> None:
         kept.log.append(entry)
@@ -297,17 +287,15 @@ class MemoryBroker:
         planned = sum(each.evaluations_left for each in unfinished)
         if self.max_evaluations is not None and planned and planned + evaluations > self.max_evaluations:
             raise QueueFullError.of_evaluations(self.max_evaluations, planned)
-        taken = sum(each.plan_bytes for each in self._jobs.values())
-        stays = taken - sum(each.plan_bytes for each in self._jobs.values() if each.may_be_forgotten)
-        if stays and stays + memory > self.max_plan_bytes:
-            raise QueueFullError(
-                f"the queue is full: plans of other requests take {stays} of at most {self.max_plan_bytes} bytes"
-            )
-        while taken + memory > self.max_plan_bytes and self._forget_oldest():
-            taken = sum(each.plan_bytes for each in self._jobs.values())
+        most = self.max_plan_bytes
+        stays = sum(each.plan_bytes for each in self._jobs.values() if not each.may_be_forgotten)
+        if stays and stays + memory > most:
+            raise QueueFullError(f"the queue is full: plans of other requests take {stays} of at most {most} bytes")
+        while sum(each.plan_bytes for each in self._jobs.values()) + memory > most and self._forget_oldest():
+            pass
 
     def _forget_oldest(self) -> bool:
-        """Make room: forget the oldest job that may be forgotten, if there is one."""
+        """Forget the oldest job that may be forgotten; say whether there was one."""
         oldest = next((job_id for job_id, each in self._jobs.items() if each.may_be_forgotten), None)
         if oldest is not None:
             self._forget(oldest)

@@ -5,7 +5,14 @@ from typing import Literal
 
 from unmask_diffusion import Candidates, Plan, Readout, Reveal, ScorePlan
 
-FailureReason = Literal["impossible", "engine", "draining", "cancelled", "poison", "lost"]
+FailureReason = Literal[
+    "impossible",  # the given tokens have probability zero
+    "engine",  # an internal error
+    "draining",  # the server shuts down
+    "cancelled",  # by a client, or because no client was left
+    "poison",  # every engine that tried it failed
+    "lost",  # the broker no longer knows it
+]
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
 
@@ -38,7 +45,7 @@ class Revealed:
     at: float
     reveal: Reveal
     lane: int = 0  # 0: drawn at the state of the log; i: after i accepted drafts. Every 0 begins a round.
-    candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job asks for them
+    candidates: tuple[Candidates, ...] = ()  # for the tokens that are intermediate after it, if the job requests them
     saved: int = 0  # number of planned evaluations that it makes needless: the sample has ended in its block
 
 
@@ -59,12 +66,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The job ends without an answer.
-
-    Reasons: "impossible" (the given tokens have probability zero), "engine" (an internal error), "draining" (the
-    server shuts down), "cancelled" (by a client, or because no client was left), "poison" (every engine that tried it
-    failed), "lost" (the broker no longer knows it).
-    """
+    """The job ends without an answer."""
 
     at: float
     reason: FailureReason
@@ -75,13 +77,8 @@ LogEntry = Started | Revealed | Scored | Finished | Failed
 
 
 def evaluations_in(entry: LogEntry) -> int:
-    """Number of network evaluations whose results an entry holds."""
-    match entry:
-        case Revealed():
-            return 1
-        case Scored():
-            return entry.readout.evaluations
-    return 0
+    """Number of network evaluations that an entry holds the results of."""
+    return entry.readout.evaluations if isinstance(entry, Scored) else int(isinstance(entry, Revealed))
 
 
 def evaluations_off(entry: LogEntry) -> int:
@@ -90,14 +87,14 @@ def evaluations_off(entry: LogEntry) -> int:
 
 
 def state_at(end: LogEntry) -> State:
-    """The state of a job whose log ends with this entry."""
+    """The state of a job from the last entry of its log."""
     if isinstance(end, Finished):
         return "finished"
     return "cancelled" if isinstance(end, Failed) and end.reason == "cancelled" else "failed"
 
 
 def cancelled(at: float) -> Failed:
-    """The end of a job that no client wants any more."""
+    """The end of a job that no client needs."""
     return Failed(at, "cancelled", "the request was cancelled")
 
 

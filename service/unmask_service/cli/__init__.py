@@ -41,7 +41,7 @@ def main() -> None:
     """Run a command."""
     wait_passively()
     for stream in (sys.stdout, sys.stderr):
-        write_any_character(stream)
+        _write_any_character(stream)
     try:
         app()
     except KeyboardInterrupt:
@@ -54,8 +54,7 @@ def main() -> None:
         sys.exit(MISTAKE)
 
 
-def print_version(wanted: bool) -> None:
-    """Print the version and exit, if that is wanted."""
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"unmask {version('unmask')}")
         raise typer.Exit
@@ -64,13 +63,13 @@ def print_version(wanted: bool) -> None:
 @app.callback()
 def unmask(
     _version: Annotated[
-        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Unmask: an inference server for masked diffusion language models."""
 
 
-def write_any_character(stream: object) -> None:
+def _write_any_character(stream: object) -> None:
     """Never fail at a character that the locale's encoding lacks: ASCII becomes UTF-8, others write a question mark."""
     if isinstance(stream, TextIOWrapper):
         ascii_only = stream.encoding.lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")

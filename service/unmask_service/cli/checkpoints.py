@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,29 +12,12 @@ from unmask_service.cli.options import ModelDir
 from unmask_service.settings import read_settings
 
 if TYPE_CHECKING:
-    from unmask_model_store.importers import Imported, Progress, Request
+    from unmask_model_store.importers import Progress, Request
 
 
-class StoredDtype(StrEnum):
-    """Type of the blocks' projections in the bundle."""
-
-    FLOAT32 = "float32"
-    BFLOAT16 = "bfloat16"
-
-
-class Weights(StrEnum):
-    """Which of a checkpoint's two sets of weights."""
-
-    EMA = "ema"
-    RAW = "raw"
-
-
-class Canvas(StrEnum):
-    """Whether the network sees its whole length."""
-
-    FULL = "full"
-    AS_REQUESTED = "as_requested"
-
+StoredDtype = Literal["float32", "bfloat16"]
+Weights = Literal["ema", "raw"]
+Canvas = Literal["full", "as_requested"]
 
 TokenizerOption = Annotated[
     Path | None,
@@ -59,9 +42,9 @@ def import_checkpoint(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the bundle's folder")],
     tokenizer: TokenizerOption = None,
     name: NameOption = None,
-    dtype: DtypeOption = StoredDtype.FLOAT32,
-    weights: WeightsOption = Weights.EMA,
-    canvas: CanvasOption = Canvas.FULL,
+    dtype: DtypeOption = "float32",
+    weights: WeightsOption = "ema",
+    canvas: CanvasOption = "full",
     force: ForceOption = False,
 ) -> None:
     """Turn an official MDM-Prime or MDLM checkpoint into a bundle.
@@ -75,18 +58,7 @@ def import_checkpoint(
     """
     from unmask_model_store.importers import Request
 
-    _run(
-        Request(
-            file=file,
-            out=out,
-            tokenizer=tokenizer,
-            name=name,
-            dtype=dtype.value,
-            weights=weights.value,
-            canvas=canvas.value,
-            force=force,
-        )
-    )
+    _run(Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force))
 
 
 def pull(
@@ -108,9 +80,9 @@ def pull(
     ] = None,
     tokenizer: TokenizerOption = None,
     name: NameOption = None,
-    dtype: DtypeOption = StoredDtype.FLOAT32,
-    weights: WeightsOption = Weights.EMA,
-    canvas: CanvasOption = Canvas.FULL,
+    dtype: DtypeOption = "float32",
+    weights: WeightsOption = "ema",
+    canvas: CanvasOption = "full",
     force: ForceOption = False,
     model_dir: ModelDir = None,
 ) -> None:
@@ -135,19 +107,9 @@ def pull(
         out = models_folder / (name or wanted.name)
     check_place(out, force)  # before gigabytes are fetched
     file = hub.fetch(wanted)
-    _run(
-        Request(
-            file=file,
-            out=out,
-            tokenizer=tokenizer or (hub.fetch_gpt2() if wanted.official else None),
-            name=name,
-            dtype=dtype.value,
-            weights=weights.value,
-            canvas=canvas.value,
-            force=force,
-            origin=wanted.facts(file),
-        )
-    )
+    tokenizer = tokenizer or (hub.fetch_gpt2() if wanted.official else None)
+    request = Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force)
+    _run(replace(request, origin=wanted.facts(file)))
 
 
 def models(model_dir: ModelDir = None) -> None:
@@ -185,10 +147,6 @@ def _run(request: "Request") -> None:
 
     with _progress() as progress:
         imported = import_checkpoint(request, progress)
-    _report(request, imported)
-
-
-def _report(request: "Request", imported: "Imported") -> None:
     config = imported.config
     if imported.ignored:
         names = ", ".join(imported.ignored[:8]) + (", …" if len(imported.ignored) > 8 else "")
@@ -200,17 +158,11 @@ def _report(request: "Request", imported: "Imported") -> None:
 
 @contextmanager
 def _progress() -> Iterator["Progress"]:
-    """A progress bar on stderr, where that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description:8}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TimeRemainingColumn(),
-    )
+    columns = TextColumn("{task.description:8}"), BarColumn(), DownloadColumn(binary_units=True), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         tasks = {what: bar.add_task(what, total=None) for what in ("checksum", "weights")}
 

@@ -9,12 +9,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 from rich.console import Console, Group
@@ -64,6 +62,9 @@ def generate(
     block_length: Annotated[
         int | None, typer.Option(help="fill blocks of so many tokens from left to right [one block]; 1: left to right")
     ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON a sample, for scripts")] = False,
     out: Annotated[Path | None, typer.Option(help="write the lines of JSON to this file")] = None,
     model: Model = None,
@@ -77,10 +78,14 @@ def generate(
     More than 64 samples become requests of 64 with the seeds SEED, SEED + 1, …; each line of JSON has the seed and the
     index of its sample.
 
+    The settings that the model recommends (`unmask info`) are used where you give none, and printed on stderr.
+    --sampler replaces the recommended sampler as a whole. With --exact what you leave out has the default of the API.
+
     For example:
 
         unmask generate "Once upon a time"
         unmask generate "The fox" --suffix "The end." --max-tokens 40 --seed 7
+        unmask generate "Once upon a time" --exact
         unmask generate "Once" --sampler ancestral --steps 32 --json
         unmask generate "Once" --steps 16 --high-order extrapolation
         unmask generate "Once" --block-length 8 --temperature 0.7
@@ -93,8 +98,15 @@ def generate(
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
     bundle = open_model(settings, min(n, 8))
+    if not exact and bundle.config.generation is not None:
+        request = with_recommended(bundle.config.generation.as_given(), request)
+        typer.echo(
+            f"{settings_in_words(request)} (recommended by {bundle.name}; the API's defaults: --exact)", err=True
+        )
     plans = plans_of(bundle, request, n)
-    plans = chain([next(plans)], plans)  # a wrong request is refused before a file is touched
+    first = next(plans)  # a wrong request is refused before a file is touched
+    print_warnings(bundle, first)
+    plans = chain([first], plans)
     if out is not None:
         with out.open("w", encoding="utf-8") as file:
             write_lines(bundle, plans, file, n)
@@ -106,8 +118,7 @@ def generate(
 
 def open_model(settings: Settings, canvases: int) -> "Bundle":
     """Open the model that the settings name, for evaluations of so many canvases."""
-    from unmask_model_store import find_bundle, open_bundle
-    from unmask_model_store.store import default_model_dir
+    from unmask_model_store import default_model_dir, find_bundle, open_bundle
 
     from unmask_service.machine import keep_freed_memory, set_threads
 
@@ -116,6 +127,30 @@ def open_model(settings: Settings, canvases: int) -> "Bundle":
     bundle = open_bundle(folder, settings.dtype, settings.device)
     set_threads(settings.threads, bundle, [canvases])
     return bundle
+
+
+def with_recommended(recommended: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
+    """A request with recommended settings where it has none; a sampler's name replaces the recommended sampler."""
+    sampler = request["sampler"]
+    if "name" not in sampler:
+        sampler = recommended.get("sampler", {}) | sampler
+    return recommended | request | {"sampler": sampler}
+
+
+def settings_in_words(request: dict[str, Any]) -> str:
+    """The settings of a request that are not left out."""
+    sampler = request["sampler"]
+    named: dict[str, Any] = {name: request[name] for name in ("temperature", "top_p", "top_k") if name in request}
+    named |= {("sampler" if name == "name" else name): value for name, value in sampler.items()}
+    return "settings: " + (", ".join(f"{name} {value}" for name, value in named.items()) or "the API's defaults")
+
+
+def print_warnings(bundle: "Bundle", plan: "Plan") -> None:
+    """Print on stderr what is wrong with a request that can be served all the same."""
+    from unmask_diffusion import untrained_warnings
+
+    for warning in untrained_warnings(plan, bundle.config.trained):
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def plans_of(bundle: "Bundle", request: dict[str, Any], n: int) -> "Iterator[Plan]":
@@ -139,21 +174,17 @@ def write_lines(bundle: "Bundle", plans: "Iterator[Plan]", file: TextIO, n: int)
     console = Console(stderr=True)
     columns = (TextColumn("samples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = console.is_terminal and not (file is sys.stdout and file.isatty())
-    progress = Progress(*columns, console=console) if shown else None
-    with progress or nullcontext():
-        task = progress.add_task("samples", total=n) if progress else None
-        before = 0
+    with Progress(*columns, console=console, disable=not shown) as progress:
+        task, before = progress.add_task("samples", total=n), 0
         for plan in plans:
 
             def advance(samples: "list[ActiveSample]", plan: "Plan" = plan, before: int = before) -> None:
-                if progress is not None and task is not None:
-                    left = sum(sample.evaluations_left for sample in samples) / max(1, plan.network_evaluations)
-                    progress.update(task, completed=before + int((1 - left) * len(samples)))
+                left = sum(sample.evaluations_left for sample in samples) / max(1, plan.network_evaluations)
+                progress.update(task, completed=before + int((1 - left) * len(samples)))
 
             for sample in run(bundle, plan, advance):
                 line = {"seed": plan.seed} | asdict(sample)
-                fields = ("seed", "index", "text", "token_ids", "finish_reason")
-                chosen = {name: line[name] for name in fields}
+                chosen = {name: line[name] for name in ("seed", "index", "text", "token_ids", "finish_reason")}
                 file.write(json.dumps(chosen, ensure_ascii=not takes_unicode(file)) + "\n")
             file.flush()
             before += len(plan.schedules)
@@ -181,25 +212,15 @@ def watch(bundle: "Bundle", plans: "Iterator[Plan]") -> None:
 # --- the canvas in the terminal ------------------------------------------------------------------------------------
 
 
-class LiveCanvas:
+class LiveCanvas(Live):
     """The canvases of a plan's samples, drawn again as they change."""
 
     def __init__(self, console: Console, model: "Network", plan: "Plan") -> None:
-        self.model = model
-        self.plan = plan
-        self._live = Live(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+        super().__init__(console=console, auto_refresh=False, vertical_overflow="ellipsis")
+        self.model, self.plan = model, plan
         self._begun = time.perf_counter()
         self._drawn = 0.0
         self._before: list[Tensor] = []
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
 
     def show(self, samples: "list[ActiveSample]") -> None:
         """Draw a frame, unless the last one is recent and more will follow."""
@@ -207,7 +228,7 @@ class LiveCanvas:
         finished = all(sample.finished for sample in samples)
         if finished or now - self._drawn >= 1 / FRAMES_PER_SECOND:
             self._drawn = now
-            self._live.update(self._frame(samples, finished), refresh=True)
+            self.update(self._frame(samples, finished), refresh=True)
 
     def _frame(self, samples: "list[ActiveSample]", finished: bool) -> Group:
         now = [each.digits.clone() for each in samples]
@@ -226,21 +247,17 @@ class ShownToken:
     """A token of the canvas as it is drawn."""
 
     state: State
-    glows: bool = False  # whether digits of it are new since the last frame
+    glows: bool = False  # whether it was unmasked since the last frame
     token: int | None = None  # its id, where all its digits are known
     digits: str = ""  # the known digits, and a dot for each masked one
-
-    @property
-    def style(self) -> str:
-        return GLOW if self.glows and self.state == "unmasked" else STYLES[self.state]
 
 
 def canvas_text(model: "Outline", plan: "Plan", digits: "Tensor", before: "Tensor") -> Text:
     """Draw a sample's canvas: `digits` int64 [length, l], and `before`, the same at the last frame."""
     text = Text()
     tokens = _shown_tokens(model, plan, digits, before)
-    for (_, style), run in groupby(tokens, key=lambda shown: (shown.state, shown.style)):
-        text.append(_words(model, list(run)), style)
+    for (state, glows), run in groupby(tokens, key=lambda shown: (shown.state, shown.glows)):
+        text.append(_words(model, list(run)), GLOW if glows else STYLES[state])
     return text
 
 
@@ -250,7 +267,6 @@ def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Ten
     fresh = (digits != before).any(-1)
     ended = False
     for position, given in enumerate(plan.canvas):
-        glows = bool(fresh[position])
         if given is not None:
             yield ShownToken("given", token=given)
         elif ended:
@@ -259,10 +275,10 @@ def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Ten
             token = int(model.sub_tokenizer.decode(digits[position]))
             # the answer ends at this token only once everything before it is known
             ended = token == model.end_token_id and bool(known[:position].all())
-            yield ShownToken("unmasked", glows, token)
+            yield ShownToken("unmasked", bool(fresh[position]), token)
         else:
             shown = " ".join(MASKED_DIGIT if digit == mask else str(digit) for digit in digits[position].tolist())
-            yield ShownToken("intermediate" if bool(known[position].any()) else "masked", glows, digits=shown)
+            yield ShownToken("intermediate" if bool(known[position].any()) else "masked", digits=shown)
 
 
 def _words(model: "Outline", run: list[ShownToken]) -> str:

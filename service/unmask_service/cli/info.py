@@ -64,7 +64,12 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
     carried = f"trained with{'' if facts.carry_over else 'out'} carry-over"
     trained = "" if facts.parameterization is None else f", {facts.parameterization} head, {carried}"
     whole = {"full": "always the whole length", "as_requested": "as long as the request"}[facts.canvas]
+    about = [] if facts.description is None else [("what it is", facts.description)]
+    about += [("for example" if number == 0 else "", example) for number, example in enumerate(facts.examples)]
+    if facts.generation is not None:
+        about.append(("recommended", json.dumps(facts.generation)))
     return [
+        *about,
         ("folder", facts.path),
         ("architecture", facts.architecture + trained),
         ("parameters", f"{facts.parameters:,}"),

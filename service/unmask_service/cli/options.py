@@ -43,13 +43,14 @@ Dtype = Annotated[str | None, setting("dtype", metavar="auto|float32|bfloat16")]
 Threads = Annotated[int | None, setting("threads", metavar="N")]
 
 
-def settings_command(
-    name: str, settings: Sequence[str], start: Callable[[Settings], None], help_text: str
-) -> Callable[..., None]:
-    """Make a command whose options are settings. All of them are text here: the settings check them."""
+def settings_command(name: str, settings: Sequence[str], help_text: str) -> Callable[..., None]:
+    """Make a command of `app` with settings as its options. All of them are text here: the settings check them."""
 
     def command(**given: str | None) -> None:
-        start(read_settings(**dict.fromkeys(Settings.model_fields) | given))
+        checked = read_settings(**dict.fromkeys(Settings.model_fields) | given)
+        from unmask_service.app import start  # imports torch: `--help` does not wait for it
+
+        start(name, checked)
 
     command.__name__ = name
     command.__doc__ = help_text

@@ -99,17 +99,10 @@ def score(
         unmask score ids.json --ids --json
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
-    fields = {
-        "given": None if given is None else positions_of(given),
-        "estimator": estimator,
-        "budget": budget,
-        "standard_error_per_token": standard_error_per_token,
-        "overlap": overlap,
-        "block_length": block_length,
-        "seed": seed,
-        "published_integrand": published_integrand,
-        "per_token": per_token,
-    }
+    fields: dict[str, Any] = {"estimator": estimator, "budget": budget, "overlap": overlap, "seed": seed}
+    fields |= {"block_length": block_length}
+    fields |= {"given": None if given is None else positions_of(given), "per_token": per_token}
+    fields |= {"standard_error_per_token": standard_error_per_token, "published_integrand": published_integrand}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     texts = {"input": text_of(file), "prompt": prompt, "suffix": suffix}
     request |= {name: ids_of(name, text) if ids else text for name, text in texts.items()}
@@ -164,24 +157,24 @@ def positions_of(given: str) -> list[int]:
 
 
 def watch(bundle: "Bundle", plan: "ScorePlan") -> "Score":
-    """Score with a progress bar on stderr, or where that is no terminal, with a line now and then."""
+    """Score with a progress bar on stderr, or without a terminal, with a line now and then."""
     from unmask_diffusion import run_score
 
     console = Console(stderr=True)
     columns = (TextColumn("network evaluations"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = TextColumn("{task.description}")
-    begun = said = time.monotonic()
+    begun = printed = time.monotonic()
     with Progress(*columns, shown, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task("", total=plan.network_evaluations)
 
         def advance(tally: "Tally") -> None:
-            nonlocal said
+            nonlocal printed
             progress.update(task, completed=tally.evaluations, description=so_far(tally))
             now = time.monotonic()
-            if not console.is_terminal and tally.evaluations and now - said >= SECONDS_BETWEEN_LINES:
-                said = now
-                left = (now - begun) * (plan.network_evaluations / tally.evaluations - 1)
-                done = f"{tally.evaluations:,} of {plan.network_evaluations:,} network evaluations"
+            if not console.is_terminal and tally.evaluations and now - printed >= SECONDS_BETWEEN_LINES:
+                printed, planned = now, plan.network_evaluations
+                left = (now - begun) * (planned / tally.evaluations - 1)
+                done = f"{tally.evaluations:,} of {planned:,} network evaluations"
                 words = (done, f"at most {left:.0f} s left", so_far(tally))
                 typer.echo(", ".join(filter(None, words)), err=True)
 
@@ -222,10 +215,14 @@ def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     replicates = f"{score.replicates:,} {of_estimator[plan.request.estimator]}"
     if plan.request.block_length is not None:
         replicates += f" in blocks of {_count(plan.request.block_length, 'token')}"
+    perplexity = score.perplexity_per_token
+    perplexities = f"{'beyond a double' if perplexity is None else f'{perplexity:.4g}'} per token"
+    if score.perplexity_per_word is not None and score.words is not None:
+        perplexities += f", {score.perplexity_per_word:.4g} per word, {_count(score.words, 'word')}"
     rows = [
         ("bound on -log p", f"{estimate_text(score.bound)} nats"),
         ("per token", f"{estimate_text(score.bound, score.tokens)} nats, {_count(score.tokens, 'token')}"),
-        ("perplexity", _perplexities(score)),
+        ("perplexity", perplexities),
     ]
     if score.bits_per_byte is not None and score.bytes is not None:
         rows.append(("bits per byte", f"{score.bits_per_byte:.4g}, {_count(score.bytes, 'byte')}"))
@@ -236,36 +233,24 @@ def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     if wished is not None and score.standard_error_per_token > wished:
         most = "--budget" if plan.request.budget is not None else "what is planned without --budget"
         rows.append(("not reached", f"a standard error of {wished:g} per token: {most} is spent"))
+    shared = "" if len(plan.windows) == 1 else f", each sharing {plan.overlap:,} with the one before"
     return [
         *rows,
-        ("windows", _windows(plan)),
+        ("windows", f"{len(plan.windows):,} of {_count(plan.window_tokens, 'token')}{shared}"),
         ("averaged over", f"{replicates}, {score.network_evaluations:,} network evaluations"),
         ("seed", str(plan.seed)),
     ]
-
-
-def _perplexities(score: "Score") -> str:
-    perplexity = score.perplexity_per_token
-    of_token = "beyond a double" if perplexity is None else f"{perplexity:.4g}"
-    if score.perplexity_per_word is None or score.words is None:
-        return f"{of_token} per token"
-    return f"{of_token} per token, {score.perplexity_per_word:.4g} per word, {_count(score.words, 'word')}"
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _windows(plan: "ScorePlan") -> str:
-    tokens = f"{len(plan.windows):,} of {_count(plan.window_tokens, 'token')}"
-    return tokens if len(plan.windows) == 1 else f"{tokens}, each sharing {plan.overlap:,} with the one before"
-
-
 # --- the heat map ----------------------------------------------------------------------------------------------------
 
 
 def style_of(nats: float) -> str:
-    """The style of a token that costs so many nats."""
+    """The style of a token by its cost in nats."""
     return next(style for limit, style in LEVELS if nats < limit)
 
 

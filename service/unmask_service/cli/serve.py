@@ -1,13 +1,11 @@
 """The server's commands: `unmask serve`, `unmask api`, `unmask worker`, and `unmask key`, which makes API keys."""
 
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 from unmask_service.api_keys import line_of, new_key
 from unmask_service.cli.options import settings_command
-from unmask_service.settings import Settings
 
 MODEL = ("model", "model_dir")
 ENGINE = ("device", "dtype", "threads", "tokens_per_tick", "speculation", "memory_budget", "hang_seconds")
@@ -18,19 +16,9 @@ REDIS = ("redis_url", "redis_prefix", "lease_seconds")
 PROCESS = ("drain_seconds", "log_level", "log_format", "log_prompts")
 
 
-def _start(name: str) -> Callable[[Settings], None]:
-    def start(settings: Settings) -> None:
-        from unmask_service import app  # imports torch: `--help` does not wait for it
-
-        getattr(app, name)(settings)
-
-    return start
-
-
 serve = settings_command(
     "serve",
     (*MODEL, *HTTP, *ENGINE, *ADMISSION, *KEPT, *PROCESS),
-    _start("serve"),
     """Serve a model over HTTP: API and engine in one process.
 
     Every option can be set in the environment too; the command line wins.
@@ -45,8 +33,7 @@ serve = settings_command(
 api = settings_command(
     "api",
     (*MODEL, *REDIS, *HTTP, *ADMISSION, *KEPT, *PROCESS),
-    _start("serve_api"),
-    """Serve the HTTP API of a model whose workers are reached over Redis. Any number of API processes may run.
+    """Serve the HTTP API of a model, with workers behind Redis. Any number of API processes may run.
 
     It reads everything of the model but the weights.
 
@@ -60,7 +47,6 @@ api = settings_command(
 worker = settings_command(
     "worker",
     (*MODEL, *REDIS, *ENGINE, "host", "metrics_port", "keep_seconds", *PROCESS),
-    _start("work"),
     """Evaluate a model for API processes, which are reached over Redis. Any number of workers may run.
 
     When a worker dies, others resume its generations from their logs, with the same tokens.

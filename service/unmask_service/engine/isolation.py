@@ -27,10 +27,7 @@ def evaluate_apart(model: Model, works: Sequence[Work], budgets: Sequence[int], 
     """Evaluate work together; if that raises, halves of it, until the culprits are alone.
 
     An outcome does not depend on the other work, so only time is lost. Work that is alone is tried again with one
-    canvas: drafts may lead to states that a sample never reaches.
-
-    Raises:
-        BrokenModelError: every evaluation raises.
+    canvas: drafts may lead to states that a sample never reaches. Raises BrokenModelError: every evaluation raises.
     """
     try:
         return evaluate(model, works, budgets, phase)
@@ -49,11 +46,7 @@ def evaluate_apart(model: Model, works: Sequence[Work], budgets: Sequence[int], 
 
 
 def check_model(model: Model) -> None:
-    """Evaluate a canvas as short as the model takes.
-
-    Raises:
-        BrokenModelError: that raises.
-    """
+    """Evaluate a canvas as short as the model takes. Raises BrokenModelError: that raises."""
     try:
         evaluate(model, samples_to_try(model, tokens=1, count=1))
     except Exception as error:

@@ -19,20 +19,15 @@ from unmask_service.forecast import Capacity, Pace, Tick
 # as many lanes as pay for themselves; or so many for each sample, where they fit
 Speculation = Literal["auto", "off"] | int
 
-# more drafts than this have never paid: few runs of right ones are longer
-MOST_LANES = 32
-# what remains from round to round of what is known of a sample's drafts
-MEMORY = 0.9
-# share by which a sample without drafts moves, in each round, towards the acceptance rate of the others
-FADING = 1 / 16
-# number of drafts that the acceptance rate of the others counts as, for a new sample
-PRIOR_WEIGHT = 8.0
+MOST_LANES = 32  # more drafts have never paid: few runs of right ones are longer
+MEMORY = 0.9  # weight that a sample's earlier drafts keep from round to round
+FADING = 1 / 16  # share by which a sample without drafts moves, in each round, towards the rate of the others
+PRIOR_WEIGHT = 8.0  # number of drafts that the acceptance rate of the others counts as, for a new sample
 # ticks without drafts before two lanes are tried, for two ticks: one makes the draft, one evaluates both lanes
 PROBE_EVERY = 16
 # share of the error of a canvas' cost that a comparison of two ticks corrects, where all lanes make the difference
 PACE_LEARNING_RATE = 0.5
-# no part of a pace is believed to be less than this share of a tick
-SMALLEST_SHARE = 0.01
+SMALLEST_SHARE = 0.01  # no part of a pace is believed to be less than this share of a tick
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,11 @@ class Acceptance:
         return self.right / self.tried
 
     def after(self, accepted: int, lanes: int) -> "Acceptance":
-        """The rate after a round with so many lanes, of which so many were accepted.
-
-        `accepted - 1` drafts were right; the next was wrong, unless there was none.
-        """
+        """The rate after a round: `accepted - 1` drafts were right; the next was wrong, unless there was none."""
         tried = min(accepted, lanes - 1)
         return Acceptance(MEMORY * self.right + accepted - 1, MEMORY * self.tried + tried) if tried else self
 
     def towards(self, other: "Acceptance", share: float) -> "Acceptance":
-        """The rate moved by a share towards another one."""
         right, tried = self.right + share * (other.right - self.right), self.tried + share * (other.tried - self.tried)
         return Acceptance(right, tried)
 
@@ -112,11 +103,7 @@ def paying_lanes(candidates: Sequence[Candidate], pace: Pace, tokens_per_tick: i
 
 
 def fixed_lanes(candidates: Sequence[Candidate], wanted: int, tokens_per_tick: int) -> list[int]:
-    """Give every sample the wanted number of lanes, one sample after the other, while the tick has room.
-
-    Returns:
-        Lanes for each, at least 1 each; all canvases together within `tokens_per_tick`, or one lane each.
-    """
+    """Give every sample the wanted number of lanes, one sample after the other, while the tick has room for them."""
     room = tokens_per_tick - sum(each.tokens for each in candidates)
     lanes = []
     for each in candidates:
@@ -145,7 +132,15 @@ class Speculator:
         known = [*turn.values()]
         if self._speculation == "off":
             return known
-        candidates = [self._candidate(work, canvases) for (_, work), canvases in turn.items()]
+        candidates = [
+            Candidate(
+                tokens=canvases * work.length,
+                most_lanes=work.evaluations_left if work.can_draft else 1,
+                acceptance=self._acceptance(work),
+                rows=canvases * work.step_size,
+            )
+            for (_, work), canvases in turn.items()
+        ]
         if isinstance(self._speculation, int):
             lanes = fixed_lanes(candidates, self._speculation, capacity.tokens_per_tick)
         else:
@@ -157,7 +152,6 @@ class Speculator:
         return [max(pair) for pair in zip(known, lanes, strict=True)]
 
     def learn(self, works: Sequence[Work], budgets: Sequence[int], outcomes: Sequence[Outcome]) -> None:
-        """Learn which drafts were right."""
         if self._speculation == "off":
             return
         for work, budget, outcome in zip(works, budgets, outcomes, strict=True):
@@ -201,10 +195,6 @@ class Speculator:
             lanes[fits[0]] = 2
             if self._ticks_without_drafts > PROBE_EVERY + 1:
                 self._ticks_without_drafts = 0
-
-    def _candidate(self, work: Work, canvases: int) -> Candidate:
-        most_lanes = work.evaluations_left if work.can_draft else 1
-        return Candidate(canvases * work.length, most_lanes, self._acceptance(work), rows=canvases * work.step_size)
 
     def _acceptance(self, work: Work) -> Acceptance:
         return self._of_work.get(work) or self._of_width[work.step_size.bit_length()].as_prior()

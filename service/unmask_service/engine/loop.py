@@ -10,11 +10,20 @@ from typing import Literal, ParamSpec, TypeVar
 
 from unmask_diffusion import Model, Outcome
 
-from unmask_service.broker import Claim, EngineBroker, Failed, FailureReason, Finished, LogEntry, Started
+from unmask_service.broker import (
+    Claim,
+    EngineBroker,
+    Failed,
+    FailureReason,
+    Finished,
+    LogEntry,
+    Started,
+    evaluations_in,
+)
 from unmask_service.engine.isolation import check_model, evaluate_apart
 from unmask_service.engine.lanes import Speculation, Speculator
 from unmask_service.engine.metrics import EngineMetrics
-from unmask_service.engine.tasks import Place, Task, count_tick, first_round_tokens, open_task, take_turn
+from unmask_service.engine.tasks import Place, Task, count_tick, open_task, take_turn
 from unmask_service.forecast import Capacity
 from unmask_service.metrics import Metrics
 
@@ -37,14 +46,12 @@ class EvaluationThread:
     """
 
     def __init__(self, hang_seconds: float | None = None) -> None:
-        """Say after how many seconds an evaluation has hung; None: never."""
-        self._hang_seconds = hang_seconds
+        self._hang_seconds = hang_seconds  # an evaluation that takes longer has hung; None: none has
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
 
     async def run(
         self, function: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
     ) -> Result:
-        """Call a function in the thread, however long it takes."""
         return await asyncio.wrap_future(self._executor.submit(function, *args, **kwargs))
 
     async def evaluate(
@@ -52,8 +59,7 @@ class EvaluationThread:
     ) -> Result:
         """Call a function that evaluates the network in the thread.
 
-        Raises:
-            HungEvaluationError: it takes longer than `hang_seconds`.
+        Raises HungEvaluationError: it takes longer than `hang_seconds`.
         """
         try:
             async with asyncio.timeout(self._hang_seconds):
@@ -82,9 +88,7 @@ class Engine:
         speculation: Speculation = "off",
         fingerprint: str = "",
     ) -> None:
-        self.model = model
-        self.broker = broker
-        self.metrics = metrics
+        self.model, self.broker, self.metrics = model, broker, metrics
         self.capacity = capacity  # tokens of a tick, and the pace of recent ticks
         self.fingerprint = fingerprint  # the kind of machine and arithmetic
         self._counts = EngineMetrics(metrics)
@@ -97,11 +101,7 @@ class Engine:
         metrics.tokens_per_tick.set(capacity.tokens_per_tick)
 
     async def check(self) -> None:
-        """Try the model in the engine's thread.
-
-        Raises:
-            BrokenModelError: it cannot evaluate anything.
-        """
+        """Try the model in the engine's thread. Raises BrokenModelError: it cannot evaluate anything."""
         await self._thread.evaluate(check_model, self.model)
 
     async def run(self) -> None:
@@ -116,7 +116,7 @@ class Engine:
         self._thread.close()
 
     async def tick(self) -> None:
-        """Do one network evaluation for the samples and passes whose turn it is."""
+        """Do one network evaluation for the next samples and passes."""
         await self._admit()
         turn = take_turn(self._tasks.values(), self.capacity.tokens_per_tick)
         places, budgets = [*turn], self._speculator.budgets(turn, self.capacity)
@@ -149,20 +149,18 @@ class Engine:
         for job_id, why in (await self.broker.departed(self._tasks)).items():
             self._counts.departed(self._tasks.pop(job_id), why)
         entries: list[Entry] = []
-        while first_round_tokens(self._tasks.values()) < self.capacity.tokens_per_tick:
+        while sum(task.plan.length for task in self._tasks.values()) < self.capacity.tokens_per_tick:
             claim = await self.broker.claim_now() if self._claiming.is_set() else None
             if claim is None and (self._tasks or entries):
                 break
-            claim = claim or await self._next_claim()
+            if claim is None:
+                await self._claiming.wait()
+                claim = await self.broker.claim()
             entries += await self._start(claim)
-            # it may bring this engine down too: no job that has not started should be claimed with it
+            # this job may make this engine fail too: claim no other job with it
             if claim.attempts > 1:
                 break
         await self._publish(entries)
-
-    async def _next_claim(self) -> Claim:
-        await self._claiming.wait()
-        return await self.broker.claim()
 
     async def _start(self, claim: Claim) -> list[Entry]:
         try:
@@ -200,7 +198,7 @@ class Engine:
         self.metrics.count_phase(phase, time.perf_counter() - begun)
 
     def _apply(self, places: Sequence[Place], outcomes: Sequence[Outcome]) -> list[Entry]:
-        """Write outcomes into the tasks' states; return the log entries that say so."""
+        """Write outcomes into the tasks' states; return their log entries."""
         now = self.broker.now()
         entries: list[Entry] = []
         for (task, work), outcome in zip(places, outcomes, strict=True):
@@ -221,7 +219,7 @@ class Engine:
         self.metrics.count_phase("publish", time.perf_counter() - begun)
         for task, entry in entries:
             if task.job.id in departed:
-                self._counts.refused(entry)
+                self.metrics.evaluations.inc(evaluations_in(entry))
             else:
                 self._counts.published(task, entry)
         published = {task.job.id: task for task, _ in entries}

@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from unmask_diffusion import Outcome
 
 from unmask_service.broker import (
-    Course,
     Departure,
     Failed,
     Finished,
     Job,
+    JobProgress,
     LogEntry,
     Revealed,
     Scored,
     Started,
-    evaluations_in,
 )
 from unmask_service.engine.tasks import Place, Task, noise_spread
 from unmask_service.forecast import Tick
+from unmask_service.logs import log_request
 from unmask_service.metrics import Metrics
 from unmask_service.metrics import Outcome as End
-from unmask_service.request_log import log_request
 
 logger = logging.getLogger("unmask")
 
@@ -34,37 +33,33 @@ class EngineMetrics:
 
     def started(self, task: Task, fingerprint: str) -> None:
         """Count a task that this engine has claimed, perhaps from another engine."""
-        if not task.course.engines:
+        if not task.progress.engines:
             return
         self.metrics.takeovers.inc()
         job_id, left = task.job.id, task.evaluations_left
         logger.info("resuming request %s: %d of its network evaluations are left", job_id, left)
-        if set(task.course.engines) != {fingerprint}:
+        if set(task.progress.engines) != {fingerprint}:
             logger.warning("request %s was started on another kind of machine: its tokens may differ", job_id)
 
     def published(self, task: Task, entry: LogEntry) -> None:
-        course, submitted_at = task.course, task.job.submitted_at
-        if isinstance(entry, Started) and course.started_at is None:
+        progress, submitted_at = task.progress, task.job.submitted_at
+        if isinstance(entry, Started) and progress.started_at is None:
             self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
         if isinstance(entry, Revealed):
             self.metrics.evaluations_saved.inc(entry.saved)
-            self.metrics.count_reveal(entry.at, course.last_unmask_at, submitted_at, len(entry.reveal.sub_tokens))
+            self.metrics.count_reveal(entry.at, progress.last_unmask_at, submitted_at, len(entry.reveal.sub_tokens))
         if isinstance(entry, Scored):
             self.metrics.evaluations.inc(entry.readout.evaluations)
-        course.note(entry)
+        progress.note(entry)
         if isinstance(entry, Finished):
             self.metrics.count_plan(task.plan, max(0.0, entry.at - submitted_at))
             self._ended(task, "finished")
         if isinstance(entry, Failed):
             self._ended(task, "failed", entry.reason)
 
-    def refused(self, entry: LogEntry) -> None:
-        """Count an entry that came after its request had left this engine."""
-        self.metrics.evaluations.inc(evaluations_in(entry))
-
     def failed_to_start(self, job: Job, failure: Failed) -> None:
         self.metrics.count_request("failed", failure.reason)
-        log_request(job, Course(), "failed", failure.reason, self.metrics.model)
+        log_request(job, JobProgress(), "failed", failure.reason, self.metrics.model)
 
     def departed(self, task: Task, why: Departure) -> None:
         if why == "cancelled":
@@ -80,4 +75,4 @@ class EngineMetrics:
 
     def _ended(self, task: Task, end: End, reason: str = "") -> None:
         self.metrics.count_request(end, reason)
-        log_request(task.job, task.course, end, reason, self.metrics.model)
+        log_request(task.job, task.progress, end, reason, self.metrics.model)

@@ -25,17 +25,13 @@ ARITHMETIC = 2
 
 # self-test: canvases of one length share a call of attention, so lengths repeat; odd ones leave tiles unfilled
 LENGTHS = (1, 3, 17, 17, 40, 64, 64, 101, 600, 600)
-# tokens of all its canvases together, so that a large model is ready soon
-MOST_TOKENS = 2048
+MOST_TOKENS = 2048  # of all its canvases together, so that a large model is ready soon
 
-# timing: tokens and number of all canvases together, so that a large model is ready soon
-MOST_TIMED_TOKENS = 1024
-MOST_CANVASES = 8
-# enough rows of logits to see what one costs
-MOST_ROWS = 32
-# every size is timed at least so often, whatever it takes, and a small model so often
-LEAST_TURNS, MOST_TURNS = 3, 7
-ENOUGH_SECONDS = 0.5
+# timing: limits of all canvases together, so that a large model is ready soon
+MOST_TIMED_TOKENS, MOST_CANVASES = 1024, 8
+MOST_ROWS = 32  # enough rows of logits to see what one costs
+# every size is timed at least so often, and more often, up to so often, within the time
+LEAST_TURNS, MOST_TURNS, ENOUGH_SECONDS = 3, 7, 0.5
 
 
 def fingerprint(bundle: Bundle) -> str:
@@ -76,15 +72,15 @@ class BrokenPromiseError(RuntimeError):
 def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
     """Evaluate a canvas alone and among others, and compare the bits of its features, and the classes drawn.
 
-    Args:
-        model: the model to test.
-        most_tokens: tokens of all canvases together, where memory is short; there are always two canvases.
+    All canvases, always two at least, have at most `most_tokens` tokens together, where memory is short.
 
-    Raises:
-        BrokenPromiseError: they differ.
+    Raises BrokenPromiseError: they differ.
     """
     generator = torch.Generator().manual_seed(0)
-    canvases = [_canvas(model, generator, length) for length in _lengths(model, min(most_tokens, MOST_TOKENS))]
+    longest, most_tokens = model.denoiser.length, min(most_tokens, MOST_TOKENS)
+    lengths = [longest if model.full_canvas else min(length, longest) for length in LENGTHS]  # shortest first
+    fit = sum(total <= most_tokens for total in accumulate(lengths))
+    canvases = [_canvas(model, generator, length) for length in lengths[: max(2, fit)]]
     reading = [torch.arange(0, len(canvas), 3) for canvas in canvases]
     sizes = [len(rows) for rows in reading]
     features, classes = (part.split(sizes) for part in _evaluated(model, canvases, reading))
@@ -101,14 +97,6 @@ def self_test(model: Model, most_tokens: int = MOST_TOKENS) -> None:
                 "on this machine a generation's tokens may depend on how far ahead it is guessed: "
                 "features of a canvas have different bits when other positions are read too"
             )
-
-
-def _lengths(model: Model, most_tokens: int) -> list[int]:
-    """The lengths of the canvases, shortest first: two at least, together within `most_tokens`."""
-    longest = model.denoiser.length
-    wanted = [longest if model.full_canvas else min(length, longest) for length in LENGTHS]
-    fit = sum(total <= most_tokens for total in accumulate(wanted))
-    return wanted[: max(2, fit)]
 
 
 def _evaluated(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -146,19 +134,11 @@ def measured_capacity(model: Model, tokens_per_tick: int) -> Capacity:
     (wide,) = samples_to_try(model, tokens, 1, steps=-(-tokens // MOST_ROWS))
     check_model(model)  # what is done for the first time takes longer
     alone, step, together = _fastest(model, [[one], [wide], [one, *others]])
-    pace = first_pace(
-        one=alone,
-        wide=step,
-        many=together,
-        tokens=one.plan.length,
-        canvases=canvases,
-        rows=len(wide.steps[0].by_position(model.sub_tokenizer.sub_tokens_per_token)),
-    )
-    return Capacity(tokens_per_tick, pace)
+    rows = len(wide.steps[0].by_position(model.sub_tokenizer.sub_tokens_per_token))
+    return Capacity(tokens_per_tick, first_pace(alone, step, together, one.plan.length, canvases, rows))
 
 
 def _fastest(model: Model, turns: Sequence[Sequence[ActiveSample]]) -> list[float]:
-    """The shortest time of each evaluation, in seconds."""
     seconds = [float("inf")] * len(turns)
     begun = time.perf_counter()
     for turn in range(1, MOST_TURNS + 1):

@@ -12,11 +12,8 @@ from unmask_service.metrics import Metrics
 
 logger = logging.getLogger("unmask")
 
-# an engine that fails more often than this within the window is not restarted
-MOST_RESTARTS = 5
-WINDOW_SECONDS = 600.0
-# pause before a restart, doubled for each failure in the window
-PAUSE_SECONDS = 0.5
+MOST_RESTARTS, WINDOW_SECONDS = 5, 600.0  # an engine that fails more often within the window is not restarted
+PAUSE_SECONDS = 0.5  # pause before a restart, doubled for each failure in the window
 
 
 class Supervisor:
@@ -24,32 +21,21 @@ class Supervisor:
 
     def __init__(
         self,
-        make: Callable[[Engine | None], Engine],
-        up: Callable[[], None],
-        down: Callable[[], None],
+        make: Callable[[Engine | None], Engine],  # makes an engine, given the one that failed
+        up: Callable[[], None],  # called when an engine is about to run
+        down: Callable[[], None],  # called when an engine has failed
         metrics: Metrics,
-        pause_seconds: float = PAUSE_SECONDS,
+        pause_seconds: float = PAUSE_SECONDS,  # before the first restart
     ) -> None:
-        """Supervise the engines that `make` makes, given the one that failed.
-
-        Args:
-            make: makes an engine.
-            up: is called when an engine is about to run.
-            down: is called when an engine has failed.
-            metrics: counts restarts.
-            pause_seconds: before the first restart.
-        """
         self.engine = make(None)
         self._make, self._up, self._down = make, up, down
-        self._metrics = metrics
-        self._pause_seconds = pause_seconds
+        self._metrics, self._pause_seconds = metrics, pause_seconds
         self._failures: deque[float] = deque()
 
     async def run(self) -> None:
         """Keep an engine running until cancelled.
 
-        Raises:
-            Exception: the failure of an engine that has failed too often, or that cannot be restarted.
+        Raises Exception, the failure of an engine that has failed too often, or that cannot be restarted.
         """
         while True:
             try:

@@ -22,12 +22,11 @@ from unmask_diffusion import (
     Work,
 )
 
-from unmask_service.broker import Claim, Course, Failed, Finished, LogEntry, Revealed, Scored
+from unmask_service.broker import Claim, Failed, Finished, JobProgress, LogEntry, Revealed, Scored
 from unmask_service.forecast import Tick
 
 # evaluations of a pass, or seconds, between two entries of the log: what is lost at most if the engine fails
-EVALUATIONS_AN_ENTRY = 32
-SECONDS_AN_ENTRY = 1.0
+EVALUATIONS_AN_ENTRY, SECONDS_AN_ENTRY = 32, 1.0
 # states of one score in a tick: with more of them, which are short, a tick spends its time outside of the network
 MOST_LANES = 256
 
@@ -40,10 +39,10 @@ class Generation:
     def __init__(self, model: Model, claim: Claim, plan: Plan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()  # what its log says of its progress
+        self.progress = JobProgress()  # what its log says of its progress
         every = [ActiveSample.start(model, plan, index) for index in range(len(plan.schedules))]
         for entry in claim.log:
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Revealed):
                 every[entry.reveal.sample].reveal(entry.reveal)
         for sample in every:
@@ -92,11 +91,11 @@ class Scoring:
     def __init__(self, model: Model, claim: Claim, plan: ScorePlan) -> None:
         self.job = claim.job
         self.plan = plan
-        self.course = Course()  # what its log says of its progress
+        self.progress = JobProgress()  # what its log says of its progress
         self._model = model
         self._tally = Tally(plan)
         for entry in claim.log:
-            self.course.note(entry)
+            self.progress.note(entry)
             if isinstance(entry, Scored):
                 self._tally.note(entry.readout)
         self._passes: list[ActivePass] = []
@@ -157,13 +156,8 @@ def open_task(model: Model, claim: Claim) -> Task:
 
 
 def failure(error: SampleError, now: float) -> Failed:
-    """The last entry of a task that cannot continue."""
+    """The end of a task that cannot continue."""
     return Failed(now, "impossible" if error.impossible else "engine", error.message)
-
-
-def first_round_tokens(tasks: Iterable[Task]) -> int:
-    """Tokens of a tick with one canvas of each task."""
-    return sum(task.plan.length for task in tasks)
 
 
 def take_turn(tasks: Iterable[Task], tokens_per_tick: int) -> Counter[Place]:

@@ -1,17 +1,21 @@
 // What a sample's canvas looks like after any number of its steps: a step forth applies an entry of the log, a step back
 // undoes it. No DOM here.
 
+import { sharedCharacters } from "./characters.js";
+
 const UNKNOWN = -1;
 
 export class CanvasState {
   #digits;
   #touched;
   #completed;
+  #characters = new Map(); // of positions that share one: {positions, text}
 
   /** The canvas of one sample of a log, before its first step. */
   constructor(log, sample, endTokenId = null) {
     const { start } = log;
     this.log = log;
+    this.sample = sample;
     this.reveals = log.samples[sample];
     this.digitsPerToken = start.sub_tokens_per_token;
     this.given = new Map(start.canvas[sample].map(([position, id, text]) => [position, { id, text }]));
@@ -26,6 +30,42 @@ export class CanvasState {
     this.#completed = new Map();
   }
 
+  /** Put the characters together that several tokens share, once the log is done; return the positions of these tokens. */
+  join() {
+    const { request, done } = this.log;
+    const { text } = done.choices[this.sample];
+    const tokens = new Map([...this.given, ...this.reveals.flatMap((reveal) => reveal.tokens.map(([at, id, word]) => [at, { id, text: word }]))]);
+    const generated = (position) => !this.given.has(position);
+    const isEnd = (position) => generated(position) && this.#isEnd(tokens.get(position));
+    const positions = Array.from({ length: this.length }, (_, position) => position);
+    const answered = positions.slice(0, positions.find(isEnd));
+    const holes = positions.filter(generated);
+    const typed = (passage) => (typeof passage === "string" ? passage : null);
+    const passages = request.canvas ? [[answered, text]] : [
+      [positions.filter((position) => position < holes[0]), typed(request.prompt)],
+      [answered.filter(generated), text],
+      [positions.filter((position) => position > holes.at(-1)), typed(request.suffix)],
+    ];
+    for (const [where, whole] of passages) this.#join(where, where.map((position) => tokens.get(position)?.text ?? null), whole);
+    return [...this.#characters.keys()];
+  }
+
+  /** The text of the characters that a token is a part of; null while they are not known whole. */
+  characterOf(position) {
+    const shared = this.#characters.get(position);
+    return shared?.positions.every((each) => this.tokenOf(each)) ? shared.text : null;
+  }
+
+  /** Whether a token's characters stand in the token before it. */
+  continues(position) {
+    return this.characterOf(position) !== null && this.#characters.get(position).positions[0] !== position;
+  }
+
+  /** Whether a token stands behind a generated end token, where nothing is part of the answer. */
+  isBehindEnd(position) {
+    return position > this.end && !this.given.has(position);
+  }
+
   /**
    * Go to the state after `step` steps; return the positions that have changed.
    *
@@ -37,6 +77,7 @@ export class CanvasState {
     while (this.step > step) this.#undo(this.reveals[--this.step], changed);
     this.fresh = new Set(this.reveals.slice(Math.max(0, since), step).flatMap((reveal) => this.#indicesOf(reveal)));
     for (const index of this.fresh) changed.add(Math.floor(index / this.digitsPerToken));
+    for (const position of [...changed]) this.#characters.get(position)?.positions.forEach((each) => changed.add(each));
     return changed;
   }
 
@@ -72,12 +113,23 @@ export class CanvasState {
     return { left, likeliest: likeliest.map(([id, text, probability]) => ({ id, text, probability })) };
   }
 
-  /** Where the first end token lies; what is generated behind it is no part of the answer. */
+  /** Where the first generated end token lies; what is generated behind it is no part of the answer. */
   get end() {
     for (let position = 0; position < this.length; position++) {
-      if (this.endTokenId !== null && this.tokenOf(position)?.id === this.endTokenId) return position;
+      if (this.#isEnd(this.#completed.get(position))) return position;
     }
     return this.length;
+  }
+
+  #isEnd(token) {
+    return this.endTokenId !== null && token?.id === this.endTokenId;
+  }
+
+  #join(positions, texts, whole) {
+    for (const { from, to, text } of sharedCharacters(texts, whole)) {
+      const shared = { positions: positions.slice(from, to + 1), text };
+      for (const position of shared.positions) this.#characters.set(position, shared);
+    }
   }
 
   #apply(reveal, changed) {

@@ -1,7 +1,8 @@
 // A canvas on the page: a cell a token. Cells are made once; afterwards only those that have changed are touched.
 
+import { isPart, withoutParts } from "./characters.js";
 import { make } from "./dom.js";
-import { END, nameOf, signOf } from "./signs.js";
+import { END, nameOf, PART, REST, signOf } from "./signs.js";
 import { TokenWalk } from "./token_walk.js";
 
 const MASKED_DIGIT = "·";
@@ -41,6 +42,11 @@ export class CanvasView {
     if (changed.has(this.#walk?.active)) this.#walk.retell();
   }
 
+  /** Show the characters that several tokens share whole, now that the log is done. */
+  join() {
+    for (const position of this.state.join()) this.#show(position);
+  }
+
   /** Whichever is named can be reached by keyboard: cells that can be walked through, or a canvas to scroll. */
   #name(label) {
     const tokens = this.#cells.map((cell) => cell.token);
@@ -61,7 +67,7 @@ export class CanvasView {
     const kind = this.state.stateOf(position);
     token.dataset.state = kind;
     const known = this.state.tokenOf(position);
-    this.#showWord(word, known, kind === "intermediate" ? this.state.candidatesOf(position) : null);
+    this.#showWord(word, position, known, kind === "intermediate" ? this.state.candidatesOf(position) : null);
     if (this.onInspect) token.ariaLabel = nameOf(word.dataset.sign) ?? (known ? null : kind);
     if (kind === "given") return;
     let glowing = false;
@@ -76,14 +82,20 @@ export class CanvasView {
     token.toggleAttribute("data-fresh", glowing);
   }
 
-  #showWord(word, known, candidates) {
-    const isEnd = known !== null && known.id === this.state.endTokenId;
-    const text = known && !isEnd ? (known.text ?? String(known.id)) : "";
-    word.textContent = text;
+  #showWord(word, position, known, candidates) {
+    [word.textContent, word.dataset.sign] = known ? this.#textAndSign(position, known) : ["", ""];
     word.toggleAttribute("data-id", known !== null && known.text === null);
-    word.dataset.sign = isEnd ? END : known ? (signOf(text)) : "";
     const guess = candidates?.likeliest[0];
     word.dataset.guess = guess ? (guess.text ?? guess.id) : "";
+  }
+
+  #textAndSign(position, { id, text }) {
+    if (id === this.state.endTokenId) return ["", END];
+    if (text === null) return [String(id), ""];
+    if (!isPart(text)) return [text, signOf(text)];
+    if (this.state.continues(position)) return ["", REST];
+    const character = this.state.characterOf(position);
+    return character === null ? [withoutParts(text), PART] : [character, ""];
   }
 
   #showEnd() {

@@ -2,15 +2,16 @@
 
 import { CanvasState } from "./canvas_state.js";
 import { CanvasView } from "./canvas_view.js";
-import { byId, make, oncePerFrame } from "./dom.js";
+import { bringIntoView, byId, make, oncePerFrame } from "./dom.js";
 import { meanEntropy } from "./entropy.js";
-import { count, duration, told } from "./format.js";
+import { number } from "./fields.js";
+import { count, duration, sentence } from "./format.js";
 import { Job } from "./job.js";
 import { GenerationLog } from "./log.js";
 import { Player } from "./player.js";
-import { samplerBody } from "./request_form.js";
+import { orderName, samplerBody, SAMPLERS } from "./samplers.js";
 
-const KINDS = [["exact", "first-hitting, exact"], ["groups", "first-hitting, k groups"], ["ancestral", "ancestral, T steps"]];
+const KINDS = Object.entries(SAMPLERS).map(([kind, { name }]) => [kind, name]);
 const NONE = ["none", "none"];
 const DEFAULTS = [["exact", 16], ["groups", 16], ["ancestral", 64]];
 
@@ -44,7 +45,9 @@ export class Comparison {
         const log = await this.#contest(contestant, { ...this.base, ...(seed !== undefined && { seed }), ...contestant.sampler });
         if (!log.done) throw log.error;
         seed = log.start.seed;
+        contestant.view.join();
         byId("compare-table").tBodies[0].append(rowOf(contestant.name, log));
+        this.#warn(log.done.warnings ?? []);
       }
     } catch (error) {
       this.#fail(error);
@@ -59,9 +62,11 @@ export class Comparison {
     for (const each of this.taking) each.clear();
     byId("compare-canvases").replaceChildren(...this.taking.map((each) => each.figure));
     byId("compare-table").tBodies[0].replaceChildren();
+    this.#warn([]);
     byId("comparison").hidden = false;
     byId("compare-cancel").hidden = false;
     this.#enable(false);
+    bringIntoView(byId("compare").parentElement, byId("compare-canvases"));
   }
 
   async #contest(contestant, body) {
@@ -103,8 +108,13 @@ export class Comparison {
     for (const id of ["compare-scrubber", "compare-play"]) byId(id).disabled = !possible;
   }
 
+  /** All contestants get the same texts: the warnings of one are those of all. */
+  #warn(sentences) {
+    byId("compare-warnings").replaceChildren(...sentences.map((each) => make("p", {}, sentence(each))));
+  }
+
   #fail(error) {
-    byId("compare-error").textContent = error.code === "cancelled" ? "Cancelled." : told(error);
+    byId("compare-error").textContent = error.code === "cancelled" ? "Cancelled." : this.requestForm.told(error);
   }
 }
 
@@ -114,10 +124,16 @@ class Contestant {
     const kinds = index < 2 ? KINDS : [...KINDS, NONE];
     this.kind = make("select", { id: `contestant-${index}` }, ...kinds.map(([value, name]) => make("option", { value }, name)));
     this.kind.value = kind;
-    this.steps = make("input", { type: "number", min: 1, value: steps, ariaLabel: `Steps of sampler ${index + 1}` });
+    this.says = make("p", { className: "hint", id: `contestant-${index}-says` });
+    this.kind.setAttribute("aria-describedby", this.says.id);
+    this.steps = make("input", { id: `contestant-${index}-steps`, type: "number", min: 1, value: steps });
+    this.blockLength = make("input", { id: `contestant-${index}-block_length`, type: "number", min: 1, placeholder: "one block" });
     this.kind.addEventListener("change", () => this.#arrange());
-    const label = make("label", { htmlFor: this.kind.id }, `Sampler ${index + 1}`);
-    this.field = make("div", { className: "field" }, label, make("div", { className: "joined" }, this.kind, this.steps));
+    this.stepsField = field("Steps", this.steps);
+    this.blockField = field("Block length", this.blockLength);
+    this.field = make("div", { className: "field" },
+      make("label", { htmlFor: this.kind.id }, `Sampler ${index + 1}`), this.kind, this.says,
+      make("div", { className: "joined" }, this.stepsField, this.blockField));
     const canvas = make("div", { className: "canvas" });
     canvas.dataset.view = "text";
     this.caption = make("h3");
@@ -131,12 +147,14 @@ class Contestant {
   }
 
   get sampler() {
-    return samplerBody(this.kind.value, this.steps.value === "" ? null : Number(this.steps.value));
+    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id));
   }
 
   get name() {
     const { value } = this.steps;
-    return { exact: "first-hitting, exact", groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` }[this.kind.value];
+    const kind = { groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` }[this.kind.value];
+    const blockLength = number(this.blockLength.id);
+    return (kind ?? SAMPLERS.exact.name) + (blockLength === null ? "" : `, ${orderName(blockLength)}`);
   }
 
   clear() {
@@ -156,9 +174,13 @@ class Contestant {
   }
 
   #arrange() {
-    this.steps.hidden = !["groups", "ancestral"].includes(this.kind.value);
+    this.says.textContent = SAMPLERS[this.kind.value]?.says ?? "";
+    this.stepsField.hidden = !["groups", "ancestral"].includes(this.kind.value);
+    this.blockField.hidden = !this.takesPart;
   }
 }
+
+const field = (name, input) => make("div", { className: "field" }, make("label", { htmlFor: input.id }, name), input);
 
 function rowOf(name, { done }) {
   const { network_evaluations, rounds, idle_steps } = done.sampling;
@@ -171,5 +193,9 @@ function rowOf(name, { done }) {
     duration(total_ms - queue_ms),
     meanEntropy(done).toFixed(2),
   ];
-  return make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell)));
+  const row = make("tr", {}, make("th", { scope: "row" }, name), ...cells.map((cell) => make("td", {}, cell)));
+  // a narrow page shows a row as a list, each number with the name of its column
+  const columns = [...byId("compare-table").tHead.rows[0].cells];
+  for (const [i, cell] of [...row.cells].entries()) cell.dataset.column = columns[i].textContent;
+  return row;
 }

@@ -1,6 +1,6 @@
 // The generation that the form asks for: its cost before, its canvas, what comes out.
 
-import { byId } from "./dom.js";
+import { bringIntoView, byId } from "./dom.js";
 import { duration, several } from "./format.js";
 import { GenerationLog } from "./log.js";
 import { PlanPreview } from "./plan_preview.js";
@@ -10,7 +10,7 @@ export class Composer extends Run {
   constructor(requestForm, stage, outcome) {
     super({ path: "generate", prefix: "", form: requestForm, Log: GenerationLog });
     Object.assign(this, { stage, outcome });
-    this.preview = new PlanPreview(byId("plan"), () => requestForm.body(), (error) => requestForm.mark(error?.param));
+    this.preview = new PlanPreview(byId("plan"), requestForm);
     // while a generation runs it would be counted as ahead of the next
     requestForm.form.addEventListener("input", () => this.running || this.preview.refresh());
     this.preview.refresh();
@@ -28,6 +28,7 @@ export class Composer extends Run {
   started() {
     this.form.showSeed(this.log.start.seed);
     this.stage.begin(this.log);
+    bringIntoView(byId("generate").parentElement, byId("canvas"));
   }
 
   grown() {
@@ -36,7 +37,8 @@ export class Composer extends Run {
 
   summary() {
     const { usage, timings } = this.log.done;
-    return `Done: ${several(usage.completion_tokens, "token")} in ${duration(timings.total_ms)}.`;
+    const saved = this.log.saved ? `; ${several(this.log.saved, "evaluation")} saved behind the end` : "";
+    return `Done: ${several(usage.completion_tokens, "token")} in ${duration(timings.total_ms)}${saved}.`;
   }
 
   ended() {

@@ -34,3 +34,11 @@ export function oncePerFrame(action) {
     });
   };
 }
+
+/** Scroll `first` to the top of the window, unless all of `last`, which stands below it, can be seen already. */
+export function bringIntoView(first, last) {
+  const { top, bottom } = last.getBoundingClientRect();
+  if (top >= 0 && bottom <= innerHeight) return;
+  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  first.scrollIntoView({ block: "start", behavior: calm ? "instant" : "smooth" });
+}

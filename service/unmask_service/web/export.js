@@ -17,7 +17,7 @@ export function curlOf(log, address, withKey) {
   const { deadline_ms, candidates, ...request } = log.request;
   const body = { ...request, seed: log.start.seed, stream: true };
   if (deadline_ms && log.done) body.sampler = { ...body.sampler, steps: log.done.sampling.steps };
-  const key = withKey ? ` \\\n  -H "Authorization: Bearer $UNMASK_API_KEY"` : "";
+  const key = withKey ? ` \\\n  -H "Authorization: Bearer $API_KEY"` : "";
   return `curl -N ${address} -H 'Content-Type: application/json'${key} \\\n  -d ${quoted(JSON.stringify(body))}`;
 }
 

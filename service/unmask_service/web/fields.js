@@ -1,6 +1,7 @@
 // From fields to the values of a request, and from an error back to the field that is at fault.
 
 import { byId } from "./dom.js";
+import { told } from "./format.js";
 
 /** What a field holds cannot become part of a request. */
 export class FieldError extends Error {
@@ -20,7 +21,7 @@ export function number(id) {
 export function seedOf(text) {
   const seed = Number(text.trim() || NaN);
   if (!Number.isSafeInteger(seed) || seed < 0) {
-    throw new FieldError("seed", `the seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`);
+    throw new FieldError("seed", `seed must be a whole number from 0 to ${Number.MAX_SAFE_INTEGER}`);
   }
   return seed;
 }
@@ -29,15 +30,45 @@ export function seedOf(text) {
 export function ids(param, text, holes = false) {
   return text.split(/[\s,]+/).filter(Boolean).map((word) => {
     if (holes && (word === "_" || word === "null")) return null;
-    if (!/^\d+$/.test(word)) throw new FieldError(param, `“${word}” is no token id`);
+    if (!/^\d+$/.test(word)) throw new FieldError(param, `“${word}” is not a token id`);
     return Number(word);
   });
 }
 
-/** Mark the field of this name in a form, and none for null or a name that is unknown. */
-export function mark(form, name) {
-  for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
-  const field = name ? form.elements[name] : null;
-  field?.setAttribute?.("aria-invalid", "true");
-  field?.closest?.("details")?.setAttribute("open", "");
+/** The controls of a form by the names that the API has for what they hold: {"sampler.steps": "steps", …}, ids of elements. */
+export class Controls {
+  constructor(form, ids) {
+    Object.assign(this, { form, ids });
+  }
+
+  /** Mark the control that holds this field, and none for null or a field that has none. */
+  mark(param) {
+    for (const control of this.form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
+    const control = this.#controlOf(param);
+    control?.setAttribute("aria-invalid", "true");
+    control?.closest("details")?.setAttribute("open", "");
+  }
+
+  /** What to tell of an error: its message, with the labels of controls in place of the API's names. */
+  told(error) {
+    const { param } = error;
+    const label = this.#labelOf(param);
+    const asField = (name, at) => {
+      // plain words are names at the head of a message alone
+      const isName = /[._]/.test(name) || name === "prompt" || name === "suffix" || (at === 0 && name === param);
+      return (isName && this.#labelOf(name)) || name;
+    };
+    const named = error.message.replace(/(?<![\w.])[a-z_]+(?:\.[a-z_]+)?(?!\w)/g, asField);
+    const message = label && !named.includes(label) ? `${label}: ${named}` : named;
+    return told(error, message.replace(/^(“[^”]*”): Input should/, "$1 should"));
+  }
+
+  #controlOf(param) {
+    return byId(this.ids[param] ?? this.ids[param?.split(".")[0]]);
+  }
+
+  #labelOf(param) {
+    const [label] = this.#controlOf(param)?.labels ?? [];
+    return label ? `“${label.textContent.trim()}”` : null;
+  }
 }

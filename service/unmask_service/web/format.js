@@ -36,9 +36,9 @@ export function sentence(message) {
   return /[.!?…]$/.test(message) ? message : `${message}.`;
 }
 
-/** What to tell of an error: the server's own words, or that it cannot be reached. */
-export function told(error) {
+/** What to tell of an error: its message, or that the server cannot be reached. */
+export function told(error, message = error.message) {
   if (error instanceof TypeError) return "The server cannot be reached.";
   const wait = error.retryAfter ? ` It asks to wait ${several(error.retryAfter, "second")}.` : "";
-  return sentence(error.message) + wait;
+  return sentence(message) + wait;
 }

@@ -4,7 +4,7 @@ import { facts, make } from "./dom.js";
 import { count } from "./format.js";
 import { LEVELS, levelOf } from "./heat_scale.js";
 import { percent } from "./inspector.js";
-import { nameOf, signOf } from "./signs.js";
+import { nameOf, REST, signOf } from "./signs.js";
 import { TokenWalk } from "./token_walk.js";
 
 export class HeatMap {
@@ -51,8 +51,8 @@ export function legend() {
 }
 
 function tokenOf(passage) {
-  const { id, text, nats } = passage;
-  const sign = text === " " ? "" : signOf(text); // its colour shows a space
+  const { id, text, nats, rest } = passage;
+  const sign = rest ? REST : text === " " ? "" : signOf(text); // its colour shows a space
   const shown = text === null ? String(id) : sign + text;
   const token = heated(make("span", { className: "heat", ariaLabel: spoken(passage) }, shown), levelName(nats));
   token.toggleAttribute("data-id", text === null);
@@ -71,7 +71,7 @@ function markOf(nats) {
   return heated(make("span", { className: "mark" }, nats === null ? "given" : LEVELS[levelOf(nats)]), levelName(nats));
 }
 
-function spoken({ id, text, nats }) {
-  const called = nameOf(signOf(text)) ?? text ?? String(id);
+function spoken({ id, text, nats, rest }) {
+  const called = nameOf(rest ? REST : signOf(text)) ?? text ?? String(id);
   return nats === null ? `given: ${called}` : `${called}: ${nats.toFixed(2)} nats`;
 }

@@ -1,8 +1,10 @@
 // The plot of idle steps against T, as in paper 2's Figure 1: curves by the formula, points from the server's own plans.
 
 import { byId, draw, make } from "./dom.js";
-import { count, several, told } from "./format.js";
+import { Controls, number } from "./fields.js";
+import { count, several } from "./format.js";
 import { expectedIdleSteps, measureIdleSteps, stepsToMeasure } from "./idle_steps.js";
+import { orderName } from "./samplers.js";
 
 const WIDTH = 640;
 const HEIGHT = 340;
@@ -15,7 +17,9 @@ export class IdlePlot {
     this.card = card;
     byId("idle-tokens").max = card.length;
     byId("idle-tokens").value = Math.min(64, card.length);
-    byId("idle-tokens").addEventListener("input", () => this.#reset());
+    byId("idle-block_length").max = card.length;
+    this.controls = new Controls(byId("idle-controls"), { max_tokens: "idle-tokens", "sampler.block_length": "idle-block_length" });
+    byId("idle-controls").addEventListener("input", () => this.#reset());
     byId("measure").addEventListener("click", () => this.measure());
     this.#reset();
   }
@@ -26,13 +30,14 @@ export class IdlePlot {
     const asked = this.#asked;
     try {
       for (const T of stepsToMeasure(this.subTokens, this.card.limits.max_steps)) {
-        const point = await measureIdleSteps(this.tokens, T, this.card.limits);
+        const point = await measureIdleSteps(this.tokens, T, this.blockLength, this.card.limits);
         if (asked !== this.#asked) return;
         this.points.push(point);
         this.#draw();
       }
     } catch (error) {
-      byId("idle-error").textContent = told(error);
+      byId("idle-error").textContent = this.controls.told(error);
+      this.controls.mark(error.param);
     }
   }
 
@@ -41,7 +46,9 @@ export class IdlePlot {
     this.points = [];
     this.tokens = Math.max(1, Math.floor(Number(byId("idle-tokens").value)) || 1);
     this.subTokens = this.tokens * this.card.sub_tokens_per_token;
+    this.blockLength = number("idle-block_length");
     byId("idle-error").textContent = "";
+    this.controls.mark(null);
     this.#draw();
   }
 
@@ -54,7 +61,8 @@ export class IdlePlot {
     byId("idle-caption").textContent =
       `${several(tokens, "token")}. Lines: expected, T (1 − 1/T)ⁿ for n = ${count(subTokens)} sub-tokens of this model ` +
       (digits > 1 ? `and for n = ${count(tokens)} at one digit a token, which no model here has. ` : ". ") +
-      (points.length ? "Points: measured, the mean over 16 schedules of this server, from the least to the most." : "");
+      (points.length ? "Points: measured, the mean over 16 schedules of this server, from the least to the most." : "") +
+      (this.blockLength === null ? "" : ` The lines are for one block, the points for ${inBlocks(this.blockLength)}.`);
     byId("idle-table").tBodies[0].replaceChildren(...this.#rows());
   }
 
@@ -67,6 +75,8 @@ export class IdlePlot {
     });
   }
 }
+
+const inBlocks = (length) => (length === 1 ? "one token after the other" : orderName(length));
 
 function plot(curves, points, largest) {
   const highest = Math.max(...curves.map(({ n }) => expectedIdleSteps(largest, n)), ...points.map((point) => point.most), 1);

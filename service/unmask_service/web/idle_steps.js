@@ -1,6 +1,7 @@
 // Idle steps of the ancestral sampler: what is expected of them, and what a server's plans say.
 
 import { plan } from "./api.js";
+import { samplerBody } from "./samplers.js";
 
 const POINTS = 16;
 const SAMPLES = 16;
@@ -14,10 +15,14 @@ export function stepsToMeasure(subTokens, most) {
   return [...new Set(all.map((T) => Math.min(T, most)))];
 }
 
-/** {T, mean, least, most} idle steps of a sample, over the samples of one plan of the server's; nothing is generated. */
-export async function measureIdleSteps(tokens, T, limits) {
+/**
+ * {T, mean, least, most} idle steps of a sample, over the samples of one plan of the server's; nothing is generated.
+ * `blockLength` is null for one block.
+ */
+export async function measureIdleSteps(tokens, T, blockLength, limits) {
   const n = Math.min(SAMPLES, limits.max_samples);
-  const planned = await plan({ max_tokens: tokens, n, seed: T, sampler: { name: "ancestral", steps: T } });
-  const idle = planned.evaluations_per_sample.map((evaluations) => T - evaluations);
+  const planned = await plan({ max_tokens: tokens, n, seed: T, ...samplerBody("ancestral", T, blockLength) });
+  const steps = (planned.network_evaluations + planned.idle_steps) / n;
+  const idle = planned.evaluations_per_sample.map((evaluations) => steps - evaluations);
   return { T, mean: planned.idle_steps / n, least: Math.min(...idle), most: Math.max(...idle) };
 }

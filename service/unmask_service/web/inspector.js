@@ -1,5 +1,6 @@
 // What is known of one token: its digits, and the classes that they leave.
 
+import { isPart } from "./characters.js";
 import { facts, make } from "./dom.js";
 import { count, several } from "./format.js";
 
@@ -20,11 +21,13 @@ export class Inspector {
     const kind = state.stateOf(position);
     const candidates = kind === "intermediate" ? state.candidatesOf(position) : null;
     const token = state.tokenOf(position);
+    const behind = state.isBehindEnd(position);
     this.panel.toggleAttribute("data-empty", false);
     this.panel.replaceChildren(
-      make("h3", {}, `Token ${position}`, stateMark(kind)),
+      make("h3", {}, `Token ${position}`, stateMark(kind, behind)),
       make("dl", { className: "facts" }, ...facts([
-        ["text", token?.text ? make("span", { className: "quoted" }, token.text) : null],
+        ["text", token?.text && !isPart(token.text) ? quoted(token.text) : null],
+        ["part of", isPart(token?.text) ? quoted(state.characterOf(position) ?? "a character") : null],
         ["token id", token ? count(token.id) : null],
         ["digits", kind === "given" ? null : digitsOf(state, position)],
         ["classes left", this.#classesLeft(kind, candidates)],
@@ -32,7 +35,7 @@ export class Inspector {
       ])),
       ...this.#likeliest(candidates),
     );
-    return spoken(state, position, kind, token, candidates);
+    return spoken(state, position, behind ? `${kind}, behind the end` : kind, token, candidates);
   }
 
   #classesLeft(kind, candidates) {
@@ -59,9 +62,12 @@ export function percent(p) {
   return `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
 }
 
-function stateMark(kind) {
-  const mark = make("span", { className: "mark" }, kind);
+const quoted = (text) => make("span", { className: "quoted" }, text);
+
+function stateMark(kind, behind) {
+  const mark = make("span", { className: "mark" }, behind ? "behind the end" : kind);
   mark.dataset.state = kind;
+  mark.toggleAttribute("data-behind-end", behind);
   return mark;
 }
 
@@ -70,9 +76,14 @@ function digitsOf(state, position) {
 }
 
 function spoken(state, position, kind, token, candidates) {
-  if (token) return `token ${position}, ${kind}: ${token.text ?? token.id}`;
-  if (kind === "masked") return `token ${position}, masked`;
+  if (token) return `token ${position}, ${kind}: ${wordOf(state, position, token)}`;
+  if (state.stateOf(position) === "masked") return `token ${position}, ${kind}`;
   const digits = state.digitsOf(position).map((digit) => digit ?? "unknown").join(", ");
   const left = candidates ? `; ${several(candidates.left, "word")} possible` : "";
-  return `token ${position}, intermediate: digits ${digits}${left}`;
+  return `token ${position}, ${kind}: digits ${digits}${left}`;
+}
+
+function wordOf(state, position, { id, text }) {
+  if (isPart(text)) return `part of ${state.characterOf(position) ?? "a character"}`;
+  return text ?? id;
 }

@@ -54,8 +54,14 @@ export class GenerationLog extends Log {
     return this.samples.reduce((sum, reveals) => sum + reveals.length, 0);
   }
 
-  /** Steps of a sample: each `unmask` tells them; before the first one, an equal share of the plan. */
+  /** Evaluations of the plan that were not needed: once a block holds an end token, what lies behind it is left masked. */
+  get saved() {
+    return this.done ? this.start.network_evaluations - this.evaluations : 0;
+  }
+
+  /** Steps of a sample: those that it took; before its end what each `unmask` says; before the first, its share of the plan. */
   stepsOf(sample) {
+    if (this.done) return this.samples[sample].length;
     return this.samples[sample][0]?.steps ?? Math.round(this.start.network_evaluations / this.samples.length);
   }
 }

@@ -4,8 +4,9 @@ import { modelCard, useKey } from "./api.js";
 import { Comparison } from "./compare.js";
 import { Composer } from "./composer.js";
 import { byId } from "./dom.js";
-import { count, told } from "./format.js";
+import { told } from "./format.js";
 import { IdlePlot } from "./idle_plot.js";
+import { showCard } from "./model_card.js";
 import { Outcome } from "./outcome.js";
 import { RequestForm } from "./request_form.js";
 import { ScoreForm } from "./score_form.js";
@@ -14,11 +15,6 @@ import { Scorer } from "./scorer.js";
 import { Stage } from "./stage.js";
 
 const PAUSE_MS = 2000;
-
-function describe(card) {
-  const digits = card.sub_tokens_per_token === 1 ? "1 digit" : `${card.sub_tokens_per_token} digits`;
-  return `${card.id} · ${count(card.vocabulary_size)} classes, each ${digits} in base ${card.base} · up to ${count(card.length)} tokens`;
-}
 
 /** The model's card, however long it takes until the server is there. */
 async function untilThere() {
@@ -39,7 +35,7 @@ for (const id of ["request", "score-form"]) byId(id).addEventListener("submit", 
 byId("request").addEventListener("submit", () => (early = true));
 
 const card = await untilThere();
-byId("model").textContent = describe(card);
+showCard(card);
 const requestForm = new RequestForm(byId("request"), card);
 const stage = new Stage(card);
 const scoreForm = new ScoreForm(byId("score-form"), card, () => stage.sample);

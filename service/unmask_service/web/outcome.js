@@ -26,21 +26,23 @@ export class Outcome {
     const { done } = log;
     byId("text").textContent = done ? textOf(log) : "";
     byId("text").hidden = byId("save-text").hidden = !done;
-    byId("facts").replaceChildren(...facts(done ? factsOf(done) : []));
+    byId("facts").replaceChildren(...facts(done ? factsOf(log) : []));
     byId("curl").textContent = curlOf(log, new URL("generate", document.baseURI).href, byId("key").value !== "");
     byId("outcome").hidden = false;
     this.onText(done ? log : null);
   }
 }
 
-function factsOf({ sampling, timings, usage, fingerprint, ...done }) {
+function factsOf(log) {
+  const { sampling, timings, usage, fingerprint } = log.done;
   return [
     ["tokens", count(usage.completion_tokens)],
-    ["evaluations", count(sampling.network_evaluations)],
+    ["evaluations", count(log.evaluations)],
+    ["saved behind the end", log.saved ? count(log.saved) : null],
     ["rounds", count(sampling.rounds)],
     ["idle steps", count(sampling.idle_steps)],
     ["time", duration(timings.total_ms)],
-    ["unigram entropy", `${meanEntropy(done).toFixed(2)} nats`],
+    ["unigram entropy", `${meanEntropy(log.done).toFixed(2)} nats`],
     ["seed", String(sampling.seed)],
     ["fingerprint", fingerprint],
   ];

@@ -1,7 +1,7 @@
 // What pressing the button will cost, asked of the server a moment after each change.
 
 import { plan } from "./api.js";
-import { duration, several, told } from "./format.js";
+import { duration, several } from "./format.js";
 
 const QUIET_MS = 300;
 
@@ -9,9 +9,9 @@ export class PlanPreview {
   #timer = null;
   #abort = new AbortController();
 
-  /** `body()` gives the request and may throw; `onError(error)` hears what is wrong with it, or null. */
-  constructor(output, body, onError) {
-    Object.assign(this, { output, body, onError });
+  /** `form` gives the body, marks the field that is at fault, and puts errors in its words. */
+  constructor(output, form) {
+    Object.assign(this, { output, form });
   }
 
   /** Ask again, once nothing has changed for a moment. */
@@ -30,14 +30,14 @@ export class PlanPreview {
     this.#abort.abort();
     const { signal } = (this.#abort = new AbortController());
     try {
-      const body = this.body();
+      const body = this.form.body();
       const planned = await plan(body, signal);
       this.output.textContent = planSentence(planned, body.sampler, body.seed !== undefined);
-      this.onError(null);
+      this.form.mark(null);
     } catch (error) {
       if (signal.aborted) return;
-      this.output.textContent = told(error);
-      this.onError(error);
+      this.output.textContent = this.form.told(error);
+      this.form.mark(error.param);
       if (error.retryAfter) this.#timer = setTimeout(() => this.#ask(), 1000 * error.retryAfter);
     }
   }

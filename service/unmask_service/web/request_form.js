@@ -1,25 +1,37 @@
 // The controls of a generation: the body of its request.
 
-import { byId } from "./dom.js";
-import { ids, mark, number, seedOf } from "./fields.js";
+import { byId, make } from "./dom.js";
+import { Controls, ids, number, seedOf } from "./fields.js";
+import { settingsInWords } from "./model_card.js";
+import { samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
 
 const OFF = { temperature: 1, n: 1, top_k: 0, top_p: 1, candidates: 0 };
-// the fields of a body that are called otherwise on the page, or are made of several
-const FIELD_OF = { canvas: "holes", "sampler.steps": "steps", "sampler.name": "sampler", sampler: "steps" };
+const EXAMPLES = 5;
+const IDS = {
+  ...Object.fromEntries(["prompt", "suffix", "max_tokens", "seed", "deadline_ms", ...Object.keys(OFF)].map((id) => [id, id])),
+  canvas: "holes",
+  sampler: "steps",
+  "sampler.name": "sampler",
+  "sampler.steps": "steps",
+  "sampler.block_length": "block_length",
+};
 
 export class RequestForm {
   /** The form, with the bounds of a model's card. */
   constructor(form, card) {
     this.form = form;
     this.card = card;
+    this.controls = new Controls(form, IDS);
     this.#bound();
+    this.#offerExamples(card.tokenizer ? (card.examples ?? []).slice(0, EXAMPLES) : []);
+    if (card.generation) this.#recommend(card.generation);
     form.addEventListener("input", (event) => this.#onInput(event));
     this.#arrange();
   }
 
   /** The body of a request, without what is left at its default. Throws FieldError. */
   body() {
-    return { ...this.#given(), ...this.#numbers(), ...this.#seed(), ...samplerBody(byId("sampler").value, number("steps")) };
+    return { ...this.#given(), ...this.#numbers(), ...this.#seed(), ...this.#sampler() };
   }
 
   /** Show the seed that was drawn, so that it can be pinned. */
@@ -27,10 +39,14 @@ export class RequestForm {
     if (!byId("pin").checked) byId("seed").value = seed;
   }
 
-  /** Mark the field that a request failed for; none for null. */
+  /** Mark the control that a request failed for; none for null. */
   mark(param) {
-    const field = param?.split(".")[0];
-    mark(this.form, FIELD_OF[param] ?? FIELD_OF[field] ?? field);
+    this.controls.mark(param);
+  }
+
+  /** What to tell of an error, in the form's own words. */
+  told(error) {
+    return this.controls.told(error);
   }
 
   #bound() {
@@ -39,6 +55,7 @@ export class RequestForm {
       max_tokens: length,
       n: limits.max_samples,
       steps: limits.max_steps,
+      block_length: length,
       temperature: limits.max_temperature,
       deadline_ms: limits.max_deadline_ms,
       candidates: limits.max_candidates,
@@ -55,14 +72,76 @@ export class RequestForm {
     byId("suffix").placeholder = "token ids; may stay empty";
   }
 
+  #offerExamples(examples) {
+    const buttons = examples.map((text) => make("button", { type: "button" }, text));
+    buttons.forEach((button, i) => button.addEventListener("click", () => this.#begin(examples[i])));
+    byId("examples").append(...buttons);
+    byId("examples").hidden = !examples.length;
+    if (examples.length && byId("prompt").value === byId("prompt").defaultValue) byId("prompt").value = examples[0];
+  }
+
+  #begin(text) {
+    byId("prompt").value = text;
+    byId("as_ids").checked = false;
+    byId("holes").value = "";
+    this.#changed();
+  }
+
+  /** Fill in what the model's author recommends, and say so; exact defaults are a button away. */
+  #recommend(settings) {
+    byId("settings").hidden = false;
+    this.recommended = settings;
+    this.#fill(settings);
+    byId("use-exact").addEventListener("click", () => this.#use({}));
+    byId("use-recommended").addEventListener("click", () => this.#use(settings));
+  }
+
+  #use(settings) {
+    this.#fill(settings);
+    this.#changed();
+  }
+
+  #fill({ temperature, top_k: topK, top_p: topP, sampler }) {
+    const { kind, steps, blockLength } = samplerOf(sampler ?? {});
+    byId("temperature").value = temperature ?? OFF.temperature;
+    byId("top_k").value = topK ?? OFF.top_k;
+    byId("top_p").value = topP ?? OFF.top_p;
+    if (kind) byId("sampler").value = kind;
+    if (kind && steps !== null) byId("steps").value = steps;
+    byId("block_length").value = blockLength ?? "";
+  }
+
+  /** As after typing: what depends on the fields is arranged, and the plan is asked for. */
+  #changed() {
+    byId("prompt").dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  /** Whose settings stand in the fields. */
+  #showOrigin() {
+    const now = settingsInWords(this.#settings());
+    const recommended = settingsInWords(this.recommended);
+    const exact = settingsInWords({});
+    const origin = { [exact]: "The API's exact defaults", [recommended]: "Recommended by the model's author" }[now];
+    byId("settings-origin").textContent = `${origin ?? "Your own settings"}: ${now}.`;
+    byId("use-recommended").hidden = now === recommended;
+    byId("use-exact").hidden = now === exact;
+  }
+
+  #settings() {
+    const [temperature, topK, topP] = ["temperature", "top_k", "top_p"].map((id) => number(id) ?? OFF[id]);
+    return { temperature, top_k: topK, top_p: topP, ...this.#sampler() };
+  }
+
   #onInput(event) {
     if (event.target.id === "seed") byId("pin").checked = event.target.value !== "";
     this.#arrange();
   }
 
-  /** Show what the chosen sampler needs; grey out what a canvas with holes replaces. */
+  /** Show what the chosen sampler is and needs; grey out what a canvas with holes replaces. */
   #arrange() {
+    byId("sampler-says").textContent = SAMPLERS[byId("sampler").value].says;
     byId("steps-field").hidden = byId("sampler").value === "exact";
+    if (this.recommended) this.#showOrigin();
     for (const id of ["prompt", "suffix", "max_tokens"]) byId(id).disabled = byId("holes").value.trim() !== "";
   }
 
@@ -87,13 +166,11 @@ export class RequestForm {
     return body;
   }
 
+  #sampler() {
+    return samplerBody(byId("sampler").value, number("steps"), number("block_length"));
+  }
+
   #seed() {
     return byId("pin").checked ? { seed: seedOf(byId("seed").value) } : {};
   }
-}
-
-/** The part of a body that names the sampler; nothing for the default. */
-export function samplerBody(kind, steps) {
-  if (kind === "exact") return {};
-  return { sampler: kind === "groups" ? { steps } : { name: "ancestral", steps } };
 }

@@ -1,14 +1,14 @@
 // A section's job, from the press of its button to its end: what is said of it, how far it is, how it is stopped.
 
-import { byId, oncePerFrame } from "./dom.js";
-import { duration, several, told } from "./format.js";
+import { byId, make, oncePerFrame } from "./dom.js";
+import { duration, sentence, several } from "./format.js";
 import { Job } from "./job.js";
 
 export class Run {
   #current = null;
 
   /**
-   * `form` gives the body, and marks the field that is at fault; `Log` is the kind of log that the job has.
+   * `form` gives the body, marks the field that is at fault, and puts errors in its words; `Log` is the kind of log that the job has.
    * The ids of the section's elements begin with `prefix`.
    */
   constructor({ path, prefix, form, Log }) {
@@ -74,6 +74,7 @@ export class Run {
 
   #begin() {
     this.#say("error", "");
+    this.#warn([]);
     this.form.mark(null);
     try {
       const body = this.form.body();
@@ -105,14 +106,18 @@ export class Run {
     const { log } = this;
     this.#current = null;
     this.#show(false);
-    if (log.done) this.#say("status", this.summary());
-    else if (log.error?.code === "cancelled") this.#say("status", `Cancelled after ${several(log.evaluations, "network evaluation")}.`);
+    if (log.done) {
+      this.element("progress").value = 1;
+      this.#say("status", this.summary());
+      this.#warn(log.done.warnings ?? []);
+    }
+    if (log.error?.code === "cancelled") this.#say("status", `Cancelled after ${several(log.evaluations, "network evaluation")}.`);
     else if (log.error) this.#fail(log.error);
     this.ended();
   }
 
   #fail(error) {
-    this.#say("error", told(error));
+    this.#say("error", this.form.told(error));
     this.#say("status", "");
     this.form.mark(error.param);
   }
@@ -127,7 +132,7 @@ export class Run {
 
   #show(running) {
     this.element("cancel").hidden = this.element("course").hidden = !running;
-    this.element("progress").value = 0;
+    if (running) this.element("progress").value = 0;
     this.element("eta").textContent = "";
     this.shown(running);
   }
@@ -138,6 +143,11 @@ export class Run {
     this.element("progress").value = log.start.network_evaluations ? log.evaluations / log.start.network_evaluations : 1;
     const left = log.remainingMs;
     this.element("eta").textContent = this.courseText(left === null ? "" : `about ${duration(left)} left`);
+  }
+
+  /** Show the warnings of an answer, sentences of the server's. */
+  #warn(sentences) {
+    this.element("warnings").replaceChildren(...sentences.map((each) => make("p", {}, sentence(each))));
   }
 
   #say(id, text) {

@@ -1,10 +1,11 @@
 // The controls of a score: the body of its request, and the text that was generated last, to be taken over.
 
 import { byId } from "./dom.js";
-import { ids, mark, number, seedOf } from "./fields.js";
+import { Controls, ids, number, seedOf } from "./fields.js";
 import { several } from "./format.js";
 
 const TEXTS = ["prompt", "input", "suffix"];
+const FIELDS = [...TEXTS, "estimator", "budget", "standard_error_per_token", "seed", "published_integrand"];
 
 export class ScoreForm {
   #offered = null;
@@ -13,6 +14,7 @@ export class ScoreForm {
   /** The form, with the bounds of a model's card. `sampleShown()` tells which sample of a log is looked at. */
   constructor(form, card, sampleShown) {
     Object.assign(this, { form, sampleShown });
+    this.controls = new Controls(form, Object.fromEntries(FIELDS.map((name) => [name, `score-${name}`])));
     byId("score-budget").max = card.limits.max_budget;
     if (!card.tokenizer) this.#takeIdsOnly();
     byId("take-over").addEventListener("click", () => this.#takeOver(this.#offered, this.sampleShown()));
@@ -30,9 +32,20 @@ export class ScoreForm {
     return { ...(this.#asTaken() ?? this.#typed()), ...this.#estimator(), per_token: true };
   }
 
-  /** Mark the field that a request failed for; none for null. */
+  /** Mark the control that a request failed for; none for null. */
   mark(param) {
-    mark(this.form, param?.split(".")[0]);
+    this.controls.mark(param);
+  }
+
+  /** What to tell of an error, in the form's own words. */
+  told(error) {
+    return this.controls.told(error);
+  }
+
+  /** The text of a request's input, decoded at once; null where only its ids are known. */
+  textOf({ input }) {
+    if (typeof input === "string") return input;
+    return input === this.#taken?.body.input ? this.#taken.text : null;
   }
 
   #takeIdsOnly() {
@@ -72,7 +85,7 @@ export class ScoreForm {
     byId("score-prompt").value = show(prompt);
     byId("score-input").value = asIds ? show(input) : text;
     byId("score-suffix").value = show(suffix);
-    this.#taken = { shown: this.#shown(), body: { prompt, input, suffix, ...(given.length && { given }) } };
+    this.#taken = { text, shown: this.#shown(), body: { prompt, input, suffix, ...(given.length && { given }) } };
     this.#showTaken();
   }
 

@@ -21,12 +21,12 @@ export class ScoreOutcome {
     byId("score-outcome").hidden = true;
   }
 
-  /** Show a log that ended well. */
-  show(log) {
+  /** Show a log that ended well; `text` is that of its input, null where only ids are known. */
+  show(log, text) {
     this.log = log;
     const { done, request } = log;
     byId("score-facts").replaceChildren(...facts([...numbersOf(done), ...costsOf(done)]));
-    this.map.show(passagesOf(request, done.token_nats), done.nats);
+    this.map.show(passagesOf(request, done.token_nats, text), done.nats);
     byId("score-curl").textContent = curlOf(log, new URL("score", document.baseURI).href, byId("key").value !== "");
     byId("score-outcome").hidden = false;
   }

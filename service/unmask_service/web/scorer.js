@@ -26,6 +26,6 @@ export class Scorer extends Run {
   }
 
   ended() {
-    if (this.log.done) this.outcome.show(this.log);
+    if (this.log.done) this.outcome.show(this.log, this.form.textOf(this.log.request));
   }
 }

@@ -40,6 +40,7 @@ export class Stage {
     const available = this.log.samples[this.sample].length;
     this.player.planned = this.log.stepsOf(this.sample);
     this.player.grow(available, this.log.ended, Math.max(0.5, this.log.elapsedMs / 1000));
+    if (this.log.done) this.view.join();
     byId("scrubber").max = this.player.planned;
     byId("step").textContent = `step ${this.player.step} of ${this.player.planned}`;
   }

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:  # Playwright is asked for when a browser is started, so that tests can be listed without it
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
+    from collections.abc import Iterable
+
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request, Route
 
 CHROMIUM = os.environ.get("UNMASK_TEST_CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = (
@@ -63,10 +65,31 @@ class Playground:
         if "Content Security Policy" in message.text:
             self.faults.append(message.text)
 
-    def open(self) -> None:
-        """Load the page and wait until it knows the model."""
+    def open(self, *, exact: bool = True) -> None:
+        """Load the page and wait until it knows the model; `exact`: take the API's settings, not recommended ones."""
         self.page.goto(f"{self.url}/")
         self.until("document.getElementById('plan').textContent !== ''")
+        if exact and self.at("#use-exact").is_visible():
+            self.page.click("#use-exact")
+
+    def fake_card(self, **fields: object) -> None:
+        """Open the page with these fields in the model's card."""
+
+        def answer(route: "Route") -> None:
+            response = route.fetch()
+            card = response.json()
+            card["data"][0] |= fields
+            route.fulfill(response=response, json=card)
+
+        self.page.route("**/v1/models", answer)
+        self.open(exact=False)
+
+    def fake_stream(self, events: "Iterable[tuple[str, dict[str, Any]]]") -> None:
+        """Answer the next generations with these events, (name, data)."""
+        stream = "".join(
+            f"id: {i}\nevent: {name}\ndata: {json.dumps(data)}\n\n" for i, (name, data) in enumerate(events, start=1)
+        )
+        self.page.route("**/generate", lambda route: route.fulfill(body=stream, content_type="text/event-stream"))
 
     def at(self, selector: str) -> "Locator":
         return self.page.locator(selector)

@@ -47,10 +47,10 @@ def open_page(browser: "Browser") -> Iterator[OpenPage]:
     """Open the page of a server. At the end of the test: nothing foreign, no policy violated, nothing uncaught."""
     opened: list[Playground] = []
 
-    def open_at(url: str, **context: Any) -> Playground:  # noqa: ANN401 — Playwright's own options
+    def open_at(url: str, *, exact: bool = True, **context: Any) -> Playground:  # noqa: ANN401 — Playwright's own options
         playground = Playground(browser.new_context(**context).new_page(), url)
         opened.append(playground)
-        playground.open()
+        playground.open(exact=exact)
         return playground
 
     yield open_at

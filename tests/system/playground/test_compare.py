@@ -120,7 +120,9 @@ def test_a_comparison_that_cannot_be_says_why(tales: Server, open_page: OpenPage
     playground = open_page(tales.url)
     playground.choose(max_tokens=4000)
     playground.page.click("#compare")
-    playground.until("document.getElementById('compare-error').textContent.includes('max_tokens')")
+    playground.until(
+        "document.getElementById('compare-error').textContent.includes('“Tokens in between” can be at most')"
+    )
 
 
 def test_idle_steps_are_measured_from_the_servers_plans(tales: Server, open_page: OpenPage) -> None:

@@ -45,7 +45,7 @@ def take(playground: Playground, file: Path, first: str, last: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures(tales: Server, open_page: OpenPage, pictures: Path, scheme: str) -> None:
-    playground = open_page(tales.url, color_scheme=scheme, **WINDOW)
+    playground = open_page(tales.url, exact=False, color_scheme=scheme, **WINDOW)
     playground.generate(**REQUEST, speed=0)
     playground.until_done()
     playground.until("/evaluations · about/.test(document.getElementById('plan').textContent)")
@@ -63,7 +63,7 @@ def test_pictures(tales: Server, open_page: OpenPage, pictures: Path, scheme: st
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures_of_a_score(tales: Server, open_page: OpenPage, pictures: Path, scheme: str) -> None:
-    playground = open_page(tales.url, color_scheme=scheme, **WINDOW)
+    playground = open_page(tales.url, exact=False, color_scheme=scheme, **WINDOW)
     playground.generate(**REQUEST, speed=0)
     playground.until_done()
     playground.page.click("#take-over")

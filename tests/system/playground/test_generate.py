@@ -171,8 +171,11 @@ def test_an_error_of_the_server_is_a_sentence_at_its_field(tales: Server, open_p
     playground.generate(max_tokens=4000)
     playground.until("document.getElementById('error').textContent !== ''")
     message = tales.http.post("/generate", json=playground.bodies("/generate")[0]).json()["error"]["message"]
-    assert playground.text("error").startswith(message)
-    assert playground.text("error").endswith(".")
+    # in the words of the page: a visitor has not read the API
+    for name, label in {"max_tokens": "Tokens in between", "prompt": "Beginning", "suffix": "End"}.items():
+        assert name in message
+        message = message.replace(name, f"“{label}”")
+    assert playground.text("error") == f"{message}."
     assert playground.at("#error").get_attribute("role") == "alert"
     assert playground.at("#max_tokens").get_attribute("aria-invalid") == "true"
     playground.generate(max_tokens=8, speed=0)
@@ -181,14 +184,32 @@ def test_an_error_of_the_server_is_a_sentence_at_its_field(tales: Server, open_p
     assert playground.at("[aria-invalid]").count() == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "marked", "told"),
+    [
+        ({"top_p": 2}, "top_p", "“Top p” should be less than or equal to 1."),
+        ({"n": 1000}, "n", "“Samples” should be less than or equal to 64."),
+        ({"sampler": "ancestral", "steps": ""}, "steps", "“Steps”: steps is required for the ancestral sampler."),
+    ],
+)
+def test_an_error_names_the_label_of_its_control(
+    tales: Server, open_page: OpenPage, fields: dict[str, str | int], marked: str, told: str
+) -> None:
+    playground = open_page(tales.url)
+    playground.generate(**fields)
+    playground.until("document.getElementById('error').textContent !== ''")
+    assert playground.text("error") == told
+    assert playground.at(f"#{marked}").get_attribute("aria-invalid") == "true"
+
+
 def test_what_is_no_request_is_a_sentence_too(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
     playground.generate(holes="5 _ x")
     playground.until("document.getElementById('error').textContent !== ''")
-    assert playground.text("error") == "“x” is no token id."
+    assert playground.text("error") == "“Canvas with holes”: “x” is not a token id."
     assert playground.at("#holes").get_attribute("aria-invalid") == "true"
     playground.generate(holes="", seed="99999999999999999999")
-    playground.until("document.getElementById('error').textContent.includes('whole number')")
+    playground.until("document.getElementById('error').textContent.startsWith('“Seed” must be a whole number')")
     assert not playground.bodies("/generate")
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +16,9 @@ from tests.system.playground.conftest import OpenPage
 from tests.system.playground.proxy import Network
 from tests.system.playground.test_access import PHONE, sticks_out, violations
 from tests.system.playground.test_generate import cancelled
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = pytest.mark.system
 
@@ -385,3 +388,37 @@ def test_the_log_and_a_command_can_be_taken_home(tales: Server, open_page: OpenP
     again = json.loads(events.strip().splitlines()[-1].removeprefix("data: "))
     same = ("nats", "standard_error", "token_nats", "seed", "fingerprint")
     assert [again[field] for field in same] == [done[field] for field in same]
+
+
+@pytest.mark.parametrize("taken_over", [False, True])
+def test_a_character_of_several_tokens_is_one_in_the_heat_map(
+    tales: Server, open_page: OpenPage, taken_over: bool
+) -> None:
+    """As if the first two tokens of the text were parts of one character."""
+
+    def parts(route: "Route") -> None:
+        response = route.fetch()
+        lines = response.text().split("\n")
+        i = lines.index("event: done") + 1
+        done = json.loads(lines[i].removeprefix("data: "))
+        for token in done["token_nats"][:2]:
+            token[2] = "\ufffd"
+        lines[i] = f"data: {json.dumps(done)}"
+        route.fulfill(response=response, body="\n".join(lines))
+
+    playground = open_page(tales.url)
+    playground.page.route("**/score", parts)
+    text = "Once upon a time"
+    if taken_over:
+        playground.generate(max_tokens=4, seed=1, speed=0)
+        playground.until_done()
+        text = playground.at("#text").text_content() or ""
+        playground.page.click("#take-over")
+        playground.score(budget=64)
+    else:
+        playground.score(input=text, budget=64)
+    playground.until_scored()
+    shown = playground.at("#heat .heat[data-nats]").all_text_contents()
+    assert shown[1] == "⋯"
+    assert "".join([shown[0], *shown[2:]]) == text
+    assert "rest of the character before: " in (playground.at("#heat .heat").nth(1).get_attribute("aria-label") or "")

@@ -4,20 +4,15 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import cast
 from uuid import uuid4
 
-from unmask_diffusion import Outline
+from unmask_diffusion import Outline, ScorePlan
 
-from unmask_service.broker.interface import (
-    BrokerAwayError,
-    IdempotencyKey,
-    JobRecord,
-    KeyReusedError,
-    QueueFullError,
-)
+from unmask_service.broker.interface import BrokerAwayError, IdempotencyKey, JobRecord, KeyReusedError, QueueFullError
 from unmask_service.broker.memory import Log
 from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, lost
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, LONGEST_PAUSE_SECONDS, Connections
@@ -42,6 +37,36 @@ class _Followed:
     followers: int = 0
 
 
+class DecodedJobs:
+    """Jobs by their id, the least recently used are dropped first: decoding a job draws its schedules again.
+
+    What is stored of a job in Redis never changes. The kept jobs have `most_places` tokens and scheduled sub-tokens in
+    all, of some 30 bytes each; a larger job is not kept.
+    """
+
+    def __init__(self, most_places: int = 2**20, most_jobs: int = 512) -> None:
+        self._most_places, self._most_jobs = most_places, most_jobs
+        self._jobs: OrderedDict[str, tuple[Job, int]] = OrderedDict()
+        self._places = 0
+
+    def get(self, job_id: str) -> Job | None:
+        if job_id not in self._jobs:
+            return None
+        self._jobs.move_to_end(job_id)
+        return self._jobs[job_id][0]
+
+    def put(self, job: Job) -> None:
+        plan = job.plan
+        places = len(plan.tokens) if isinstance(plan, ScorePlan) else len(plan.canvas) + plan.sub_tokens
+        if job.id in self._jobs or places > self._most_places:
+            return
+        self._jobs[job.id] = job, places
+        self._places += places
+        while self._places > self._most_places or len(self._jobs) > self._most_jobs:
+            _, (_, dropped) = self._jobs.popitem(last=False)
+            self._places -= dropped
+
+
 class RedisApiBroker(RedisSide):
     """The `ApiBroker` over Redis."""
 
@@ -59,6 +84,7 @@ class RedisApiBroker(RedisSide):
         self._model = model
         self._max_requests, self._max_evaluations = max_requests, max_evaluations
         self._followed: dict[str, _Followed] = {}
+        self._decoded = DecodedJobs()
         # to be cancelled once Redis is back: their clients have left, or were asked to retry after a lost reply
         self._unwanted: set[str] = set()
         self._began_at = time.monotonic()
@@ -68,11 +94,7 @@ class RedisApiBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; in the background read the followed logs and report that they are followed.
-
-        Raises:
-            SettingsError: Redis does not accept this process.
-        """
+        """Connect; in the background read the followed logs and report that they are followed. Raises SettingsError."""
         async with self._connected(self._read, self._attend):
             yield
 
@@ -128,7 +150,10 @@ class RedisApiBroker(RedisSide):
         if not facts:
             return None
         job, state, left, length = facts
-        decoded = await asyncio.to_thread(decode_job, job, self._model)
+        decoded = self._decoded.get(job_id)
+        if decoded is None:
+            decoded = await asyncio.to_thread(decode_job, job, self._model)
+            self._decoded.put(decoded)
         return JobRecord(decoded, state.decode(), int(left), length)
 
     async def follow(self, job_id: str) -> AsyncIterator[tuple[int, LogEntry]]:
@@ -171,7 +196,6 @@ class RedisApiBroker(RedisSide):
             await pipeline.execute()
 
     async def _read(self) -> None:
-        """Read what is new in all followed logs."""
         unfinished = {job_id: each.log for job_id, each in self._followed.items() if not each.log.ended}
         if not unfinished:
             self._anything_to_read.clear()
@@ -208,7 +232,7 @@ class RedisApiBroker(RedisSide):
             await self._cancel(job_id, FORGET_SECONDS)
             self._unwanted.discard(job_id)
         for job_id in orphans:
-            logger.info("cancelling job %s: no client has asked for it in a long time", job_id.decode())
+            logger.info("cancelling job %s: no client has read it for a long time", job_id.decode())
             if (saved := await self._cancel(job_id.decode(), self._timing.keep)) is not None:
                 self._metrics.evaluations_saved.inc(saved)
                 self._metrics.count_request("cancelled")

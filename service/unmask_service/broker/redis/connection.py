@@ -67,8 +67,7 @@ class Connections:
 def connect(url: str) -> Connections:
     """Clients for an address such as `redis://host:6379/0`, `rediss://user:password@host`; they connect when used.
 
-    Raises:
-        SettingsError: the address is not valid. The message does not repeat it: it may hold a password.
+    Raises SettingsError: the address is not valid. The message does not repeat it: it may hold a password.
     """
 
     def client(seconds: float, connections: int) -> Redis:
@@ -96,10 +95,9 @@ def connect(url: str) -> Connections:
 
 
 async def check(client: Redis) -> None:
-    """Check that Redis accepts this process. A Redis that is away is no error: it may come.
+    """Check that Redis accepts this process. A Redis that is away is not an error: it may come back.
 
-    Raises:
-        SettingsError: Redis refuses the user, the database or an option.
+    Raises SettingsError: Redis refuses the user, the database or an option.
     """
     try:
         await client.ping()
@@ -124,8 +122,7 @@ class Link:
     def round_trip(self, operation: str | None = None) -> Iterator[None]:
         """Wrap a command; with a name, its time is measured.
 
-        Raises:
-            BrokerAwayError: Redis did not answer, or accepts no writes.
+        Raises BrokerAwayError: Redis did not answer, or accepts no writes.
         """
         begun, cancelled_before = time.perf_counter(), _cancellations()
         try:
@@ -199,6 +196,5 @@ async def _pause(failures: int) -> None:
 
 
 def _cancellations() -> int:
-    """Number of times that the current task was cancelled."""
     task = asyncio.current_task()
     return 0 if task is None else task.cancelling()

@@ -67,11 +67,7 @@ class RedisEngineBroker(RedisSide):
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Connect; in the background renew the leases (the heartbeat) and watch the queue. At the end hand all back.
-
-        Raises:
-            SettingsError: Redis does not accept this process.
-        """
+        """Connect; renew leases and watch the queue in the background; at the end release all. Raises SettingsError."""
         async with self._connected(self._watch, self._heartbeat, at_the_end=self._retire):
             yield
 
@@ -81,7 +77,7 @@ class RedisEngineBroker(RedisSide):
         return claim
 
     async def claim_now(self) -> Claim | None:
-        """Claim a job if there is one. Redis is asked only after something may have arrived."""
+        """Claim a job if there is one. It sends a command only after something may have arrived."""
         if not self._clock.known:  # log entries will be stamped with it
             await self._link.retry("claim", self._read_clock)
         while self._arrived.is_set():
@@ -139,25 +135,21 @@ class RedisEngineBroker(RedisSide):
         log = [fields[b"e"] for _, fields in cast("list[Entry]", stored)]
         self._held[job_id] = _Held(token, [entry.decode() for entry in log], left)
         self._departed.pop(job_id, None)
-        if attempts > MOST_ATTEMPTS:
-            await self._give_up(job_id, poisoned(self.now()))
-            return None
-        try:
-            decoded = await asyncio.to_thread(decode_job, job, self._model)
-            return Claim(decoded, tuple(map(decode_entry, log)), attempts)
-        except Exception:
-            logger.exception("cannot read job %s", job_id)
-            await self._give_up(job_id, Failed(self.now(), "engine", "the generation could not be read"))
-            return None
-
-    async def _give_up(self, job_id: str, failure: Failed) -> None:
-        """End a job that no engine will see."""
+        failure = poisoned(self.now())
+        if attempts <= MOST_ATTEMPTS:
+            try:
+                decoded = await asyncio.to_thread(decode_job, job, self._model)
+                return Claim(decoded, tuple(map(decode_entry, log)), attempts)
+            except Exception:
+                logger.exception("cannot read job %s", job_id)
+                failure = Failed(self.now(), "engine", "the generation could not be read")
         logger.error("giving up job %s: %s", job_id, failure.message)
         if not await self.append([(job_id, failure)]):
             self._metrics.count_request("failed", failure.reason)
+        return None
 
     async def _write(self, first: Mapping[str, int]) -> dict[str, int]:
-        """Write each log from a position to its end; return an earlier position for logs whose end Redis has lost."""
+        """Write each log from a position to its end; return an earlier one where Redis has lost the end."""
         arguments: list[str | int] = [ms(self._timing.keep)]
         for job_id, start in first.items():
             held = self._held[job_id]
@@ -180,7 +172,7 @@ class RedisEngineBroker(RedisSide):
             self._departed[job_id] = TAKEN_OVER if why == TAKEN_OVER.encode() else CANCELLED
 
     async def _watch(self) -> None:
-        """Wait for a new job; return in time to see whether a worker has gone silent."""
+        """Wait for a new job; return in time to see whether a worker is silent."""
         block = ms(min(BLOCK_SECONDS, self._renewal_seconds))
         with self._link.round_trip():
             read = await read_on(self._connections.blocking, {self._keys.jobs: self._last_seen}, IDS_PER_READ, block)
@@ -204,7 +196,6 @@ class RedisEngineBroker(RedisSide):
                 self._lose(job_id, result)
 
     async def _retire(self) -> None:
-        """Hand back all jobs and leave the list of workers."""
         await self.release(blameless=True)
         with self._link.round_trip():
             await self._scripts.retire(self._worker)
@@ -213,10 +204,6 @@ class RedisEngineBroker(RedisSide):
         return [each for job_id in job_ids for each in (job_id, self._held[job_id].token)]
 
     def _takeover_ms(self) -> int:
-        """The silence after which a job is taken over.
-
-        After an outage of Redis all workers have been silent. For the time of a lease none is taken over from, so that
-        all can renew.
-        """
+        """The silence after which a job is taken over; after an outage none is for a lease, so that all can renew."""
         grace = time.monotonic() < self._link.back_at + self._timing.lease
         return 2**53 if grace else ms(self._timing.lease)

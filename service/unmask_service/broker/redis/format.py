@@ -48,7 +48,7 @@ class Keys:
     | `generation:ID` | hash: job, entry in `jobs`, fencing token, attempts, state once it has ended |
     | `log:ID` | stream: an entry for each log entry, under its position |
     | `key:NAME` | hash: the job that an idempotency key belongs to |
-    | `wake:PROCESS` | stream: tells an API process' blocking read that there is one more log to read |
+    | `wake:PROCESS` | stream: an entry ends an API process' blocking read, so that it reads one more log |
     """
 
     prefix: str
@@ -75,31 +75,26 @@ class Keys:
 
 def encode_job(job: Job) -> str:
     """A job as JSON."""
-    return _dumps({**{name: getattr(job, name) for name in JOB_FIELDS}, **_encode_plan(job.plan)})
+    value: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS}
+    plan = job.plan
+    if isinstance(plan, ScorePlan):
+        value["score"] = plan.request.model_dump()
+    else:
+        value["request"] = plan.request.model_dump(include=REQUEST_FIELDS)
+        value["canvas"], value["generated"] = plan.canvas, [plan.generated.start, plan.generated.stop]
+    return _dumps(value)
 
 
 def decode_job(text: bytes, model: Outline) -> Job:
     """A job from JSON. This draws its schedules again, which takes milliseconds: call it off the event loop."""
     value = json.loads(text)
-    return Job(plan=_decode_plan(value, model), **{name: value[name] for name in JOB_FIELDS})
-
-
-def _encode_plan(plan: Plan | ScorePlan) -> dict[str, Any]:
-    if isinstance(plan, ScorePlan):
-        return {"score": plan.request.model_dump()}
-    return {
-        "request": plan.request.model_dump(include=REQUEST_FIELDS),
-        "canvas": plan.canvas,
-        "generated": [plan.generated.start, plan.generated.stop],
-    }
-
-
-def _decode_plan(value: dict[str, Any], model: Outline) -> Plan | ScorePlan:
+    plan: Plan | ScorePlan
     if "score" in value:
-        return make_score_plan(model, ScoreRequest.model_validate(value["score"]))
-    canvas = tuple(value["canvas"])
-    request = GenerationRequest.model_validate({**value["request"], "canvas": list(canvas)})
-    return plan_on_canvas(model, request, canvas, range(*value["generated"]))
+        plan = make_score_plan(model, ScoreRequest.model_validate(value["score"]))
+    else:
+        request = GenerationRequest.model_validate({**value["request"], "canvas": value["canvas"]})
+        plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]))
+    return Job(plan=plan, **{name: value[name] for name in JOB_FIELDS})
 
 
 def encode_entry(entry: LogEntry) -> str:
@@ -129,7 +124,8 @@ def decode_entry(text: bytes) -> LogEntry:
         case "revealed", [at, sample, step, sub_tokens, lane, *rest]:
             reveal = Reveal(sample, step, tuple(tuple(each) for each in sub_tokens))
             candidates, saved = rest or ((), 0)
-            return Revealed(at, reveal, lane, tuple(map(_decode_candidates, candidates)), saved)
+            likeliest = [(where, left, tuple(map(tuple, each))) for where, left, each in candidates]
+            return Revealed(at, reveal, lane, tuple(Candidates(*each) for each in likeliest), saved)
         case "scored", [at, index, evaluations, units, joint_units, by_token]:
             units_by_token = tuple((position, of_token) for position, of_token in by_token)
             return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units))
@@ -138,11 +134,6 @@ def decode_entry(text: bytes) -> LogEntry:
         case "failed", [at, reason, message]:
             return Failed(at, reason, message)
     raise ValueError(f"unknown kind of log entry {kind!r}")
-
-
-def _decode_candidates(value: Any) -> Candidates:  # noqa: ANN401 — JSON
-    position, classes_left, likeliest = value
-    return Candidates(position, classes_left, tuple(tuple(each) for each in likeliest))
 
 
 def encode_work(work: Work, submitted_at: float) -> str:

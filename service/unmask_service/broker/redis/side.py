@@ -5,11 +5,11 @@ import contextlib
 import hashlib
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from operator import itemgetter
-from typing import Any, cast
+from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
@@ -17,7 +17,7 @@ from redis.exceptions import NoScriptError
 from unmask_service.broker.interface import BrokerAwayError
 from unmask_service.broker.redis.connection import Connections, Link, check
 from unmask_service.broker.redis.format import Keys, decode_capacity, decode_work
-from unmask_service.forecast import Load, mean_capacity
+from unmask_service.forecast import Load, Work, mean_capacity
 from unmask_service.metrics import Metrics
 
 Entry = tuple[bytes, dict[bytes, bytes]]  # of a stream: id, fields
@@ -64,19 +64,16 @@ class Scripts:
     """All scripts, for one model."""
 
     def __init__(self, client: Redis, jobs: str) -> None:
-        def script(name: str) -> Script:
-            return Script(client, jobs, name)
-
-        self.submit = script("submit")
-        self.claim = script("claim")
-        self.append = script("append")
-        self.cancel = script("cancel")
-        self.renew = script("renew")
-        self.release = script("release")
-        self.retire = script("retire")
-        self.look_up = script("look_up")
-        self.attend = script("attend")
-        self.load = script("load")
+        self.submit = Script(client, jobs, "submit")
+        self.claim = Script(client, jobs, "claim")
+        self.append = Script(client, jobs, "append")
+        self.cancel = Script(client, jobs, "cancel")
+        self.renew = Script(client, jobs, "renew")
+        self.release = Script(client, jobs, "release")
+        self.retire = Script(client, jobs, "retire")
+        self.look_up = Script(client, jobs, "look_up")
+        self.attend = Script(client, jobs, "attend")
+        self.load = Script(client, jobs, "load")
 
 
 class RedisClock:
@@ -100,26 +97,23 @@ class RedisClock:
         return self._monotonic() + self._offset
 
     async def read(self, client: Redis) -> None:
-        asked = self._monotonic()
+        sent = self._monotonic()
         seconds, microseconds = await client.time()
-        self.note(seconds + microseconds / 1e6, asked, self._monotonic())
+        self.note(seconds + microseconds / 1e6, sent, self._monotonic())
 
-    def note(self, time_there: float, asked: float, answered: float) -> None:
-        """Take in one answer; question and reply by the monotonic clock."""
-        offset, error = time_there - (asked + answered) / 2, (answered - asked) / 2
-        known_error = self._error + DRIFT * (answered - self._estimated_at)
+    def note(self, time_there: float, sent: float, received: float) -> None:
+        """Use one answer; `sent` and `received` are times by the monotonic clock."""
+        offset, error = time_there - (sent + received) / 2, (received - sent) / 2
+        known_error = self._error + DRIFT * (received - self._estimated_at)
         if error <= known_error or abs(offset - self._offset) > error + known_error + CONTRADICTION_SECONDS:
-            self._offset, self._error, self._estimated_at = offset, error, answered
+            self._offset, self._error, self._estimated_at = offset, error, received
 
 
 class RedisSide:
     """One side of a broker over Redis, for one model."""
 
     def __init__(self, connections: Connections, keys: Keys, metrics: Metrics, timing: Timing) -> None:
-        self._connections = connections
-        self._keys = keys
-        self._timing = timing
-        self._metrics = metrics
+        self._connections, self._keys, self._metrics, self._timing = connections, keys, metrics, timing
         self._link = Link(metrics)
         self._scripts = Scripts(connections.commands, keys.jobs)
         self._clock = RedisClock()
@@ -130,8 +124,7 @@ class RedisSide:
     ) -> AsyncIterator[None]:
         """Repeat some work in the background; at the end do something else, if Redis answers.
 
-        Raises:
-            SettingsError: Redis does not accept this process.
+        Raises SettingsError: Redis does not accept this process.
         """
         await check(self._connections.commands)
         tasks = [asyncio.create_task(self._link.repeat(each)) for each in (*work, self._keep_time)]
@@ -160,16 +153,12 @@ class RedisSide:
     async def load(self) -> Load:
         with self._link.fail_fast("load"):
             works, left, claimed, capacities = await self._scripts.load(ms(self._timing.lease))
-        evaluations_left = dict(_pairs(left))
-        arrived = sorted(((*decode_work(work), job_id) for job_id, work in _pairs(works)), key=itemgetter(0))
-        unfinished = [(job_id, work.left(int(evaluations_left[job_id]))) for _, work, job_id in arrived]
-        owned = set(claimed)
-        return Load(
-            tuple(work for job_id, work in unfinished if job_id in owned),
-            tuple(work for job_id, work in unfinished if job_id not in owned),
-            mean_capacity([decode_capacity(each) for each in capacities]),
-            max(1, len(capacities)),
-        )
+        evaluations_left, owned = dict(_pairs(left)), set(claimed)
+        unfinished: dict[bool, list[Work]] = {True: [], False: []}  # by whether an engine has claimed the job
+        for _, work, job_id in sorted(((*decode_work(work), id_) for id_, work in _pairs(works)), key=itemgetter(0)):
+            unfinished[job_id in owned].append(work.left(int(evaluations_left[job_id])))
+        capacity = mean_capacity([decode_capacity(each) for each in capacities])
+        return Load(tuple(unfinished[True]), tuple(unfinished[False]), capacity, max(1, len(capacities)))
 
 
 def ms(seconds: float) -> int:
@@ -182,11 +171,9 @@ async def read_on(client: Redis, places: Mapping[str, str], count: int, millisec
 
     `count` bounds the entries of each stream. The client must allow answers to take that long.
     """
-    streams: dict[Any, Any] = {**places}
-    read = cast(
-        "Sequence[tuple[bytes, list[Entry]]]", await client.xread(streams, count=count, block=milliseconds) or []
-    )
-    return {stream.decode(): entries for stream, entries in read}
+    streams: Any = {**places}
+    read: Any = await client.xread(streams, count=count, block=milliseconds)
+    return {stream.decode(): entries for stream, entries in read or ()}
 
 
 def position(entry_id: str) -> tuple[int, int]:

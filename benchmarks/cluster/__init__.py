@@ -1,0 +1,1 @@
+"""What several workers over Redis give, cost and survive."""

@@ -1,0 +1,1 @@
+"""What a network evaluation costs, and where its time goes."""

@@ -1,0 +1,1 @@
+"""What the server costs, under every kind of load."""

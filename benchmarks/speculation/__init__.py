@@ -1,0 +1,1 @@
+"""What speculation saves, alone and through a server."""

@@ -1,0 +1,57 @@
+// What the server says of its model: a line and a sentence under the title, and the card in a dialog.
+
+import { byId, facts, make } from "./dom.js";
+import { count, several } from "./format.js";
+import { orderName, samplerOf } from "./samplers.js";
+
+const GENERIC = "A masked diffusion language model: it fills gaps in any order, and knows only the kind of text that it was trained on.";
+
+/** Show a card, as `/v1/models` gives it. */
+export function showCard(card) {
+  byId("model").textContent = `${card.id} · ${count(card.vocabulary_size)} classes, each ${digitsOf(card)} · up to ${count(card.length)} tokens`;
+  byId("about").textContent = byId("card-about").textContent = card.description ?? GENERIC;
+  byId("card-title").textContent = card.id;
+  byId("card-facts").replaceChildren(...facts(factsOf(card)));
+  byId("card-limits").replaceChildren(...facts(limitsOf(card.limits)));
+  const examples = card.examples ?? [];
+  byId("card-examples").replaceChildren(...examples.map((text) => make("li", {}, make("span", { className: "quoted" }, text))));
+  byId("card-examples-title").hidden = byId("card-examples").hidden = !examples.length;
+  byId("card-link").disabled = false;
+  byId("card-link").addEventListener("click", () => byId("card").showModal());
+  byId("card-close").addEventListener("click", () => byId("card").close());
+}
+
+/** Recommended settings in words: "temperature 0.7, blocks of 8". */
+export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP = 1, sampler = {} }) {
+  const { kind, steps, blockLength } = samplerOf(sampler ?? {});
+  const parts = [`temperature ${temperature}`, orderName(blockLength)];
+  if (topP !== 1) parts.push(`top p ${topP}`);
+  if (topK) parts.push(`top k ${topK}`);
+  if (kind === "groups") parts.push(several(steps, "group"));
+  if (kind === "ancestral") parts.push(`ancestral in ${several(steps, "step")}`);
+  return parts.join(", ");
+}
+
+function digitsOf({ sub_tokens_per_token: digits, base }) {
+  return `${several(digits, "digit")} in base ${base}`;
+}
+
+function factsOf(card) {
+  return [
+    ["architecture", card.architecture],
+    ["length", `up to ${several(card.length, "token")}`],
+    ["canvas", card.canvas === "full" ? "always the whole length" : "as long as the request"],
+    ["vocabulary", `${count(card.vocabulary_size)} classes`],
+    ["a token", digitsOf(card)],
+    ["takes and gives", card.tokenizer ? "text or token ids" : "token ids"],
+    ["end token", card.end_token_id === null ? "none" : `id ${card.end_token_id}`],
+    ["recommended", card.generation ? settingsInWords(card.generation) : null],
+  ];
+}
+
+function limitsOf(limits) {
+  return Object.entries(limits).map(([name, limit]) => [
+    name.replace(/^max_/, "").replaceAll("_", " ").replace(/ ms$/, ", ms"),
+    limit === null ? "no bound" : count(limit),
+  ]);
+}

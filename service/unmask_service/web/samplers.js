@@ -1,0 +1,37 @@
+// The samplers: what they are called, what they do, and how a request asks for them.
+
+export const SAMPLERS = {
+  exact: {
+    name: "first-hitting, exact",
+    says: "Reveals one digit with each network evaluation: exact, and the slowest.",
+  },
+  groups: {
+    name: "first-hitting, k groups",
+    says: "Reveals the same order in k groups, one evaluation each: faster, but the digits of a group do not see one another.",
+  },
+  ancestral: {
+    name: "ancestral, T steps",
+    says: "Goes through T time steps and reveals in each what falls due then; steps in which nothing does are skipped.",
+  },
+};
+
+/** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
+export function samplerBody(kind, steps, blockLength) {
+  const sampler = {};
+  if (kind === "ancestral") sampler.name = "ancestral";
+  if (kind !== "exact") sampler.steps = steps;
+  if (blockLength !== null) sampler.block_length = blockLength;
+  return Object.keys(sampler).length ? { sampler } : {};
+}
+
+/** {kind, steps, blockLength} of a body's sampler; kind is null where this page has no such sampler. */
+export function samplerOf({ name = "first_hitting", steps = null, block_length: blockLength = null } = {}) {
+  const kinds = { first_hitting: steps === null ? "exact" : "groups", ancestral: "ancestral" };
+  return { kind: kinds[name] ?? null, steps, blockLength };
+}
+
+/** An order of the canvas in words: "random order", "blocks of 8", "left to right". */
+export function orderName(blockLength) {
+  if (blockLength === null) return "random order";
+  return blockLength === 1 ? "left to right" : `blocks of ${blockLength}`;
+}

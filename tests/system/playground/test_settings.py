@@ -1,0 +1,231 @@
+"""What the page says of its model and its samplers, recommended settings, block length, warnings."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.helpers_server import Server
+from tests.system.playground.browser import Playground
+from tests.system.playground.conftest import OpenPage
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
+
+pytestmark = pytest.mark.system
+
+EXAMPLES = ["Once upon a time", "Long ago", "Not so far", "On a hill", "In a house", "a sixth"]
+RECOMMENDED = {"temperature": 0.7, "top_p": 0.9, "sampler": {"name": "ancestral", "steps": 12, "block_length": 8}}
+WARNING = "18 of 20 prompt tokens are outside what this model was trained on"
+
+
+def without_blocks(playground: Playground) -> dict[str, list[dict[str, Any]]]:
+    """Let requests with a block length reach a server that may not know the field; return what the page sent."""
+    sent: dict[str, list[dict[str, Any]]] = {"plan": [], "generate": []}
+
+    def strip(route: "Route") -> None:
+        content = route.request.post_data or "{}"
+        sent[route.request.url.rpartition("/")[2]].append(json.loads(content))
+        body = json.loads(content)
+        body.get("sampler", {}).pop("block_length", None)
+        route.continue_(post_data=json.dumps(body))
+
+    for path in sent:
+        playground.page.route(f"**/{path}", strip)
+    return sent
+
+
+def value(playground: Playground, element_id: str) -> str:
+    return playground.at(f"#{element_id}").input_value()
+
+
+def test_the_settings_of_the_models_author_stand_in_the_fields(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    sent = without_blocks(playground)
+    playground.fake_card(generation=RECOMMENDED)
+    fields = ("temperature", "top_p", "sampler", "steps", "block_length")
+    assert [value(playground, each) for each in fields] == ["0.7", "0.9", "ancestral", "12", "8"]
+    line = "Recommended by the model's author: temperature 0.7, blocks of 8, top p 0.9, ancestral in 12 steps."
+    assert playground.text("settings-origin") == line
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    (body,) = sent["generate"]
+    assert (body["temperature"], body["top_p"], body["sampler"]) == (0.7, 0.9, RECOMMENDED["sampler"])
+    command = playground.at("#curl").text_content() or ""
+    assert '"temperature":0.7,"top_p":0.9' in command
+    assert '"sampler":{"name":"ancestral","steps":12,"block_length":8}' in command
+    # … of the plan too
+    assert sent["plan"][-1]["sampler"] == RECOMMENDED["sampler"]
+
+
+def test_exact_defaults_are_a_button_away_and_back(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    sent = without_blocks(playground)
+    playground.fake_card(generation=RECOMMENDED)
+    assert playground.at("#use-recommended").is_hidden()
+    playground.page.click("#use-exact")
+    fields = ("temperature", "top_k", "top_p", "sampler", "block_length")
+    assert [value(playground, each) for each in fields] == ["1", "0", "1", "exact", ""]
+    assert playground.text("settings-origin") == "The API's exact defaults: temperature 1, random order."
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    assert not {"temperature", "top_p", "sampler"} & set(sent["generate"][0])
+    playground.choose(temperature="0.3")
+    assert playground.text("settings-origin") == "Your own settings: temperature 0.3, random order."
+    playground.page.click("#use-recommended")
+    assert value(playground, "temperature") == "0.7"
+    assert playground.text("settings-origin").startswith("Recommended by the model's author")
+
+
+def test_without_recommended_settings_the_fields_are_the_apis(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    playground.fake_card(generation=None)
+    assert playground.at("#settings").is_hidden()
+    assert [value(playground, each) for each in ("temperature", "sampler", "block_length")] == ["1", "exact", ""]
+
+
+def test_a_model_says_what_it_is_and_how_its_texts_begin(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    playground.fake_card(description=None, examples=None)
+    assert "knows only the kind of text that it was trained on" in playground.text("about")
+    assert playground.at("#examples").is_hidden()
+    playground.fake_card(description="It tells <b>tales</b> and knows nothing else.", examples=EXAMPLES)
+    assert playground.text("about") == "It tells <b>tales</b> and knows nothing else."
+    buttons = playground.at("#examples button")
+    assert buttons.all_text_contents() == EXAMPLES[:5]
+    assert value(playground, "prompt") == EXAMPLES[0]
+    playground.choose(holes="5 _")
+    assert playground.at("#prompt").is_disabled()
+    buttons.nth(2).click()
+    playground.until("document.getElementById('prompt').disabled === false")
+    playground.generate(max_tokens=8, speed=0)
+    playground.until_done()
+    assert playground.bodies("/generate")[0]["prompt"] == EXAMPLES[2]
+
+
+def test_the_model_card_is_a_page_to_read(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    playground.fake_card(description="It tells tales.", generation=RECOMMENDED, examples=EXAMPLES)
+    playground.page.click("#card-link")
+    assert playground.at("#card").is_visible()
+    card = tales.http.get("/v1/models").json()["data"][0]
+    shown = playground.text("card")
+    for part in ("It tells tales.", "2,025 classes", "2 digits in base 45", "temperature 0.7, blocks of 8", *EXAMPLES):
+        assert part in shown
+    for limit in (limit for limit in card["limits"].values() if limit is not None):
+        assert f"{limit:,}" in shown if isinstance(limit, int) else True
+    assert not any(name in shown for name in card["limits"])
+    playground.page.keyboard.press("Escape")
+    assert playground.at("#card").is_hidden()
+    playground.page.click("#card-link")
+    playground.page.click("#card-close")
+    assert playground.at("#card").is_hidden()
+
+
+def test_each_sampler_is_explained_in_a_sentence(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    told = set()
+    for i, kind in enumerate(("exact", "groups", "ancestral")):
+        playground.choose(sampler=kind)
+        sentence = playground.text("sampler-says")
+        assert sentence.endswith(".")
+        assert playground.text(f"contestant-{i}-says") == sentence
+        told.add(sentence)
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "sampler"),
+    [
+        ("exact", {"block_length": 4}),
+        ("groups", {"steps": 6, "block_length": 4}),
+        ("ancestral", {"name": "ancestral", "steps": 6, "block_length": 4}),
+    ],
+)
+def test_a_block_length_is_sent_with_every_sampler(
+    tales: Server, open_page: OpenPage, kind: str, sampler: dict[str, Any]
+) -> None:
+    playground = open_page(tales.url)
+    sent = without_blocks(playground)
+    playground.choose(sampler=kind, steps=6, block_length=4)
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    assert sent["generate"][0]["sampler"] == sampler
+    assert f'"sampler":{json.dumps(sampler, separators=(",", ":"))}' in (playground.at("#curl").text_content() or "")
+    playground.until("document.getElementById('plan').textContent !== ''")
+    assert sent["plan"][-1]["sampler"] == sampler
+    assert value(playground, "block_length") == "4"
+
+
+def test_samplers_with_and_without_blocks_are_compared(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    sent = without_blocks(playground)
+    lengths: dict[str, str | float] = {"contestant-0-block_length": 1, "contestant-1-block_length": 8}
+    playground.choose(max_tokens=8, seed=1, **lengths)
+    playground.page.click("#compare")
+    playground.until("!document.getElementById('compare-scrubber').disabled")
+    samplers = [body.get("sampler") for body in sent["generate"]]
+    assert samplers == [
+        {"block_length": 1},
+        {"steps": 16, "block_length": 8},
+        {"name": "ancestral", "steps": 64},
+    ]
+    names = playground.at("#compare-table tbody th").all_text_contents()
+    assert names == [
+        "first-hitting, exact, left to right",
+        "first-hitting, 16 groups, blocks of 8",
+        "ancestral, T = 64",
+    ]
+
+
+def test_idle_steps_are_measured_in_blocks(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    seen: list[int] = []
+
+    def two_blocks(route: "Route") -> None:
+        """A plan of a server that goes through the steps once in each of two blocks."""
+        steps = json.loads(route.request.post_data or "{}")["sampler"]["steps"]
+        seen.append(steps)
+        plan = {"network_evaluations": 16 * steps, "idle_steps": 16 * steps, "evaluations_per_sample": [steps] * 16}
+        route.fulfill(json=plan)
+
+    playground.choose(**{"idle-tokens": 16, "idle-block_length": 8})
+    playground.page.route("**/plan", two_blocks)
+    playground.page.click("#measure")
+    playground.until("document.querySelectorAll('#idle-plot circle').length === 16")
+    bodies = playground.bodies("/plan")[-16:]
+    assert {body["sampler"]["block_length"] for body in bodies} == {8}
+    titles = playground.at("#idle-plot .measured title").all_text_contents()
+    assert titles == [f"T = {T}: {T:.1f} idle steps measured ({T} to {T})" for T in seen]
+    assert "blocks of 8" in playground.text("idle-caption")
+
+
+def with_warnings(route: "Route") -> None:
+    """Let the server's own answer come with a warning."""
+    response = route.fetch()
+    lines = response.text().split("\n")
+    for i, line in enumerate(lines):
+        if line.startswith("data: ") and i and lines[i - 1] == "event: done":
+            lines[i] = f"data: {json.dumps(json.loads(line.removeprefix('data: ')) | {'warnings': [WARNING]})}"
+    route.fulfill(response=response, body="\n".join(lines))
+
+
+def test_warnings_of_an_answer_are_shown(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    playground.page.route("**/generate", with_warnings)
+    playground.page.route("**/score", with_warnings)
+    playground.generate(prompt="xyz", max_tokens=8, speed=0)
+    playground.until_done()
+    assert playground.text("warnings") == f"{WARNING}."
+    assert playground.at("#warnings").get_attribute("role") == "status"
+    playground.score(input="xyz", budget=64)
+    playground.until_scored()
+    assert playground.text("score-warnings") == f"{WARNING}."
+    playground.page.click("#compare")
+    playground.until("!document.getElementById('compare-scrubber').disabled")
+    assert playground.text("compare-warnings") == f"{WARNING}."
+    # a warning goes with its answer
+    playground.page.unroute("**/generate")
+    playground.generate()
+    playground.until_done()
+    assert playground.at("#warnings").is_hidden()
