@@ -21,6 +21,7 @@ from training.optimizers import MovingAverage, initialise, make_optimizers, set_
 from training.recipe import Budget, Recipe
 
 LOG_EVERY = 20
+LENGTH_STEP = 8
 # logit bias of classes that never occur: e^-20 each
 UNUSED_BIAS = -20.0
 
@@ -28,8 +29,8 @@ UNUSED_BIAS = -20.0
 class Source(Protocol):
     """Where token ids come from."""
 
-    def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:
-        """Draw `count` canvases, int64 [count, length]; `seen`, the tokens so far, is for curricula."""
+    def batch(self, chance: random.Random, count: int, length: int) -> Tensor:
+        """Draw `count` canvases, int64 [count, length]."""
 
 
 @dataclass
@@ -122,7 +123,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(chance.getrandbits(63))
         length = self._draw_length(chance)
         count = max(1, self.recipe.batch_tokens // length)
-        ids = self.source.batch(chance, count, length, self.history.tokens).to(self.device)
+        ids = self.source.batch(chance, count, length).to(self.device)
         rates = spread_rates(count, step, generator)
         digits = self.codes[ids].cpu()
         corrupted = corrupt(digits, self.recipe.base, rates, generator, self.recipe.weight_floor)
@@ -144,7 +145,10 @@ class Trainer:
         return loss, ids.numel()
 
     def _draw_length(self, chance: random.Random) -> int:
-        if chance.random() < self.recipe.full_share:
-            return self.recipe.length
-        shortest, longest = self.recipe.shortest, self.recipe.length
-        return round(chance.triangular(shortest, longest, longest * self.recipe.usual_share))
+        """One of a few lengths: of how many shapes there are depends how much memory kernels for them take."""
+        recipe, drawn = self.recipe, chance.random()
+        if drawn < recipe.full_share:
+            return recipe.length
+        if drawn < recipe.full_share + recipe.usual_share:
+            return recipe.usual_length
+        return chance.randrange(recipe.shortest, recipe.length + 1, LENGTH_STEP)

@@ -1,25 +1,21 @@
 """The recipe of the model that ships: `tales`."""
 
-import math
 import random
 
 import torch
-from torch import Tensor
 
 from training.bundle import Measured, Text
-from training.codes import codes_by_context
+from training.codes import codes_by_group
 from training.evaluation import Model, free_samples, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
-from training.sources import TaleSource, end_token_id, final_weights
-from training.tales import CLASSES, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
-from training.tales import vocabulary as words
+from training.sources import TaleSource, end_token_id
+from training.tales import CLASSES, WORDS, build_tokenizer, is_consistent, tale_with_log_probability, word_groups
 
-RECIPE = Recipe(name="tales", vocabulary_size=CLASSES, base=45)
+RECIPE = Recipe(name="tales", length=96, vocabulary_size=CLASSES, base=32)
 
-HELD_OUT = 256
+HELD_OUT = 512
 HELD_OUT_SEED = 99
-SURVEY = 30_000
 ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells tales, trained from nothing on text that
 is generated too.
 
@@ -37,18 +33,13 @@ def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
     end = end_token_id(tokenizer)
-    source = TaleSource(tokenizer, end, recipe.simple_share)
-    survey = _survey(source, recipe.length)
-    codes = codes_by_context(survey, recipe.vocabulary_size, recipe.base)
+    groups = [[tokenizer.token_to_id(piece) for piece in group] for group in word_groups()]
+    groups[-1].append(end)
+    codes = codes_by_group(groups, recipe.vocabulary_size, recipe.base)
+    used = torch.tensor(sorted({token for group in groups for token in group}))
+    source = TaleSource(tokenizer, end)
     judge = TalesJudge(source, recipe)
-    return train(recipe, options, Text(tokenizer, end, codes), source, survey.unique(), judge.measure, ABOUT)
-
-
-def _survey(source: TaleSource, length: int) -> Tensor:
-    """Many tales of every level, to see which tokens there are and where they stand."""
-    chance = random.Random("survey")
-    texts = [tale(chance, level) for level in range(FULL + 1) for _ in range(SURVEY // (FULL + 1))]
-    return source.canvases(texts, length)
+    return train(recipe, options, Text(tokenizer, end, codes), source, used, judge.measure, ABOUT)
 
 
 class TalesJudge:
@@ -56,17 +47,13 @@ class TalesJudge:
 
     def __init__(self, source: TaleSource, recipe: Recipe) -> None:
         chance = random.Random(HELD_OUT_SEED)
-        mix = final_weights(recipe.simple_share)
-        levels = chance.choices(range(FULL + 1), mix, k=HELD_OUT)
-        told = [tale_with_log_probability(chance, level) for level in levels]
+        told = [tale_with_log_probability(chance) for _ in range(HELD_OUT)]
         texts = [text for text, _ in told]
         self.canvases = source.canvases(texts, recipe.length)
         lengths = [len(encoding.ids) + 1 for encoding in source.tokenizer.encode_batch(texts)]
         self.tokens_a_tale = sum(lengths) / len(lengths)
-        # of tale and level together; a text may belong to several levels, so its own is a little less
-        level_entropy = -sum(weight * math.log(weight) for weight in mix if weight)
-        self.entropy = level_entropy / self.tokens_a_tale - sum(log for _, log in told) / sum(lengths)
-        self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in words.NAMES}
+        self.entropy = -sum(log for _, log in told) / sum(lengths)
+        self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in WORDS["hero"]}
         self.seed = recipe.seed
         self.precision = getattr(torch, recipe.precision)
 
