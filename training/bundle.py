@@ -57,12 +57,12 @@ def averaged_network(trainer: Trainer) -> PrimeDenoiser:
     return network.eval()
 
 
-def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, folder: Path) -> None:
+def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, about: str, folder: Path) -> None:
     """Write the bundle in one move: weights, tokenizer, model card, loss curve."""
     recipe, history = trainer.recipe, trainer.history
     config = PrimeConfig(
         architecture="prime",
-        name=recipe.name,
+        name=name,
         length=recipe.length,
         vocabulary_size=recipe.vocabulary_size,
         sub_tokens_per_token=2,
@@ -86,16 +86,16 @@ def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, fo
         },
     )
     network = averaged_network(trainer)
-    card = model_card(trainer, measured, about)
+    card = model_card(trainer, name, measured, about)
     write_bundle(folder, config, network.state_dict(), text.tokenizer, card, replace=True)
     draw_loss_curve(history, folder / CURVE_FILE, measured.entropy)
 
 
-def model_card(trainer: Trainer, measured: Measured, about: str) -> str:
+def model_card(trainer: Trainer, name: str, measured: Measured, about: str) -> str:
     """The bundle's README.md."""
     recipe = trainer.recipe
-    table = "\n".join(f"| {name} | {value} |" for name, value in _figures(trainer, measured).items())
-    return f"""# {recipe.name}
+    table = "\n".join(f"| {key} | {value} |" for key, value in _figures(trainer, measured).items())
+    return f"""# {name}
 
 {about}
 ## Figures

@@ -32,7 +32,7 @@ def codes_by_context(ids: Tensor, vocabulary_size: int, base: int) -> list[int]:
 
 
 def _context_vectors(ids: Tensor, used: Tensor) -> Tensor:
-    """A few coordinates for every used token, from how much more often than by chance it has each neighbour."""
+    """A direction for every used token, from how much more often than by chance it has each neighbour."""
     count = len(used)
     rank = torch.zeros(int(used.max()) + 1, dtype=torch.int64)
     rank[used] = torch.arange(count)
@@ -40,8 +40,8 @@ def _context_vectors(ids: Tensor, used: Tensor) -> Tensor:
     pairs = torch.bincount(left * count + right, minlength=count * count).view(count, count).double()
     surprise = torch.cat([_positive_information(pairs), _positive_information(pairs.T)], dim=1)
     vectors, strengths, _ = torch.linalg.svd(surprise, full_matrices=False)
-    weighted: Tensor = vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
-    return weighted
+    weighted = vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
+    return torch.nn.functional.normalize(weighted)
 
 
 def _positive_information(pairs: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """What a model is worth: the valid bound on held-out text, whether it copies, the share of its texts that hold."""
 
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ from training.network import features
 from training.objective import Objective, corrupt, spread_rates, token_losses
 
 BATCH = 32
+SAMPLES_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -81,22 +83,18 @@ def share_copied(network: PrimeDenoiser, codes: Tensor, ids: Tensor, among: set[
     return right / len(canvases)
 
 
-def free_samples(model: Model, count: int, seed: int, length: int | None = None, steps: int | None = None) -> list[str]:
-    """Texts from nothing at temperature 1 by the exact first-hitting sampler (or in `steps` groups)."""
-    texts: list[str] = []
-    while len(texts) < count:
-        drawn = sample(
-            model,
-            max_tokens=length or model.denoiser.length,
-            n=min(64, count - len(texts)),
-            seed=seed + len(texts),
-            sampler={"name": "first_hitting", "steps": steps},
-        )
-        texts += [each.text or "" for each in drawn]
-    return texts
+def free_samples(model: Model, count: int, seed: int) -> Iterator[list[str]]:
+    """Texts from nothing at temperature 1 by the exact first-hitting sampler, a few at a time."""
+    for start in range(0, count, SAMPLES_TOGETHER):
+        together = min(SAMPLES_TOGETHER, count - start)
+        drawn = sample(model, max_tokens=model.denoiser.length, n=together, seed=seed + start)
+        yield [each.text or "" for each in drawn]
 
 
-def share_consistent(texts: Sequence[str], broken_rule: Callable[[str], str | None]) -> tuple[float, Counter[str]]:
-    """The share of texts that break no rule, and how often each rule is the first to break."""
-    verdicts = [broken_rule(text) for text in texts]
-    return sum(v is None for v in verdicts) / len(verdicts), Counter(v for v in verdicts if v is not None)
+def seconds_per_sample(model: Model, evaluations: int = 2) -> float:
+    """Estimate how long a free sample takes, from a few evaluations of the network."""
+    sampler = {"name": "first_hitting", "steps": evaluations}
+    start = time.perf_counter()
+    sample(model, max_tokens=model.denoiser.length, n=SAMPLES_TOGETHER, seed=0, sampler=sampler)
+    digits = model.denoiser.length * model.sub_tokenizer.codes.shape[1]
+    return (time.perf_counter() - start) / evaluations * digits / SAMPLES_TOGETHER

@@ -91,12 +91,14 @@ class Trainer:
         self.history = History()
 
     def run(self, budget: Budget, after_step: Callable[["Trainer", float], None]) -> None:
-        """Train until the budget is spent; `after_step` hears of every step and the progress."""
+        """Train until the budget is spent; call `after_step` with the progress after each step (its time counts)."""
         recent: list[Tensor] = []
+        last = time.perf_counter()
         while (progress := budget.progress(self.history.step, self.history.seconds)) < 1:
-            start = time.perf_counter()
             recent.append(self.step(progress))
-            self.history.seconds += time.perf_counter() - start
+            now = time.perf_counter()
+            self.history.seconds += now - last
+            last = now
             if self.history.step % LOG_EVERY == 0:
                 mean = float(torch.stack(recent).mean())
                 self.history.losses.append((self.history.step, self.history.tokens, mean))
@@ -130,7 +132,7 @@ class Trainer:
         target = self.rank_of_class[ids.flatten()]
         hidden = corrupted.hidden.to(self.device).flatten(0, 1)
         rows = (hidden.any(-1) & (target >= 0)).nonzero()[:, 0]
-        precision = getattr(torch, self.recipe.precision)
+        precision = self.recipe.product_dtype(self.device)
         loss = fused_loss(
             features(self.network, corrupted.digits.to(self.device), rows, precision),
             self.network.output.weight[self.used],

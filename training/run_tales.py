@@ -1,20 +1,31 @@
 """The recipe of the model that ships: `tales`."""
 
 import random
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from training.bundle import Measured, Text
 from training.codes import codes_by_group
-from training.evaluation import Model, free_samples, held_out_loss, share_copied
+from training.evaluation import Model, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TaleSource, end_token_id
 from training.tales import CLASSES, WORDS, build_tokenizer, is_consistent, tale_with_log_probability, word_groups
 
-RECIPE = Recipe(name="tales", length=96, vocabulary_size=CLASSES, base=32)
+RECIPE = Recipe(
+    name="tales",
+    length=96,
+    vocabulary_size=CLASSES,
+    base=32,
+    hidden_size=128,
+    blocks=4,
+    heads=4,
+    batch_tokens=2048,
+)
 
-HELD_OUT = 512
+HELD_OUT = 256
 HELD_OUT_SEED = 99
 ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells tales, trained from nothing on text that
 is generated too.
@@ -39,7 +50,7 @@ def run(recipe: Recipe, options: Options) -> Measured:
     used = torch.tensor(sorted({token for group in groups for token in group}))
     source = TaleSource(tokenizer, end)
     judge = TalesJudge(source, recipe)
-    return train(recipe, options, Text(tokenizer, end, codes), source, used, judge.measure, ABOUT)
+    return train(recipe, options, Text(tokenizer, end, codes), source, used, judge, ABOUT)
 
 
 class TalesJudge:
@@ -55,15 +66,18 @@ class TalesJudge:
         self.entropy = -sum(log for _, log in told) / sum(lengths)
         self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in WORDS["hero"]}
         self.seed = recipe.seed
-        self.precision = getattr(torch, recipe.precision)
+        self.precision = recipe.product_dtype(torch.device("cpu"))
 
-    def measure(self, model: Model, samples: int) -> Measured:
-        """See `session.Measure`. The bound is of the whole canvas, a token being one of the tale or its first end."""
+    def measure(self, model: Model) -> Measured:
+        """The bound is of the whole canvas; a token is one of the tale or its first end token."""
         network, codes = model.denoiser, model.sub_tokenizer.codes
         bound = held_out_loss(network, codes, self.canvases, "marginals", self.seed, self.precision)
         copied = share_copied(network, codes, self.canvases[:64], self.names)
-        texts = free_samples(model, samples, self.seed)
+        return Measured(bound / self.tokens_a_tale, self.entropy, copied)
+
+    def judge(self, measured: Measured, texts: Sequence[str]) -> Measured:
+        """The share of free samples that hold, with a few that do and a few that do not."""
         verdicts = [(text, is_consistent(text)) for text in texts]
         good = tuple(text for text, verdict in verdicts if verdict)
         bad = tuple((text, "; ".join(verdict.broken[:2])) for text, verdict in verdicts if not verdict)
-        return Measured(bound / self.tokens_a_tale, self.entropy, copied, len(good), samples, good[:5], bad[:5])
+        return replace(measured, consistent=len(good), samples=len(texts), good=good[:5], bad=bad[:5])
