@@ -1,6 +1,6 @@
 """The recipe for real prose: `books`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from training.books import CHAPTER_END, read_books, token_ids, train_tokenizer
 from training.bundle import Measured, Text
 from training.codes import codes_by_context
-from training.evaluation import Model, held_out_loss
+from training.evaluation import Model, Order, held_out_loss
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TextSource
@@ -61,6 +61,8 @@ def run(recipe: Recipe, options: Options, folder: Path) -> Measured:
 class _BooksJudge:
     """Measures a model on the end of the text; its samples are shown as they are."""
 
+    orders: Mapping[str, Order] = {"random, temperature 1": Order()}
+
     def __init__(self, recipe: Recipe, held_out: Tensor) -> None:
         self.recipe, self.held_out = recipe, held_out
 
@@ -70,5 +72,5 @@ class _BooksJudge:
         bound = held_out_loss(model.denoiser, codes, self.held_out, "marginals", self.recipe.seed, precision)
         return Measured(bound / self.recipe.length)
 
-    def judge(self, measured: Measured, texts: Sequence[str]) -> Measured:
-        return replace(measured, good=tuple(texts))
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        return replace(measured, good=tuple(text for texts in drawn.values() for text in texts))

@@ -1,14 +1,14 @@
 """The recipe of the model that ships: `tales`."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from training.bundle import Measured, Text
 from training.codes import codes_by_group
-from training.evaluation import Model, held_out_loss, share_copied
+from training.evaluation import Model, Order, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TaleSource, end_token_id
@@ -27,16 +27,23 @@ RECIPE = Recipe(
 
 HELD_OUT = 256
 HELD_OUT_SEED = 99
-ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells tales, trained from nothing on text that
-is generated too.
+ORDERS = {
+    "random, temperature 1 (the API's default)": Order(),
+    "random, temperature 0.7": Order(temperature=0.7),
+    "blocks of 8 tokens, temperature 1": Order(8),
+    "blocks of 8 tokens, temperature 0.7": Order(8, 0.7),
+    "left to right, temperature 1": Order(1),
+    "left to right, temperature 0.7": Order(1, 0.7),
+}
+ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells short tales: it knows the few hundred words
+of its generated tales and nothing else.
 
-- Data: tales told by the generator in `training/tales` (a grammar of plots, sentences and words; no outside text).
+- Data: tales told by the generator in `training/tales` (plots, sentences and words; no outside text), made on the spot.
 - Licence: Apache-2.0, weights and text.
-- Judged by `is_consistent`: a tale holds if every sentence is one of the language, the plot runs from a beginning to an
-  end, and names, things, kinds, places and pronouns stay themselves throughout. One slip anywhere and it does not.
-- Limits: it knows the language of its generator and nothing else. Prompts in other words are read letter by letter and
-  lead it astray; it has no knowledge of the world. Tales that break off, or in which somebody becomes somebody else,
-  are what is left to learn: see the share and the samples below.
+- Judged by `is_consistent`: a tale holds if every sentence is one of the language, the plot runs from its beginning to
+  its end, and names, things, kinds and places stay themselves throughout. One slip anywhere and it does not.
+- Limits: prompts in other words are read letter by letter and lead it astray; it has no knowledge of the world.
+  "Once upon a time, there was a" is a good beginning.
 """
 
 
@@ -55,6 +62,8 @@ def run(recipe: Recipe, options: Options) -> Measured:
 
 class TalesJudge:
     """Measures a model on tales that it has not seen, and on tales that it tells."""
+
+    orders = ORDERS
 
     def __init__(self, source: TaleSource, recipe: Recipe) -> None:
         chance = random.Random(HELD_OUT_SEED)
@@ -75,9 +84,18 @@ class TalesJudge:
         copied = share_copied(network, codes, self.canvases[:64], self.names)
         return Measured(bound / self.tokens_a_tale, self.entropy, copied)
 
-    def judge(self, measured: Measured, texts: Sequence[str]) -> Measured:
-        """The share of free samples that hold, with a few that do and a few that do not."""
-        verdicts = [(text, is_consistent(text)) for text in texts]
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        """The share of free samples that hold in each order; of the first order, some that do and some that do not."""
+        texts = [text for each in drawn.values() for text in each]
+        verdicts = [(text, is_consistent(text)) for text in next(iter(drawn.values()))]
         good = tuple(text for text, verdict in verdicts if verdict)
         bad = tuple((text, "; ".join(verdict.broken[:2])) for text, verdict in verdicts if not verdict)
-        return replace(measured, consistent=len(good), samples=len(texts), good=good[:5], bad=bad[:5])
+        return replace(
+            measured,
+            consistent=tuple(
+                (name, sum(map(bool, map(is_consistent, each))), len(each)) for name, each in drawn.items()
+            ),
+            copies=len(texts) - len(set(texts)),
+            good=good[:5],
+            bad=bad[:5],
+        )

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from unmask_diffusion import SubTokenizer
 
 from training.bundle import Measured, Text, averaged_network, write_model
 from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, saved_codes
-from training.evaluation import Model, free_samples, seconds_per_sample
+from training.evaluation import Model, Order, free_samples, seconds_per_sample
 from training.loop import Source, Trainer
 from training.recipe import Budget, Recipe
 
@@ -40,10 +40,17 @@ class Options:
 
 
 class Judge(Protocol):
-    """Measures a model, and judges texts that it has drawn."""
+    """Measures a model, and judges the texts that it draws."""
 
-    def measure(self, model: Model) -> Measured: ...  # noqa: D102
-    def judge(self, measured: Measured, texts: Sequence[str]) -> Measured: ...  # noqa: D102
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """The orders in which free samples are drawn."""
+
+    def measure(self, model: Model) -> Measured:
+        """Measure a model without drawing."""
+
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        """Add what the texts of each order are worth."""
 
 
 def train(
@@ -117,10 +124,10 @@ class _Session:
         budget, samples = self.options.budget, self.options.samples
         if budget.steps is not None or not samples:
             return budget, samples
-        each = seconds_per_sample(self.model())
+        each = seconds_per_sample(self.model()) * len(self.judge.orders)
         samples = min(samples, max(1, int(SAMPLING_SHARE * 60 * budget.minutes / each)))
         minutes = budget.minutes - samples * each / 60
-        self.console.print(f"training until minute {minutes:.1f}, then {samples} samples for the model card")
+        self.console.print(f"training until minute {minutes:.1f}, then {samples} samples in each order")
         return Budget(max(minutes, budget.minutes * (1 - SAMPLING_SHARE))), samples
 
     @contextmanager
@@ -163,15 +170,17 @@ class _Session:
         return measured
 
     def judge_samples(self, measured: Measured, count: int) -> Measured:
-        """Draw free samples, judge them, and write the bundle again with them in its card."""
-        texts: list[str] = []
+        """Draw free samples in each order, judge them, and write the bundle again with them in its card."""
+        drawn: dict[str, list[str]] = {name: [] for name in self.judge.orders}
+        model = self.model()
         with self.bar():
-            for drawn in free_samples(self.model(), count, self.trainer.recipe.seed):
-                texts += drawn
-                self.progress.update(
-                    self.task, completed=len(texts) / count, description=f"{len(texts)} of {count} samples"
-                )
-        measured = self.judge.judge(measured, texts)
+            for done, (name, order) in enumerate(self.judge.orders.items()):
+                for texts in free_samples(model, order, count, self.trainer.recipe.seed):
+                    drawn[name] += texts
+                    share = (done + len(drawn[name]) / count) / len(drawn)
+                    words = f"samples: {name}, {len(drawn[name])} of {count}"
+                    self.progress.update(self.task, completed=share, description=words)
+        measured = self.judge.judge(measured, drawn)
         self.write(measured)
         return measured
 

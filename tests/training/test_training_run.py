@@ -4,21 +4,24 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import Result
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
 from typer.testing import CliRunner
-from unmask_diffusion import SubTokenizer, sample
+from unmask_diffusion import NetworkShape, PrimeDenoiser, SubTokenizer, sample
 from unmask_model_store import open_bundle
 
 from training import run_tales, session
 from training.__main__ import app, change
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.codes import codes_by_context, codes_by_group
-from training.evaluation import Model
+from training.evaluation import Model, Order, free_samples
 from training.loop import Trainer
 from training.recipe import Budget, Recipe
 from training.run_tales import RECIPE
@@ -153,6 +156,38 @@ def test_each_group_of_words_has_first_digits_of_its_own() -> None:
         codes_by_group([[1], [2], [3], [4], [5]], vocabulary_size=14, base=4)
 
 
+def test_an_order_reveals_block_after_block() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert torch.equal(Order(1).positions(50, 7, 2, generator) // 2, torch.arange(14).expand(50, 14) // 2)
+    assert torch.equal(Order(4).positions(50, 7, 2, generator)[:, :8].sort().values, torch.arange(8).expand(50, 8))
+    assert torch.equal(Order().positions(50, 7, 2, generator).sort().values, torch.arange(14).expand(50, 14))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_samples_follow_the_law_of_exact_first_hitting(temperature: float) -> None:
+    """One token, both orders of its two digits, against the enumeration of all ways."""
+    torch.manual_seed(0)
+    network = PrimeDenoiser(NetworkShape(1, 9, 2, 3, 16, 1, 2, True)).eval()
+    torch.nn.init.normal_(network.output.weight, std=1.0)
+    letters = Tokenizer(WordLevel({letter: i for i, letter in enumerate("abcdefghi")}))
+    model = Model(network, SubTokenizer.from_base(9, 2, 3), letters, None)
+
+    def law(first: int, second: int) -> Tensor:
+        with torch.no_grad():
+            return (network.joint_logits(torch.tensor([[[first, second]]]))[0, 0] / temperature).view(3, 3)
+
+    expected = torch.zeros(3, 3)
+    empty = law(3, 3).flatten().softmax(0).view(3, 3)
+    for i, j in product(range(3), range(3)):
+        expected[i, j] += 0.5 * empty.sum(1)[i] * law(i, 3)[i].softmax(0)[j]
+        expected[i, j] += 0.5 * empty.sum(0)[j] * law(3, j)[:, j].softmax(0)[i]
+    count = 8000
+    drawn = Counter(text for texts in free_samples(model, Order(1, temperature), count, 0) for text in texts)
+    found = torch.tensor([float(drawn[letter]) for letter in "abcdefghi"])
+    chi_square = float(((found - count * expected.flatten()) ** 2 / (count * expected.flatten())).sum())
+    assert chi_square < 26.1  # 8 degrees of freedom, one false alarm in a thousand
+
+
 @pytest.fixture
 def _small_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_tales, "HELD_OUT", 16)
@@ -178,7 +213,7 @@ def test_one_command_leaves_a_bundle_that_can_be_served(tmp_path: Path) -> None:
     card = (out / "bundle" / "README.md").read_text()
     assert card.startswith("# my-tales\n")
     assert "sum of marginals" in card
-    assert "(0 of 1)" in card
+    assert "| blocks of 8 tokens, temperature 0.7 | 0% (0 of 1) |" in card
     assert (out / "bundle" / "loss.png").stat().st_size > 1000
     state = torch.load(out / "checkpoint.pt", weights_only=True)["history"]
     assert state["step"] == 50
@@ -221,7 +256,7 @@ def test_control_c_waits_for_the_step_and_leaves_checkpoint_and_bundle(
 
 @commands
 def test_control_c_while_samples_are_drawn_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(model: Model, count: int, seed: int) -> Iterator[list[str]]:  # noqa: ARG001
+    def interrupted(model: Model, order: Order, count: int, seed: int) -> Iterator[list[str]]:  # noqa: ARG001
         assert open_bundle(tmp_path / "bundle").name == "my-tales", "the bundle is written before samples are drawn"
         yield ["Once"]
         raise KeyboardInterrupt
@@ -235,12 +270,14 @@ def test_control_c_while_samples_are_drawn_loses_nothing(tmp_path: Path, monkeyp
 
 @commands
 def test_samples_are_part_of_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "seconds_per_sample", lambda _: 0.2)
+    monkeypatch.setattr(session, "seconds_per_sample", lambda _: 0.2 / len(run_tales.ORDERS))
     drawn: list[int] = []
-    monkeypatch.setattr(session, "free_samples", lambda _, count, __: drawn.append(count) or iter([["Once"] * count]))
+    monkeypatch.setattr(
+        session, "free_samples", lambda _, __, count, ___: drawn.append(count) or iter([["Once"] * count])
+    )
     result = command(tmp_path, "--minutes", "0.1", "--samples", "1000")
-    assert "training until minute 0.1, then 6 samples" in result.output
-    assert drawn == [6]
+    assert "training until minute 0.1, then 6 samples in each order" in result.output
+    assert drawn == [6] * len(run_tales.ORDERS)
 
 
 def test_an_unknown_number_of_the_recipe_is_refused() -> None:
