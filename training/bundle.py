@@ -6,9 +6,8 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
-from unmask_diffusion import PrimeDenoiser
-from unmask_model_store.bundle import write_bundle
-from unmask_model_store.config import PrimeConfig
+from unmask_diffusion import GenerationSettings, PrimeDenoiser
+from unmask_model_store import PrimeConfig, ranges_of, write_bundle
 
 from training.curve import draw_loss_curve
 from training.loop import Trainer
@@ -23,6 +22,9 @@ class Text:
     tokenizer: Tokenizer
     end_token_id: int | None  # the token that ends a text, if there is one
     codes: list[int]  # the permutation of the codes
+    description: str | None = None  # one sentence on what the model is
+    examples: tuple[str, ...] = ()  # prompts to try
+    generation: GenerationSettings | None = None  # recommended settings
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,10 @@ def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, abo
         carry_over=True,
         canvas="as_requested",
         end_token_id=text.end_token_id,
+        description=text.description,
+        examples=list(text.examples),
+        generation=text.generation,
+        trained_tokens=ranges_of(trainer.used.tolist()),
         provenance={
             "command": f"python -m training {recipe.name}",
             "recipe": dataclasses.asdict(recipe),

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from unmask_diffusion import GenerationSettings, Sampler
 
 from training.bundle import Measured, Text
 from training.codes import codes_by_group
@@ -35,6 +36,15 @@ ORDERS = {
     "left to right, temperature 1": Order(1),
     "left to right, temperature 0.7": Order(1, 0.7),
 }
+DESCRIPTION = "A small model that tells short tales in the language of its own generator, and knows nothing else."
+EXAMPLES = (
+    "Once upon a time, there was a",
+    "Long ago, far away, lived a",
+    "Not so far from the station lived a",
+    "On a hill behind the pond lived a",
+    "In a house by the windmill lived a",
+)
+GENERATION = GenerationSettings(temperature=0.7, sampler=Sampler(block_length=8))
 ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells short tales: it knows the few hundred words
 of its generated tales and nothing else.
 
@@ -51,13 +61,15 @@ def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
     end = end_token_id(tokenizer)
-    groups = [[tokenizer.token_to_id(piece) for piece in group] for group in word_groups()]
+    vocabulary = tokenizer.get_vocab()
+    groups = [[vocabulary[piece] for piece in group] for group in word_groups()]
     groups[-1].append(end)
     codes = codes_by_group(groups, recipe.vocabulary_size, recipe.base)
     used = torch.tensor(sorted({token for group in groups for token in group}))
     source = TaleSource(tokenizer, end)
     judge = TalesJudge(source, recipe)
-    return train(recipe, options, Text(tokenizer, end, codes), source, used, judge, ABOUT)
+    text = Text(tokenizer, end, codes, DESCRIPTION, EXAMPLES, GENERATION)
+    return train(recipe, options, text, source, used, judge, ABOUT)
 
 
 class TalesJudge:

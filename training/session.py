@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from unmask_diffusion import SubTokenizer
 
 from training.bundle import Measured, Text, averaged_network, write_model
@@ -115,7 +115,8 @@ class _Session:
     ) -> None:
         self.trainer, self.options, self.text, self.judge, self.about = trainer, options, text, judge, about
         self.console = console
-        self.progress, self.task = Progress(console=console), None
+        self.progress = Progress(console=console)
+        self.task: TaskID | None = None
         self.last_evaluation = time.monotonic()
         self.interrupted = False
 
@@ -179,7 +180,8 @@ class _Session:
                     drawn[name] += texts
                     share = (done + len(drawn[name]) / count) / len(drawn)
                     words = f"samples: {name}, {len(drawn[name])} of {count}"
-                    self.progress.update(self.task, completed=share, description=words)
+                    if self.task is not None:
+                        self.progress.update(self.task, completed=share, description=words)
         measured = self.judge.judge(measured, drawn)
         self.write(measured)
         return measured
