@@ -211,12 +211,17 @@ def test_a_dropped_connection_is_resumed(long_chain: Server, open_page: OpenPage
 
 def test_an_error_of_the_server_is_a_sentence_at_its_field(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
-    for fields, name in (({"input": ""}, "input"), ({"input": "Once", "budget": 1}, "budget")):
+    for fields, name, label in (
+        ({"input": ""}, "input", "Text to score"),
+        ({"input": "Once", "budget": 1}, "budget", "Evaluations at most"),
+    ):
         playground.score(**fields)
         playground.until(f"document.getElementById('score-{name}').getAttribute('aria-invalid') === 'true'")
         body = playground.bodies("/score")[-1]
         message = tales.http.post("/score", json=body).json()["error"]["message"]
-        assert playground.text("score-error").rstrip(".") == message.rstrip(".")
+        # in the words of the page: the control's label in place of the API's name
+        assert message.startswith(name)
+        assert playground.text("score-error").rstrip(".") == message.replace(name, f"“{label}”", 1).rstrip(".")
         assert playground.text("score-error").endswith(".")
         assert playground.at("#score-form [aria-invalid]").count() == 1
     playground.score(input="Once upon", **QUICK)
@@ -227,7 +232,7 @@ def test_an_error_of_the_server_is_a_sentence_at_its_field(tales: Server, open_p
 def test_what_is_no_request_is_a_sentence_too(long_chain: Server, open_page: OpenPage) -> None:
     playground = open_page(long_chain.url)
     playground.score(input="1 x")
-    assert playground.text("score-error") == "“x” is no token id."
+    assert playground.text("score-error") == "“Text to score”: “x” is not a token id."
     assert playground.at("#score-input").get_attribute("aria-invalid") == "true"
     playground.score(input="1 2", seed="-1")
     assert "whole number" in playground.text("score-error")
@@ -421,4 +426,6 @@ def test_a_character_of_several_tokens_is_one_in_the_heat_map(
     shown = playground.at("#heat .heat[data-nats]").all_text_contents()
     assert shown[1] == "⋯"
     assert "".join([shown[0], *shown[2:]]) == text
-    assert "rest of the character before: " in (playground.at("#heat .heat").nth(1).get_attribute("aria-label") or "")
+    assert "rest of the character before: " in (
+        playground.at("#heat .heat[data-nats]").nth(1).get_attribute("aria-label") or ""
+    )
