@@ -21,11 +21,12 @@ Minutes = Annotated[
     float,
     typer.Option(
         min=0.001,
-        help="Time budget; the learning rate's fall is laid out on it. A "
-        "resumed run counts the minutes it has already had.",
+        help="Time budget, evaluations and samples included; the learning rate falls to zero at its end. "
+        "A resumed run counts the minutes that it has already had.",
     ),
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help="Budget in steps instead: reproducible bit for bit.")]
+Name = Annotated[str | None, typer.Option(help="Name of the model (default: my-tales or my-books).")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in OUT.")]
 Device = Annotated[str, typer.Option(help="cpu for hours, or cuda for minutes: the same recipe.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads (default: all cores).")]
@@ -50,6 +51,7 @@ def tales(
     out: Out = Path("runs/tales"),
     minutes: Minutes = 90.0,
     steps: Steps = None,
+    name: Name = None,
     resume: Resume = False,
     device: Device = "cpu",
     threads: Threads = None,
@@ -63,7 +65,7 @@ def tales(
     tale after an hour or more on two CPU cores. OUT/bundle can be served from the first evaluation on.
     """
     recipe = change(run_tales.RECIPE, changes or [])
-    run_tales.run(recipe, Options(out, Budget(minutes, steps), resume, device, threads, samples, evaluate_every))
+    run_tales.run(recipe, Options(out, Budget(minutes, steps), name, resume, device, threads, samples, evaluate_every))
 
 
 @app.command()
@@ -72,6 +74,7 @@ def books(
     out: Out = Path("runs/books"),
     minutes: Minutes = 120.0,
     steps: Steps = None,
+    name: Name = None,
     resume: Resume = False,
     device: Device = "cpu",
     threads: Threads = None,
@@ -85,7 +88,7 @@ def books(
     two CPU cores the text has a storybook's phrases, not its sense.
     """
     recipe = change(run_books.RECIPE, changes or [])
-    options = Options(out, Budget(minutes, steps), resume, device, threads, samples, evaluate_every)
+    options = Options(out, Budget(minutes, steps), name, resume, device, threads, samples, evaluate_every)
     try:
         run_books.run(recipe, options, folder)
     except ValueError as error:

@@ -18,36 +18,24 @@ CURVE_FILE = "loss.png"
 
 @dataclass(frozen=True)
 class Text:
-    """What a recipe's text is made of, as training and shipping need it.
-
-    Attributes:
-        tokenizer: text ↔ ids. end_token_id: the token that ends a text, if there is one.
-        codes: the permutation of the codes.
-    """
+    """What training and shipping need to know of a recipe's text."""
 
     tokenizer: Tokenizer
-    end_token_id: int | None
-    codes: list[int]
+    end_token_id: int | None  # the token that ends a text, if there is one
+    codes: list[int]  # the permutation of the codes
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the model card says about the model.
+    """The figures and samples of the model card."""
 
-    Attributes:
-        bound: held-out valid bound, nats a token. entropy: the text's own, where it is known.
-        copied: how often a hidden mention of a name is the most probable class.
-        consistent: how many of `samples` free samples break no rule.
-        good, bad: samples that hold, and samples that do not with what they break.
-    """
-
-    bound: float
-    entropy: float | None = None
-    copied: float | None = None
-    consistent: int = 0
-    samples: int = 0
-    good: tuple[str, ...] = ()
-    bad: tuple[tuple[str, str], ...] = ()
+    bound: float  # valid bound of held-out text, nats a token
+    entropy: float | None = None  # the text's own, nats a token, where it is known
+    copied: float | None = None  # share of hidden mentions of a name for which the name is the most probable class
+    consistent: tuple[tuple[str, int, int], ...] = ()  # for each order, free samples that break no rule, and all
+    copies: int = 0  # samples, of all orders, whose text is another sample's
+    good: tuple[str, ...] = ()  # samples without a fault
+    bad: tuple[tuple[str, str], ...] = ()  # samples with a fault, and the rule that they break
 
 
 def averaged_network(trainer: Trainer) -> PrimeDenoiser:
@@ -57,12 +45,12 @@ def averaged_network(trainer: Trainer) -> PrimeDenoiser:
     return network.eval()
 
 
-def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, folder: Path) -> None:
+def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, about: str, folder: Path) -> None:
     """Write the bundle in one move: weights, tokenizer, model card, loss curve."""
     recipe, history = trainer.recipe, trainer.history
     config = PrimeConfig(
         architecture="prime",
-        name=recipe.name,
+        name=name,
         length=recipe.length,
         vocabulary_size=recipe.vocabulary_size,
         sub_tokens_per_token=2,
@@ -86,16 +74,16 @@ def write_model(trainer: Trainer, text: Text, measured: Measured, about: str, fo
         },
     )
     network = averaged_network(trainer)
-    card = model_card(trainer, measured, about)
+    card = model_card(trainer, name, measured, about)
     write_bundle(folder, config, network.state_dict(), text.tokenizer, card, replace=True)
     draw_loss_curve(history, folder / CURVE_FILE, measured.entropy)
 
 
-def model_card(trainer: Trainer, measured: Measured, about: str) -> str:
+def model_card(trainer: Trainer, name: str, measured: Measured, about: str) -> str:
     """The bundle's README.md."""
-    recipe = trainer.recipe
-    table = "\n".join(f"| {name} | {value} |" for name, value in _figures(trainer, measured).items())
-    return f"""# {recipe.name}
+    recipe, history = trainer.recipe, trainer.history
+    table = "\n".join(f"| {key} | {value} |" for key, value in _figures(trainer, measured).items())
+    return f"""# {name}
 
 {about}
 ## Figures
@@ -104,14 +92,18 @@ def model_card(trainer: Trainer, measured: Measured, about: str) -> str:
 | --- | --- |
 {table}
 
-{_samples(measured)}## Training
+{_orders(measured)}{_samples(measured)}## Training
 
-`python -m training {recipe.name}`: objective `{recipe.objective}`, Muon for the blocks' matrices, AdamW for the rest,
-{recipe.precision} products, averaged weights (decay {recipe.ema_decay}). Every number is in `config.json`, under
-`provenance`.
+`python -m training {recipe.name}`: {history.seconds / 3600:.1f} hours, {history.tokens / 1e6:.1f} M tokens, objective
+`{recipe.objective}`, Muon for the blocks' matrices, AdamW for the rest, {_precision(trainer)} products, averaged
+weights (decay {recipe.ema_decay}). Every number is in `config.json`, under `provenance`.
 
 ![loss curve]({CURVE_FILE})
 """
+
+
+def _precision(trainer: Trainer) -> str:
+    return str(trainer.recipe.product_dtype(trainer.device)).removeprefix("torch.")
 
 
 def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
@@ -121,28 +113,39 @@ def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
     figures = {
         "parameters": f"{millions:.2f} M: {sizes}",
         "classes": f"{recipe.vocabulary_size}, each two digits in base {recipe.base}",
-        "canvas": f"{recipe.shortest} to {recipe.length} tokens",
+        "canvas": f"{recipe.shortest} to {recipe.length} tokens, most often {recipe.usual_length}",
         "tokens seen": f"{history.tokens / 1e6:.1f} M, in {history.step} steps, {history.seconds / 60:.0f} minutes",
-        "held-out bound": f"{measured.bound:.3f} nats a token: the sum of marginals, valid for the exact first-hitting "
+        "held-out bound": f"{measured.bound:.4f} nats a token: the sum of marginals, valid for the exact first-hitting "
         "sampler",
     }
     if measured.entropy is not None:
-        figures["the text's own entropy"] = (
-            f"{measured.entropy:.3f} nats a token at most: what a perfect model would reach"
-        )
+        figures["the text's own entropy"] = f"{measured.entropy:.4f} nats a token: the bound of a perfect model"
     if measured.copied is not None:
         figures["names copied"] = f"{measured.copied:.0%}: one of several mentions hidden, everything else visible"
-    if measured.samples:
-        share = f"{measured.consistent / measured.samples:.0%} ({measured.consistent} of {measured.samples})"
-        how = f"free samples, temperature 1, exact sampler, canvas {recipe.length}"
-        figures["consistent throughout"] = f"{share}: {how}"
     return figures
+
+
+def _orders(measured: Measured) -> str:
+    if not measured.consistent:
+        return ""
+    rows = "\n".join(
+        f"| {order} | {good / drawn:.0%} ({good} of {drawn}) |" for order, good, drawn in measured.consistent
+    )
+    drawn = sum(drawn for *_, drawn in measured.consistent)
+    return f"""Free samples on the longest canvas, one digit an evaluation, so that each row is exact along its order.
+{measured.copies} of all {drawn} samples are copies of another one.
+
+| order | consistent throughout |
+| --- | --- |
+{rows}
+
+"""
 
 
 def _samples(measured: Measured) -> str:
     parts = []
     if measured.good:
-        title = "Samples that hold" if measured.samples else "Samples"
+        title = "Samples that hold" if measured.consistent else "Samples"
         parts.append(f"## {title}\n\n" + "".join(f"> {text}\n\n" for text in measured.good))
     if measured.bad:
         parts.append("## Samples that do not\n\n" + "".join(f"> {text}\n\n{why}\n\n" for text, why in measured.bad))

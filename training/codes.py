@@ -6,6 +6,8 @@ second which one, grammar is about first digits, and keeping a name through a ta
 are found in the text itself, by what stands to the left and right of each token.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,7 @@ def codes_by_context(ids: Tensor, vocabulary_size: int, base: int) -> list[int]:
 
 
 def _context_vectors(ids: Tensor, used: Tensor) -> Tensor:
-    """A few coordinates for every used token, from how much more often than by chance it has each neighbour."""
+    """A direction for every used token, from how much more often than by chance it has each neighbour."""
     count = len(used)
     rank = torch.zeros(int(used.max()) + 1, dtype=torch.int64)
     rank[used] = torch.arange(count)
@@ -38,8 +40,8 @@ def _context_vectors(ids: Tensor, used: Tensor) -> Tensor:
     pairs = torch.bincount(left * count + right, minlength=count * count).view(count, count).double()
     surprise = torch.cat([_positive_information(pairs), _positive_information(pairs.T)], dim=1)
     vectors, strengths, _ = torch.linalg.svd(surprise, full_matrices=False)
-    weighted: Tensor = vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
-    return weighted
+    weighted = vectors[:, :DIMENSIONS] * strengths[:DIMENSIONS].sqrt()
+    return torch.nn.functional.normalize(weighted)
 
 
 def _positive_information(pairs: Tensor) -> Tensor:
@@ -56,3 +58,20 @@ def _halved(members: Tensor, vectors: Tensor, largest: int) -> list[Tensor]:
     along = members[(centred @ direction).argsort()]
     half = len(along) // 2
     return _halved(along[:half], vectors, largest) + _halved(along[half:], vectors, largest)
+
+
+def codes_by_group(groups: Sequence[Sequence[int]], vocabulary_size: int, base: int) -> list[int]:
+    """Give each group of token ids a first digit of its own (several, if it is larger than `base`).
+
+    Returns:
+        A permutation: the code of every token id. Tokens of no group take the codes that are left.
+
+    Raises:
+        ValueError: the groups need more first digits than there are.
+    """
+    rows = [group[start : start + base] for group in groups for start in range(0, len(group), base)]
+    if len(rows) > base:
+        raise ValueError(f"{len(rows)} groups of words do not fit {base} first digits")
+    taken = {token: base * i + j for i, row in enumerate(rows) for j, token in enumerate(row)}
+    free = iter(sorted(set(range(base * base)) - set(taken.values())))
+    return [taken[token] if token in taken else next(free) for token in range(vocabulary_size)]

@@ -21,6 +21,7 @@ from training.optimizers import MovingAverage, initialise, make_optimizers, set_
 from training.recipe import Budget, Recipe
 
 LOG_EVERY = 20
+LENGTH_STEP = 8
 # logit bias of classes that never occur: e^-20 each
 UNUSED_BIAS = -20.0
 
@@ -28,8 +29,8 @@ UNUSED_BIAS = -20.0
 class Source(Protocol):
     """Where token ids come from."""
 
-    def batch(self, chance: random.Random, count: int, length: int, seen: int) -> Tensor:
-        """Draw `count` canvases, int64 [count, length]; `seen`, the tokens so far, is for curricula."""
+    def batch(self, chance: random.Random, count: int, length: int) -> Tensor:
+        """Draw `count` canvases, int64 [count, length]."""
 
 
 @dataclass
@@ -90,12 +91,14 @@ class Trainer:
         self.history = History()
 
     def run(self, budget: Budget, after_step: Callable[["Trainer", float], None]) -> None:
-        """Train until the budget is spent; `after_step` hears of every step and the progress."""
+        """Train until the budget is spent; call `after_step` with the progress after each step (its time counts)."""
         recent: list[Tensor] = []
+        last = time.perf_counter()
         while (progress := budget.progress(self.history.step, self.history.seconds)) < 1:
-            start = time.perf_counter()
             recent.append(self.step(progress))
-            self.history.seconds += time.perf_counter() - start
+            now = time.perf_counter()
+            self.history.seconds += now - last
+            last = now
             if self.history.step % LOG_EVERY == 0:
                 mean = float(torch.stack(recent).mean())
                 self.history.losses.append((self.history.step, self.history.tokens, mean))
@@ -122,14 +125,14 @@ class Trainer:
         generator = torch.Generator().manual_seed(chance.getrandbits(63))
         length = self._draw_length(chance)
         count = max(1, self.recipe.batch_tokens // length)
-        ids = self.source.batch(chance, count, length, self.history.tokens).to(self.device)
+        ids = self.source.batch(chance, count, length).to(self.device)
         rates = spread_rates(count, step, generator)
         digits = self.codes[ids].cpu()
         corrupted = corrupt(digits, self.recipe.base, rates, generator, self.recipe.weight_floor)
         target = self.rank_of_class[ids.flatten()]
         hidden = corrupted.hidden.to(self.device).flatten(0, 1)
         rows = (hidden.any(-1) & (target >= 0)).nonzero()[:, 0]
-        precision = getattr(torch, self.recipe.precision)
+        precision = self.recipe.product_dtype(self.device)
         loss = fused_loss(
             features(self.network, corrupted.digits.to(self.device), rows, precision),
             self.network.output.weight[self.used],
@@ -144,7 +147,10 @@ class Trainer:
         return loss, ids.numel()
 
     def _draw_length(self, chance: random.Random) -> int:
-        if chance.random() < self.recipe.full_share:
-            return self.recipe.length
-        shortest, longest = self.recipe.shortest, self.recipe.length
-        return round(chance.triangular(shortest, longest, longest * self.recipe.usual_share))
+        """One of a few lengths: of how many shapes there are depends how much memory kernels for them take."""
+        recipe, drawn = self.recipe, chance.random()
+        if drawn < recipe.full_share:
+            return recipe.length
+        if drawn < recipe.full_share + recipe.usual_share:
+            return recipe.usual_length
+        return chance.randrange(recipe.shortest, recipe.length + 1, LENGTH_STEP)

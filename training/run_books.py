@@ -1,13 +1,16 @@
 """The recipe for real prose: `books`."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from training.books import CHAPTER_END, read_books, token_ids, train_tokenizer
 from training.bundle import Measured, Text
 from training.codes import codes_by_context
-from training.evaluation import Model, free_samples, held_out_loss
+from training.evaluation import Model, Order, held_out_loss
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TextSource
@@ -50,10 +53,24 @@ def run(recipe: Recipe, options: Options, folder: Path) -> Measured:
     codes = codes_by_context(lines, recipe.vocabulary_size, recipe.base)
     held_out = ids[cut:].long().unfold(0, recipe.length, max(1, (len(ids) - cut) // HELD_OUT))
 
-    def measure(model: Model, samples: int) -> Measured:
-        precision = getattr(torch, recipe.precision)
-        bound = held_out_loss(model.denoiser, model.sub_tokenizer.codes, held_out, "marginals", recipe.seed, precision)
-        return Measured(bound / recipe.length, good=tuple(free_samples(model, samples, recipe.seed)))
-
     text = Text(tokenizer, tokenizer.token_to_id(CHAPTER_END), codes)
-    return train(recipe, options, text, TextSource(ids[:cut]), lines.unique(), measure, ABOUT)
+    judge = _BooksJudge(recipe, held_out)
+    return train(recipe, options, text, TextSource(ids[:cut]), lines.unique(), judge, ABOUT)
+
+
+class _BooksJudge:
+    """Measures a model on the end of the text; its samples are shown as they are."""
+
+    orders: Mapping[str, Order] = {"random, temperature 1": Order()}
+
+    def __init__(self, recipe: Recipe, held_out: Tensor) -> None:
+        self.recipe, self.held_out = recipe, held_out
+
+    def measure(self, model: Model) -> Measured:
+        precision = self.recipe.product_dtype(torch.device("cpu"))
+        codes = model.sub_tokenizer.codes
+        bound = held_out_loss(model.denoiser, codes, self.held_out, "marginals", self.recipe.seed, precision)
+        return Measured(bound / self.recipe.length)
+
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        return replace(measured, good=tuple(text for texts in drawn.values() for text in texts))

@@ -1,35 +1,49 @@
 """The recipe of the model that ships: `tales`."""
 
-import math
 import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from training.bundle import Measured, Text
-from training.codes import codes_by_context
-from training.evaluation import Model, free_samples, held_out_loss, share_copied
+from training.codes import codes_by_group
+from training.evaluation import Model, Order, held_out_loss, share_copied
 from training.recipe import Recipe
 from training.session import Options, train
-from training.sources import TaleSource, end_token_id, final_weights
-from training.tales import CLASSES, FULL, build_tokenizer, is_consistent, tale, tale_with_log_probability
-from training.tales import vocabulary as words
+from training.sources import TaleSource, end_token_id
+from training.tales import CLASSES, WORDS, build_tokenizer, is_consistent, tale_with_log_probability, word_groups
 
-RECIPE = Recipe(name="tales", vocabulary_size=CLASSES, base=45)
+RECIPE = Recipe(
+    name="tales",
+    length=96,
+    vocabulary_size=CLASSES,
+    base=32,
+    hidden_size=128,
+    blocks=4,
+    heads=4,
+    batch_tokens=2048,
+)
 
 HELD_OUT = 256
 HELD_OUT_SEED = 99
-SURVEY = 30_000
-ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells tales, trained from nothing on text that
-is generated too.
+ORDERS = {
+    "random, temperature 1 (the API's default)": Order(),
+    "random, temperature 0.7": Order(temperature=0.7),
+    "blocks of 8 tokens, temperature 1": Order(8),
+    "blocks of 8 tokens, temperature 0.7": Order(8, 0.7),
+    "left to right, temperature 1": Order(1),
+    "left to right, temperature 0.7": Order(1, 0.7),
+}
+ABOUT = """A small masked diffusion language model (MDLM-Prime) that tells short tales: it knows the few hundred words
+of its generated tales and nothing else.
 
-- Data: tales told by the generator in `training/tales` (a grammar of plots, sentences and words; no outside text).
+- Data: tales told by the generator in `training/tales` (plots, sentences and words; no outside text), made on the spot.
 - Licence: Apache-2.0, weights and text.
-- Judged by `is_consistent`: a tale holds if every sentence is one of the language, the plot runs from a beginning to an
-  end, and names, things, kinds, places and pronouns stay themselves throughout. One slip anywhere and it does not.
-- Limits: it knows the language of its generator and nothing else. Prompts in other words are read letter by letter and
-  lead it astray; it has no knowledge of the world. Tales that break off, or in which somebody becomes somebody else,
-  are what is left to learn: see the share and the samples below.
+- Judged by `is_consistent`: a tale holds if every sentence is one of the language, the plot runs from its beginning to
+  its end, and names, things, kinds and places stay themselves throughout. One slip anywhere and it does not.
+- Limits: prompts in other words are read letter by letter and lead it astray; it has no knowledge of the world.
+  "Once upon a time, there was a" is a good beginning.
 """
 
 
@@ -37,46 +51,51 @@ def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
     end = end_token_id(tokenizer)
-    source = TaleSource(tokenizer, end, recipe.simple_share)
-    survey = _survey(source, recipe.length)
-    codes = codes_by_context(survey, recipe.vocabulary_size, recipe.base)
+    groups = [[tokenizer.token_to_id(piece) for piece in group] for group in word_groups()]
+    groups[-1].append(end)
+    codes = codes_by_group(groups, recipe.vocabulary_size, recipe.base)
+    used = torch.tensor(sorted({token for group in groups for token in group}))
+    source = TaleSource(tokenizer, end)
     judge = TalesJudge(source, recipe)
-    return train(recipe, options, Text(tokenizer, end, codes), source, survey.unique(), judge.measure, ABOUT)
-
-
-def _survey(source: TaleSource, length: int) -> Tensor:
-    """Many tales of every level, to see which tokens there are and where they stand."""
-    chance = random.Random("survey")
-    texts = [tale(chance, level) for level in range(FULL + 1) for _ in range(SURVEY // (FULL + 1))]
-    return source.canvases(texts, length)
+    return train(recipe, options, Text(tokenizer, end, codes), source, used, judge, ABOUT)
 
 
 class TalesJudge:
     """Measures a model on tales that it has not seen, and on tales that it tells."""
 
+    orders = ORDERS
+
     def __init__(self, source: TaleSource, recipe: Recipe) -> None:
         chance = random.Random(HELD_OUT_SEED)
-        mix = final_weights(recipe.simple_share)
-        levels = chance.choices(range(FULL + 1), mix, k=HELD_OUT)
-        told = [tale_with_log_probability(chance, level) for level in levels]
+        told = [tale_with_log_probability(chance) for _ in range(HELD_OUT)]
         texts = [text for text, _ in told]
         self.canvases = source.canvases(texts, recipe.length)
         lengths = [len(encoding.ids) + 1 for encoding in source.tokenizer.encode_batch(texts)]
         self.tokens_a_tale = sum(lengths) / len(lengths)
-        # of tale and level together; a text may belong to several levels, so its own is a little less
-        level_entropy = -sum(weight * math.log(weight) for weight in mix if weight)
-        self.entropy = level_entropy / self.tokens_a_tale - sum(log for _, log in told) / sum(lengths)
-        self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in words.NAMES}
+        self.entropy = -sum(log for _, log in told) / sum(lengths)
+        self.names = {source.tokenizer.encode(f" {name}").ids[0] for name in WORDS["hero"]}
         self.seed = recipe.seed
-        self.precision = getattr(torch, recipe.precision)
+        self.precision = recipe.product_dtype(torch.device("cpu"))
 
-    def measure(self, model: Model, samples: int) -> Measured:
-        """See `session.Measure`. The bound is of the whole canvas, a token being one of the tale or its first end."""
+    def measure(self, model: Model) -> Measured:
+        """The bound is of the whole canvas; a token is one of the tale or its first end token."""
         network, codes = model.denoiser, model.sub_tokenizer.codes
         bound = held_out_loss(network, codes, self.canvases, "marginals", self.seed, self.precision)
         copied = share_copied(network, codes, self.canvases[:64], self.names)
-        texts = free_samples(model, samples, self.seed)
-        verdicts = [(text, is_consistent(text)) for text in texts]
+        return Measured(bound / self.tokens_a_tale, self.entropy, copied)
+
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        """The share of free samples that hold in each order; of the first order, some that do and some that do not."""
+        texts = [text for each in drawn.values() for text in each]
+        verdicts = [(text, is_consistent(text)) for text in next(iter(drawn.values()))]
         good = tuple(text for text, verdict in verdicts if verdict)
         bad = tuple((text, "; ".join(verdict.broken[:2])) for text, verdict in verdicts if not verdict)
-        return Measured(bound / self.tokens_a_tale, self.entropy, copied, len(good), samples, good[:5], bad[:5])
+        return replace(
+            measured,
+            consistent=tuple(
+                (name, sum(map(bool, map(is_consistent, each))), len(each)) for name, each in drawn.items()
+            ),
+            copies=len(texts) - len(set(texts)),
+            good=good[:5],
+            bad=bad[:5],
+        )

@@ -1,50 +1,66 @@
-"""A run from the command line: progress bar, evaluations, checkpoints, the bundle after each of them."""
+"""A run from the command line: progress, evaluations, checkpoints, the bundle after each of them."""
 
 import dataclasses
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
+from typing import Protocol
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from unmask_diffusion import SubTokenizer
 
 from training.bundle import Measured, Text, averaged_network, write_model
 from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, saved_codes
-from training.evaluation import Model
+from training.evaluation import Model, Order, free_samples, seconds_per_sample
 from training.loop import Source, Trainer
 from training.recipe import Budget, Recipe
+
+SAMPLING_SHARE = 0.2  # the largest share of a budget in minutes that goes to the samples of the model card
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says beside the recipe.
+    """The command line's options beside the recipe."""
 
-    Attributes:
-        out: folder of the run. budget: its length. resume: whether to go on from its checkpoint.
-        device: to train on. threads: of the CPU, None for all cores.
-        samples: free samples drawn at the end. evaluate_minutes: between evaluations.
-    """
-
-    out: Path
+    out: Path  # folder of the run
     budget: Budget
-    resume: bool = False
+    name: str | None = None  # of the model; by default it does not call itself like the one that ships
+    resume: bool = False  # continue from the checkpoint in `out`
     device: str = "cpu"
-    threads: int | None = None
-    samples: int = 0
-    evaluate_minutes: float = 5.0
+    threads: int | None = None  # of the CPU; None for all cores
+    samples: int = 0  # free samples at the end
+    evaluate_minutes: float = 5.0  # between evaluations
 
 
-# measures a model; the second argument says how many free samples to draw
-Measure = Callable[[Model, int], Measured]
+class Judge(Protocol):
+    """Measures a model, and judges the texts that it draws."""
+
+    @property
+    def orders(self) -> Mapping[str, Order]:
+        """The orders in which free samples are drawn."""
+
+    def measure(self, model: Model) -> Measured:
+        """Measure a model without drawing."""
+
+    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+        """Add what the texts of each order are worth."""
 
 
 def train(
-    recipe: Recipe, options: Options, text: Text, source: Source, used: torch.Tensor, measure: Measure, about: str
+    recipe: Recipe, options: Options, text: Text, source: Source, used: torch.Tensor, judge: Judge, about: str
 ) -> Measured:
-    """Train a recipe as the options say; return what the finished model measures."""
+    """Train a recipe as the options say; return the finished model's figures.
+
+    The checkpoint and the bundle are written at each evaluation, and before the final samples are drawn. Ctrl-C stops
+    after the step in progress, evaluates, writes both and exits with status 130.
+    """
     console = Console()
     torch.set_flush_denormal(True)
     if options.threads is not None:
@@ -57,53 +73,120 @@ def train(
     if resuming:
         load_checkpoint(trainer, options.out)
         console.print(f"going on from step {trainer.history.step}")
-    session = _Session(trainer, options, text, measure, about, console)
-    with session.bar:
-        trainer.run(options.budget, session.after_step)
-    return session.evaluate(options.samples)
+    session = _Session(trainer, options, text, judge, about, console)
+    budget, samples = session.reserve_samples()
+    try:
+        with session.bar(), _interrupts(session):
+            trainer.run(budget, session.after_step)
+    except KeyboardInterrupt:
+        session.evaluate()
+        console.print(f"stopped after step {trainer.history.step}; --resume goes on from there")
+        session.print_command()
+        raise SystemExit(INTERRUPTED) from None
+    measured = session.evaluate()
+    if samples:
+        try:
+            measured = session.judge_samples(measured, samples)
+        except KeyboardInterrupt:
+            console.print("the model is complete; its card has no samples")
+    session.print_command()
+    return measured
+
+
+@contextmanager
+def _interrupts(session: "_Session") -> Iterator[None]:
+    """Let Ctrl-C wait for the end of a step, whose optimizers must not stop halfway."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        session.interrupted = True
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class _Session:
-    """What happens around the steps."""
+    """Everything around the steps."""
 
     def __init__(
-        self, trainer: Trainer, options: Options, text: Text, measure: Measure, about: str, console: Console
+        self, trainer: Trainer, options: Options, text: Text, judge: Judge, about: str, console: Console
     ) -> None:
-        self.trainer, self.options, self.text, self.measure, self.about = trainer, options, text, measure, about
+        self.trainer, self.options, self.text, self.judge, self.about = trainer, options, text, judge, about
         self.console = console
-        self.bar = Progress(
-            TextColumn("{task.percentage:5.1f} %"),
-            BarColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-        )
-        self.task = self.bar.add_task("starting", total=1.0)
+        self.progress, self.task = Progress(console=console), None
         self.last_evaluation = time.monotonic()
+        self.interrupted = False
+
+    def reserve_samples(self) -> tuple[Budget, int]:
+        """The training's share of the budget, and how many samples fit the rest of it."""
+        budget, samples = self.options.budget, self.options.samples
+        if budget.steps is not None or not samples:
+            return budget, samples
+        each = seconds_per_sample(self.model()) * len(self.judge.orders)
+        samples = min(samples, max(1, int(SAMPLING_SHARE * 60 * budget.minutes / each)))
+        minutes = budget.minutes - samples * each / 60
+        self.console.print(f"training until minute {minutes:.1f}, then {samples} samples in each order")
+        return Budget(max(minutes, budget.minutes * (1 - SAMPLING_SHARE))), samples
+
+    @contextmanager
+    def bar(self) -> Iterator[None]:
+        columns = (TextColumn("{task.percentage:5.1f} %"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.description}"), console=self.console) as self.progress:
+            self.task = self.progress.add_task("starting", total=1.0)
+            yield
 
     def after_step(self, trainer: Trainer, progress: float) -> None:
         history = trainer.history
-        if history.losses:
+        if history.losses and self.task is not None:
             speed = history.tokens / max(history.seconds, 1e-9)
             words = f"{history.tokens / 1e6:.2f} M tokens, {speed:,.0f}/s, loss {history.losses[-1][2]:.3f}"
-            self.bar.update(self.task, completed=progress, description=words)
+            self.progress.update(self.task, completed=progress, description=words)
+        if self.interrupted:
+            raise KeyboardInterrupt
         if time.monotonic() - self.last_evaluation > 60 * self.options.evaluate_minutes:
-            self.evaluate(0)
+            self.evaluate()
             self.last_evaluation = time.monotonic()
 
-    def evaluate(self, samples: int) -> Measured:
-        """Measure the averaged weights, then write checkpoint and bundle."""
+    def model(self) -> Model:
+        """The averaged weights with what text needs."""
         trainer, text = self.trainer, self.text
         sub_tokenizer = SubTokenizer.from_base(trainer.recipe.vocabulary_size, 2, trainer.recipe.base, text.codes)
-        model = Model(averaged_network(trainer), sub_tokenizer, text.tokenizer, text.end_token_id)
-        measured = self.measure(model, samples)
-        history = trainer.history
+        return Model(averaged_network(trainer), sub_tokenizer, text.tokenizer, text.end_token_id)
+
+    def evaluate(self) -> Measured:
+        """Measure the averaged weights, then write checkpoint and bundle."""
+        history = self.trainer.history
+        measured = self.judge.measure(self.model())
         figures = {"bound": measured.bound}
         if measured.copied is not None:
             figures["copied"] = measured.copied
         history.events.append((history.step, history.tokens, figures))
-        save_checkpoint(trainer, self.options.out)
-        write_model(trainer, text, measured, self.about, self.options.out / "bundle")
+        save_checkpoint(self.trainer, self.options.out)
+        self.write(measured)
         shown = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
         self.console.print(f"step {history.step}, {history.tokens / 1e6:.2f} M tokens: {shown}")
         return measured
+
+    def judge_samples(self, measured: Measured, count: int) -> Measured:
+        """Draw free samples in each order, judge them, and write the bundle again with them in its card."""
+        drawn: dict[str, list[str]] = {name: [] for name in self.judge.orders}
+        model = self.model()
+        with self.bar():
+            for done, (name, order) in enumerate(self.judge.orders.items()):
+                for texts in free_samples(model, order, count, self.trainer.recipe.seed):
+                    drawn[name] += texts
+                    share = (done + len(drawn[name]) / count) / len(drawn)
+                    words = f"samples: {name}, {len(drawn[name])} of {count}"
+                    self.progress.update(self.task, completed=share, description=words)
+        measured = self.judge.judge(measured, drawn)
+        self.write(measured)
+        return measured
+
+    def write(self, measured: Measured) -> None:
+        name = self.options.name or f"my-{self.trainer.recipe.name}"
+        write_model(self.trainer, name, self.text, measured, self.about, self.options.out / "bundle")
+
+    def print_command(self) -> None:
+        self.console.print(f"serve it: unmask serve --model {self.options.out / 'bundle'}", soft_wrap=True)

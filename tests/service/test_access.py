@@ -136,6 +136,7 @@ def test_who_watches_and_pages_need_no_key(path: str) -> None:
         "/generate/gen-1",
         "/generate/gen-1/events",
         "/v1/models",
+        "/v1/models/writer/card",
         "/metrics",
         "/nowhere",
         "",

@@ -1,11 +1,12 @@
-"""The tales: every one holds together, every rule can be broken, every word is a token."""
+"""The tales: every one holds together, every rule can be broken, every word is a token, all plots share a layout."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
 from collections.abc import Callable
-from math import exp
+from itertools import product
+from math import exp, prod
 from random import Random
 
 import pytest
@@ -17,23 +18,25 @@ from training.tales import (
     CLASSES,
     END_TOKEN,
     FULL,
+    WORDS,
     build_tokenizer,
     entropy,
     grammar,
     is_consistent,
     tale,
     tale_with_log_probability,
+    word_groups,
 )
-from training.tales.consistency import _PLOTS, _followed, _patterns, read
-from training.tales.grammar import article, every_word
+from training.tales.consistency import read
+from training.tales.language import LAYOUT, PLOTS, STEPS
 
 LEVELS = range(FULL + 1)
 
 GOOD = (
-    "There once was a brave duck named Oleg. Oleg loved his red kite very much. One day, Oleg could not find "
-    'the kite. Then Oleg met an owl named Mia. "Have you seen my kite?" asked Oleg. "Look under the oak," said '
-    "Mia. Oleg looked under the oak, and there was the kite! The duck was so happy that he danced around Mia. "
-    "The duck and the owl were friends ever after."
+    "In a house by the mill lived a clumsy sheep named Felix. Felix had a golden trumpet and loved it. But one windy "
+    "morning, the trumpet was gone. By the river, Felix met a grumpy otter. "
+    '"Look under the bench," said the otter. Felix looked under the bench and found the trumpet. '
+    "The sheep and the otter became friends."
 )
 
 
@@ -43,13 +46,12 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_every_tale_is_consistent_and_has_one_derivation(level: int) -> None:
+def test_every_tale_is_consistent_and_reads_back_as_its_plot(level: int) -> None:
     random = Random(level)
     for _ in range(1_000):
         text = tale(random, level)
         assert is_consistent(text).broken == (), text
-        readings = tuple(read(text))
-        assert sum(_followed(plot, readings) is None for plot in _PLOTS) == 1, text
+        assert tuple(reading.step for reading in read(text)) in PLOTS.values()
 
 
 @given(st.integers(), st.sampled_from(LEVELS))
@@ -59,13 +61,38 @@ def test_the_same_seed_tells_the_same_tale(seed: int, level: int) -> None:
     assert is_consistent(text)
 
 
+def test_no_word_belongs_to_two_lists() -> None:
+    counts = Counter(word for words in WORDS.values() for word in words)
+    assert [word for word, count in counts.items() if count > 1] == []
+
+
 def test_no_two_sentences_can_be_mistaken_for_each_other() -> None:
-    expressions = Counter(pattern.expression.pattern for pattern in _patterns())
-    assert [pattern for pattern, count in expressions.items() if count > 1] == []
+    """Two sentences that differ in fixed words only differ for every choice of slots; slots' words are disjoint."""
+    shapes = Counter(re.sub(r"\{\w+\}", "{}", sentence) for step in STEPS.values() for sentence in step)
+    assert [shape for shape, count in shapes.items() if count > 1] == []
+    assert len(set(PLOTS.values())) == len(PLOTS)
 
 
-def test_the_hand_written_tale_is_consistent() -> None:
-    assert is_consistent(GOOD).broken == ()
+def test_all_sentences_of_a_place_have_equally_many_tokens(tokenizer: Tokenizer) -> None:
+    random = Random(0)
+    for steps in PLOTS.values():
+        for place, step in enumerate(steps):
+            for sentence, _ in product(STEPS[step], range(3)):
+                told = re.sub(r"\{(\w+)\}", lambda slot: random.choice(WORDS[slot[1]]), sentence)
+                encoding = tokenizer.encode(told if place == 0 else " " + told)
+                assert len(encoding.ids) == LAYOUT[place], told
+
+
+def test_there_are_many_plots_with_dialogue_in_most() -> None:
+    assert len(PLOTS) >= 4
+    spoken = {step for step, sentences in STEPS.items() if all(sentence[0] == '"' for sentence in sentences)}
+    assert sum(any(step in spoken for step in steps) for steps in PLOTS.values()) >= 4
+
+
+def test_an_a_never_stands_before_a_vowel() -> None:
+    slots = {slot for step in STEPS.values() for sentence in step for slot in re.findall(r"\ba \{(\w+)\}", sentence)}
+    assert slots
+    assert [word for slot in slots for word in WORDS[slot] if word[0].lower() in "aeiou"] == []
 
 
 def _replaced(old: str, new: str, count: int = 1) -> str:
@@ -73,45 +100,28 @@ def _replaced(old: str, new: str, count: int = 1) -> str:
     return GOOD.replace(old, new, count)
 
 
+def test_the_hand_written_tale_is_consistent() -> None:
+    assert is_consistent(GOOD).broken == ()
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [
-        (_replaced("asked Oleg", "asked Otto"), "the hero 'Oleg' becomes 'Otto' in"),
-        (_replaced("asked Oleg", "asked Mia"), "the hero 'Oleg' becomes 'Mia' in"),
-        (_replaced("around Mia", "around Tom"), "the helper 'Mia' becomes 'Tom' in"),
-        (_replaced("around Mia", "around Oleg"), "the helper 'Mia' becomes 'Oleg' in"),
-        (_replaced("said Mia", "said Oleg"), "the helper 'Mia' becomes 'Oleg' in"),
-        (_replaced("he danced", "she danced"), "Oleg is called 'she' in"),
-        (_replaced("loved his", "loved her"), "Oleg is called 'her' in"),
-        (_replaced("was the kite", "was the drum"), "the thing 'kite' becomes 'drum' in"),
-        (_replaced("The duck and", "The goat and"), "the kind 'duck' becomes 'goat' in"),
-        (_replaced("the owl were", "the fox were"), "the helper kind 'owl' becomes 'fox' in"),
+        (_replaced("Felix met", "Otto met"), "the hero 'Felix' becomes 'Otto' in 'By the river, Otto met"),
+        (_replaced("said the otter", "said the owl"), "the helper 'otter' becomes 'owl' in"),
+        (_replaced("trumpet was", "drum was"), "the thing 'trumpet' becomes 'drum' in"),
+        (_replaced("The sheep", "The goat"), "the kind 'sheep' becomes 'goat' in"),
         (_replaced("looked under", "looked behind"), "the preposition 'under' becomes 'behind' in"),
-        (_replaced("oak, and", "elm, and"), "no sentence of a tale: 'Oleg looked under the elm"),
-        (_replaced("the oak, and", "the rock, and"), "the spot 'oak' becomes 'rock' in"),
-        (_replaced("an owl", "a owl"), "it should be 'an', not 'a', before 'owl'"),
-        (_replaced("a brave", "an brave"), "it should be 'a', not 'an', before 'brave'"),
-        (_replaced("duck", "girl", 9), "Oleg is called a girl"),
-        (_replaced("owl", "duck", 9).replace("an duck", "a duck"), "are both 'duck'"),
-        (_replaced("Mia", "Oleg", 9), "are both 'Oleg'"),
-        (_replaced("There once was a brave duck named Oleg. ", ""), "the tale does not begin with an opening"),
-        (_replaced(" The duck and the owl were friends ever after.", ""), "the tale does not end with an ending"),
-        (_replaced(" The duck and the owl were friends ever after.", " And"), "no sentence of a tale: 'And'"),
-        (_replaced('"Look under the oak," said Mia. ', ""), "no plot goes on like this after"),
-        (_replaced("Oleg loved", "Oleg likes"), "no sentence of a tale: 'Oleg likes his"),
-        (GOOD + " " + GOOD, "no plot goes on like this after 'The duck and the owl"),
-        (_replaced("Then Oleg met", "Then  Oleg met"), "no sentence of a tale"),
+        (_replaced("bench and", "rock and"), "the spot 'bench' becomes 'rock' in"),
+        (_replaced("bench and", "elm and"), "no sentence of a tale: 'Felix looked under the elm and found"),
+        (_replaced("Felix had", "Felix has"), "no sentence of a tale: 'Felix has a golden trumpet and loved it.'"),
+        (_replaced(GOOD.split(". ")[0] + ". ", ""), "the tale does not begin with an opening, but with 'Felix had"),
+        (_replaced(" The sheep and the otter became friends.", ""), "no plot goes on like this after 'Felix looked"),
+        (_replaced(" The sheep and the otter became friends.", " And"), "no sentence of a tale: 'And'"),
+        (_replaced('"Look under the bench," said the otter. ', ""), "no plot goes on like this after 'By the river"),
+        (GOOD + " " + GOOD, "no plot goes on like this after 'The sheep and"),
+        (_replaced("By the river", " By the river"), "no sentence of a tale"),
         ("", "the tale does not begin with an opening, but with ''"),
-        (
-            "Once a shy fox named Tom lived near the mill. One morning, the fox lost his red kite near the lake. "
-            "But Tom found the kite under the bed and went home.",
-            "the place 'mill' becomes 'lake' in",
-        ),
-        (
-            "This is the story of Tom. Tom had a kite. One day, Tom lost the kite. At last, Tom found the kite. "
-            "The fox carried the kite home under the moon.",
-            "no plot goes on like this after 'At last, Tom found the kite.'",
-        ),
     ],
 )
 def test_each_rule_can_be_broken(text: str, rule: str) -> None:
@@ -148,21 +158,16 @@ def test_sentences_in_a_wrong_order_are_noticed(level: int, mutate: Callable[[Ra
         assert not is_consistent(" ".join(mutate(random, sentences)))
 
 
-CHANGEABLE = ["hero", "kind", "thing", "helper", "helper_kind", "place", "spot", "look", "he", "his"]
-
-
-@pytest.mark.parametrize("slot", CHANGEABLE)
+@pytest.mark.parametrize("slot", ["hero", "kind", "thing", "helper", "food", "look", "by", "spot"])
 def test_one_changed_mention_is_noticed(slot: str) -> None:
     random, changed = Random(slot), 0
-    pronouns = {"he": ("he", "she"), "his": ("his", "her")}.get(slot)
     while changed < 30:
         text = tale(random)
         said = [word for reading in read(text) for name, word in reading.slots if name == slot]
-        mentions = list(re.finditer(rf"\b{said[0]}\b", text)) if said else []
-        if len(mentions) != len(said) or len(said) < (1 if pronouns else 2):
+        if len(said) < 2:
             continue
-        other = random.choice([word for word in pronouns or grammar.SLOT_WORDS[slot] if word != said[0]])
-        mention = random.choice(mentions)
+        mention = random.choice(list(re.finditer(rf"\b{said[0]}\b", text)))
+        other = random.choice([word for word in WORDS[slot] if word != said[0]])
         assert not is_consistent(text[: mention.start()] + other + text[mention.end() :]), (text, other)
         changed += 1
 
@@ -172,28 +177,19 @@ def test_garbage_is_judged_without_an_exception(text: str) -> None:
     assert not is_consistent(text) or text == GOOD
 
 
-@pytest.mark.parametrize(
-    ("word", "expected"),
-    [("owl", "an"), ("fox", "a"), ("honest", "an"), ("unicorn", "a"), ("umbrella", "an"), ("Anna", "an")],
-)
-def test_article(word: str, expected: str) -> None:
-    assert article(word) == expected
-
-
-def test_the_language_is_rich() -> None:
-    assert len({word.lower() for word in every_word()}) >= 1_000
+def test_there_are_more_than_a_thousand_million_tales_of_every_long_plot() -> None:
+    for steps in PLOTS.values():
+        slots = {s for step in steps for s in re.findall(r"\{(\w+)\}", STEPS[step][0])}
+        assert prod(len(WORDS[slot]) for slot in slots) > 1e9
     # a distribution of entropy H has at least exp(H) outcomes
-    assert exp(entropy(Random(0), tales=2_000)) > 1e20
+    assert exp(entropy(Random(0), tales=2_000)) > 1e18
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_the_probabilities_of_all_tales_sum_to_one(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grammar, "WORDS_OF_LEVEL", (1,) * 4)
-    monkeypatch.setattr(grammar, "SENTENCES_OF_LEVEL", (1,) * 4)
-    grammar._sentences.cache_clear()
-    random = Random(level)
-    told = Counter(tale_with_log_probability(random, level) for _ in range(20_000))
-    grammar._sentences.cache_clear()
+def test_the_probabilities_of_all_tales_sum_to_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar, "WORDS_OF_LEVEL", (1, 1))
+    monkeypatch.setattr(grammar, "STEPS", {step: sentences[:2] for step, sentences in STEPS.items()})
+    random = Random(1)
+    told = Counter(tale_with_log_probability(random) for _ in range(20_000))
     assert len({text for text, _ in told}) == len(told), "a tale with two probabilities"
     assert sum(exp(probability) for _, probability in told) == pytest.approx(1.0)
     for (text, probability), count in told.items():
@@ -201,20 +197,23 @@ def test_the_probabilities_of_all_tales_sum_to_one(level: int, monkeypatch: pyte
         assert abs(count - expected) < 5 * expected**0.5 + 5, text
 
 
-def test_every_word_is_one_token_wherever_it_stands(tokenizer: Tokenizer) -> None:
-    random, wrong, total = Random(2), Counter[str](), 0
-    for _ in range(500):
-        encoding = tokenizer.encode(tale(random))
-        pieces = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.decode(encoding.ids))
-        total += len(pieces)
-        wrong.update(piece for piece, _ in pieces if tokenizer.token_to_id(piece) is None)
-    assert sum(wrong.values()) <= 0.002 * total, wrong
-    fillers = sorted({word for words in grammar.SLOT_WORDS.values() for word in words})
-    assert [word for word in fillers if len(tokenizer.encode(f" {word}").ids) != 1] == []
+def test_every_word_is_one_token(tokenizer: Tokenizer) -> None:
+    words = {piece for group in word_groups() for piece in group}
+    random = Random(2)
+    for _ in range(1_000):
+        assert words.issuperset(tokenizer.encode(tale(random)).tokens)
+    listed = {word for slot, words in WORDS.items() if slot != "Look" for word in words}  # said after a quotation mark
+    assert [word for word in listed if len(tokenizer.encode(f" {word}").ids) > 1] == []
+
+
+def test_each_long_list_of_words_is_a_group_of_its_own() -> None:
+    groups = word_groups()
+    assert sorted(Counter(piece for group in groups for piece in group).values())[-1] == 1
+    assert tuple(f"Ġ{name}" for name in sorted(WORDS["hero"])) in [tuple(sorted(group)) for group in groups]
 
 
 def test_tokenizer_is_a_square_and_always_the_same(tokenizer: Tokenizer) -> None:
-    assert tokenizer.get_vocab_size() == CLASSES == 45**2
+    assert tokenizer.get_vocab_size() == CLASSES == 32**2
     assert sorted(tokenizer.get_vocab().values()) == list(range(CLASSES))
     assert tokenizer.token_to_id(END_TOKEN) == 0
     assert build_tokenizer().to_str() == tokenizer.to_str()
@@ -222,10 +221,10 @@ def test_tokenizer_is_a_square_and_always_the_same(tokenizer: Tokenizer) -> None
 
 def test_tales_have_the_right_lengths(tokenizer: Tokenizer) -> None:
     random = Random(3)
-    lengths = sorted(len(tokenizer.encode(tale(random)).ids) for _ in range(1_000))
-    assert 20 <= lengths[0] <= 40
-    assert lengths[-1] <= 150
-    assert 55 <= lengths[500] <= 85
+    lengths = {len(tokenizer.encode(tale(random)).ids) for _ in range(300)}
+    assert lengths == {sum(LAYOUT[: len(steps)]) for steps in PLOTS.values()}
+    assert min(lengths) >= 25
+    assert max(lengths) <= 70
 
 
 @given(text=st.text())

@@ -66,4 +66,4 @@ def test_one_command_trains_on_books(tmp_path: Path) -> None:
         app, ["books", "--books", str(tmp_path / "books"), "--out", str(out), "--steps=3", "--samples=1", *changes]
     )
     assert result.exit_code == 0, result.output
-    assert open_bundle(out / "bundle").name == "books"
+    assert open_bundle(out / "bundle").name == "my-books"
