@@ -46,25 +46,36 @@ def name_of(sampler: Sampler) -> str:
     return family_of(sampler) if sampler.steps is None else f"{family_of(sampler)} = {sampler.steps}"
 
 
-def draw(model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER) -> Drawn:
-    """Draw `count` whole canvases without a prompt at temperature 1, `together` at a time."""
-    fields: dict[str, Any] = {"max_tokens": model.denoiser.length, "sampler": sampler}
+def draw(
+    model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER, temperature: float = 1.0
+) -> Drawn:
+    """Draw `count` whole canvases without a prompt, `together` at a time."""
+    fields: dict[str, Any] = {"max_tokens": model.denoiser.length, "sampler": sampler, "temperature": temperature}
     plans = [
         make_plan(model, GenerationRequest(n=min(together, count - start), seed=seed * count + start, **fields))
         for start in range(0, count, together)
     ]
     begun = time.perf_counter()
-    tokens = torch.cat([_canvases(model, plan) for plan in plans])
+    samples = [each for plan in plans for each in _samples(model, plan)]
     seconds = time.perf_counter() - begun
-    evaluations = sum(plan.network_evaluations for plan in plans)
+    tokens = torch.stack([_canvas(model, each) for each in samples])
+    evaluations = sum(each.step for each in samples)
     return Drawn(tokens, evaluations / count, sum(plan.idle_steps for plan in plans) / count, seconds)
 
 
-def _canvases(model: Model, plan: Plan) -> Tensor:
-    """All tokens of a plan's finished canvases, those after an end token too, int64 [n, L]."""
+def _samples(model: Model, plan: Plan) -> list[ActiveSample]:
+    """The finished samples of a plan."""
     seen: list[list[ActiveSample]] = []
     run(model, plan, seen.append)
-    return torch.stack([model.sub_tokenizer.decode(each.digits) for each in seen[-1]])
+    return seen[-1]
+
+
+def _canvas(model: Model, sample: ActiveSample) -> Tensor:
+    """All tokens of a finished canvas, those after an end token too, int64 [L]; needless ones are end tokens."""
+    digits = sample.digits.clone()
+    if sample.end is not None:
+        digits[(digits == model.sub_tokenizer.mask_id).any(-1)] = sample.end
+    return model.sub_tokenizer.decode(digits)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
 """The share of consistent tales against network evaluations: what fewer evaluations cost in quality.
 
-Tales without a prompt at temperature 1 on the model's whole canvas, judged by `training.tales.is_consistent`: exact
-first-hitting, the same order cut into k groups, and ancestral sampling with T time steps. Every sampler gets the same
-seeds, so that exact and k groups reveal in the same order. Beside the share stand its 95 % interval (Wilson) and the
-mean number of rules that a tale breaks; nonsense breaks few rules, because it has few sentences.
+Tales without a prompt on the model's whole canvas, judged by `training.tales.is_consistent`: exact first-hitting, the
+same order cut into k groups, and ancestral sampling with T time steps; each of them without blocks and with each block
+length, where it has a step for each block, and at each temperature. Every sampler gets the same seeds, so that exact
+and k groups reveal in the same order. Beside the share stand its 95 % interval (Wilson) and the mean number of rules
+that a tale breaks; nonsense breaks few rules, because it has few sentences. The plot shows the first temperature
+without blocks.
+
+    python -m benchmarks tales_quality --block-lengths 1 8 --temperatures 1 0.7
 """
 
 import argparse
@@ -41,6 +45,8 @@ class Quality:
     high: float
     broken_rules: float  # mean of a tale
     seconds: float  # for all samples
+    block_length: int | None  # None: one block
+    temperature: float
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -51,20 +57,30 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def measure(model: Model, sampler: Sampler, samples: int, batch: int) -> Quality:
+def in_blocks(samplers: Sequence[Sampler], block_length: int | None, length: int) -> list[Sampler]:
+    """Those of the samplers that have a step for each block of a canvas of so many tokens, in blocks."""
+    blocks = 1 if block_length is None else -(-length // block_length)
+    chosen = (each for each in samplers if each.steps is None or each.steps >= blocks)
+    return [each.model_copy(update={"block_length": block_length}) for each in chosen]
+
+
+def measure(model: Model, sampler: Sampler, samples: int, batch: int, temperature: float = 1.0) -> Quality:
     """Draw tales with one sampler and judge them."""
-    drawn = draw(model, sampler, samples, together=batch)
+    drawn = draw(model, sampler, samples, together=batch, temperature=temperature)
     broken = broken_rules(model, drawn.tokens)
     consistent = broken.count(0)
     share, (low, high) = consistent / samples, wilson(consistent, samples)
     quality = consistent, share, low, high, mean(broken), drawn.seconds
-    return Quality(sampler.name, sampler.steps, samples, drawn.network_evaluations, drawn.idle_steps, *quality)
+    of_sampler = sampler.name, sampler.steps, samples, drawn.network_evaluations, drawn.idle_steps
+    return Quality(*of_sampler, *quality, sampler.block_length, temperature)
 
 
 def table_of(qualities: Sequence[Quality], about: str) -> Table:
     rows = [
         [
             "exact" if each.steps is None else f"{STYLES[each.sampler][2]} = {each.steps}",
+            "one" if each.block_length is None else f"of {each.block_length}",
+            f"{each.temperature:g}",
             f"{each.network_evaluations:.1f}",
             f"{each.consistent} ({each.share:.0%})",
             f"{each.low:.0%} – {each.high:.0%}",
@@ -73,7 +89,16 @@ def table_of(qualities: Sequence[Quality], about: str) -> Table:
         ]
         for each in qualities
     ]
-    columns = ["sampler", "evaluations", "consistent", "95 % interval", "broken rules", "seconds"]
+    columns = [
+        "sampler",
+        "blocks",
+        "temperature",
+        "evaluations",
+        "consistent",
+        "95 % interval",
+        "broken rules",
+        "seconds",
+    ]
     return Table(about, columns, rows)
 
 
@@ -89,6 +114,8 @@ def _draw(upper: Axes, lower: Axes, qualities: Sequence[Quality], style: str, co
 
 
 def plot(qualities: Sequence[Quality], about: str, file: Path) -> None:
+    first = qualities[0].temperature
+    qualities = [each for each in qualities if each.block_length is None and each.temperature == first]
     figure, (upper, lower) = pyplot.subplots(2, sharex=True, figsize=(7.5, 6), layout="constrained")
     for name, (style, colour, label) in STYLES.items():
         chosen = [each for each in qualities if each.sampler == name and each.steps]
@@ -107,14 +134,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--samples", type=int, default=200, help="tales a sampler (default: 200)")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 8, 16, 32, 64, 128], help="k, and T")
+    parser.add_argument("--block-lengths", type=int, nargs="+", default=[], help="tokens of a block, beside one block")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0], help="(default: 1)")
     parser.add_argument("--batch", type=int, default=MAX_SAMPLES, help=f"tales together (default: {MAX_SAMPLES})")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write the plot here")
 
 
 def measured(arguments: argparse.Namespace) -> Numbers:
     model = open_model(arguments)
-    samplers = track(samplers_of(arguments.steps, arguments.steps), description="samplers")
-    qualities = [measure(model, sampler, arguments.samples, arguments.batch) for sampler in samplers]
+    plain = samplers_of(arguments.steps, arguments.steps)
+    lengths = (None, *arguments.block_lengths)
+    samplers = [each for length in lengths for each in in_blocks(plain, length, model.denoiser.length)]
+    pairs = [(each, temperature) for temperature in arguments.temperatures for each in samplers]
+    qualities = [
+        measure(model, sampler, arguments.samples, arguments.batch, temperature)
+        for sampler, temperature in track(pairs, description="samplers")
+    ]
     about = f"{arguments.samples} tales a sampler, {described(model)}"
     print(table_of(qualities, about))
     if arguments.png:
