@@ -70,9 +70,21 @@ def measure(model: Model, sampler: Sampler, samples: int, batch: int, temperatur
     broken = broken_rules(model, drawn.tokens)
     consistent = broken.count(0)
     share, (low, high) = consistent / samples, wilson(consistent, samples)
-    quality = consistent, share, low, high, mean(broken), drawn.seconds
-    of_sampler = sampler.name, sampler.steps, samples, drawn.network_evaluations, drawn.idle_steps
-    return Quality(*of_sampler, *quality, sampler.block_length, temperature)
+    return Quality(
+        sampler.name,
+        sampler.steps,
+        samples,
+        drawn.network_evaluations,
+        drawn.idle_steps,
+        consistent,
+        share,
+        low,
+        high,
+        mean(broken),
+        drawn.seconds,
+        sampler.block_length,
+        temperature,
+    )
 
 
 def table_of(qualities: Sequence[Quality], about: str) -> Table:
