@@ -51,7 +51,8 @@ def run(recipe: Recipe, options: Options) -> Measured:
     """Train `tales`."""
     tokenizer = build_tokenizer()
     end = end_token_id(tokenizer)
-    groups = [[tokenizer.token_to_id(piece) for piece in group] for group in word_groups()]
+    vocabulary = tokenizer.get_vocab()
+    groups = [[vocabulary[piece] for piece in group] for group in word_groups()]
     groups[-1].append(end)
     codes = codes_by_group(groups, recipe.vocabulary_size, recipe.base)
     used = torch.tensor(sorted({token for group in groups for token in group}))

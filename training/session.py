@@ -115,7 +115,8 @@ class _Session:
     ) -> None:
         self.trainer, self.options, self.text, self.judge, self.about = trainer, options, text, judge, about
         self.console = console
-        self.progress, self.task = Progress(console=console), None
+        self.progress = Progress(console=console)
+        self.task = self.progress.add_task("")
         self.last_evaluation = time.monotonic()
         self.interrupted = False
 
@@ -139,7 +140,7 @@ class _Session:
 
     def after_step(self, trainer: Trainer, progress: float) -> None:
         history = trainer.history
-        if history.losses and self.task is not None:
+        if history.losses:
             speed = history.tokens / max(history.seconds, 1e-9)
             words = f"{history.tokens / 1e6:.2f} M tokens, {speed:,.0f}/s, loss {history.losses[-1][2]:.3f}"
             self.progress.update(self.task, completed=progress, description=words)
