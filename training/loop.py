@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from unmask_diffusion.networks import NetworkShape, PrimeDenoiser
 
@@ -22,6 +23,7 @@ from training.recipe import Budget, Recipe
 
 LOG_EVERY = 20
 LENGTH_STEP = 8
+ROWS_STEP = 256
 # logit bias of classes that never occur: e^-20 each
 UNUSED_BIAS = -20.0
 
@@ -132,6 +134,10 @@ class Trainer:
         target = self.rank_of_class[ids.flatten()]
         hidden = corrupted.hidden.to(self.device).flatten(0, 1)
         rows = (hidden.any(-1) & (target >= 0)).nonzero()[:, 0]
+        weights = corrupted.weights.repeat_interleave(length).to(self.device)[rows]
+        # oneDNN keeps a compiled product for each shape, so the number of rows is rounded up, by rows without weight
+        missing = -len(rows) % ROWS_STEP
+        rows, weights = torch.cat([rows, rows[:1].expand(missing)]), F.pad(weights, (0, missing))
         precision = self.recipe.product_dtype(self.device)
         loss = fused_loss(
             features(self.network, corrupted.digits.to(self.device), rows, precision),
@@ -140,7 +146,7 @@ class Trainer:
             target[rows],
             hidden[rows],
             self.codes[self.used],
-            corrupted.weights.repeat_interleave(length).to(self.device)[rows],
+            weights,
             self.recipe.objective,
             precision,
         )

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from unmask_diffusion import SubTokenizer
 
 from training.bundle import Measured, Text, averaged_network, write_model
@@ -116,7 +116,7 @@ class _Session:
         self.trainer, self.options, self.text, self.judge, self.about = trainer, options, text, judge, about
         self.console = console
         self.progress = Progress(console=console)
-        self.task: TaskID | None = None
+        self.task = self.progress.add_task("")
         self.last_evaluation = time.monotonic()
         self.interrupted = False
 
@@ -140,7 +140,7 @@ class _Session:
 
     def after_step(self, trainer: Trainer, progress: float) -> None:
         history = trainer.history
-        if history.losses and self.task is not None:
+        if history.losses:
             speed = history.tokens / max(history.seconds, 1e-9)
             words = f"{history.tokens / 1e6:.2f} M tokens, {speed:,.0f}/s, loss {history.losses[-1][2]:.3f}"
             self.progress.update(self.task, completed=progress, description=words)
@@ -180,8 +180,7 @@ class _Session:
                     drawn[name] += texts
                     share = (done + len(drawn[name]) / count) / len(drawn)
                     words = f"samples: {name}, {len(drawn[name])} of {count}"
-                    if self.task is not None:
-                        self.progress.update(self.task, completed=share, description=words)
+                    self.progress.update(self.task, completed=share, description=words)
         measured = self.judge.judge(measured, drawn)
         self.write(measured)
         return measured

@@ -123,7 +123,7 @@ generate("tales", "a gap before a suffix", prompt=ONCE, suffix=END, max_tokens=8
 generate("tales", "holes", canvas=CANVAS, seed=4, n=2)
 generate("tales", "nothing to do", canvas=[279, 260, 258], seed=4)
 generate("tales", "samples", prompt=ONCE, max_tokens=5, seed=5, n=5)
-generate("tales", "the whole length", prompt=ONCE, max_tokens=124, seed=6, sampler={"steps": 12})
+generate("tales", "the whole length", prompt=ONCE, max_tokens=92, seed=6, sampler={"steps": 12})
 generate("tales", "an end within", prompt=ONCE, suffix=[0], max_tokens=6, seed=8, n=3, temperature=0.5)
 generate("tales", "time enough", prompt=ONCE, max_tokens=4, seed=9, deadline_ms=86_400_000)
 generate("tales", "a stream", prompt=ONCE, max_tokens=8, seed=7, stream=True)
@@ -163,7 +163,7 @@ converse(
     Sent("/score", {"input": ONCE, "budget": 16, "seed": 7}, headers={"Idempotency-Key": "{key}"}),
 )
 
-TALE = "Once upon a time there was a little girl. She had a red ball and a big dog."
+TALE = "Once upon a time, there was a young bee named Oleg. Oleg kept a glowing puppet on the shelf."
 score("tales", "orders", input=TALE, seed=1, budget=200)
 score("tales", "integral", input=TALE, seed=1, budget=32, estimator="integral")
 score("tales", "per token, with the published integrand", input=ONCE, seed=2, per_token=True, published_integrand=True)
@@ -235,7 +235,7 @@ refuse("tales", "score, all given", {"input": [1, 2], "given": [0, 1]}, "/score"
 refuse("tales", "score, given beyond the input", {"input": [1, 2], "given": [2]}, "/score")
 refuse("tales", "score, a budget too small", {"input": TALE, "budget": 1}, "/score")
 refuse("tales", "score, a budget too large", {"input": ONCE, "budget": 2**20 + 1}, "/score")
-refuse("tales", "score, an overlap as long as the model", {"input": TALE * 8, "overlap": 128}, "/score")
+refuse("tales", "score, an overlap as long as the model", {"input": TALE * 8, "overlap": 96}, "/score")
 refuse("tales", "score, an unknown estimator", {"input": ONCE, "estimator": "guess"}, "/score")
 
 # --- models that are known exactly, without a tokenizer -------------------------------------------------------------
