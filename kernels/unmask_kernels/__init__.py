@@ -4,6 +4,7 @@ from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh
 from unmask_kernels.attention import attention
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
+from unmask_kernels.dispatch import CPU_HAS_BFLOAT16
 from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandidateError
 from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
@@ -11,6 +12,7 @@ from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log
 from unmask_kernels.philox import Purpose, random_uniform, random_words
 
 __all__ = [
+    "CPU_HAS_BFLOAT16",
     "FUSES_GELU",
     "DrawError",
     "Draws",

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from unmask_kernels import dispatch
 from unmask_kernels.linear import fixed_tile_linear, padded
 
 # a multiple of the number of elements that an iteration of torch's vector loops takes, in every dtype
@@ -69,4 +70,4 @@ def can_fuse_gelu() -> bool:
 
 
 # Whether a linear layer and GELU in bfloat16 are one operation on this machine's CPU.
-FUSES_GELU = can_fuse_gelu()
+FUSES_GELU = dispatch.CPU_HAS_BFLOAT16 and can_fuse_gelu()

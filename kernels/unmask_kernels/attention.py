@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from unmask_kernels import dispatch
+
 # From so many keys on attention is a large part of an evaluation, and bfloat16 products repay what they cost in
 # accuracy. Below, torch's fused attention in float32 is as fast as any other way.
 LONG = 512
@@ -14,6 +16,10 @@ LONG = 512
 # Heads are padded with zeros to a multiple of so many numbers. Otherwise rows begin at odd addresses: a CPU gives a
 # query other bits in another place of its tile, and a GPU has no fast kernel.
 _WIDTH_STEP = 8
+
+# Fewer queries are padded with zeros: with less than 16 of them some processors give a query other bits in another
+# place (seen with two and three).
+_FEWEST_QUERIES = 16
 
 
 def attention(
@@ -37,10 +43,13 @@ def attention_reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _attention_on_cpu(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend in a form that depends on the dtype of v and the number of keys alone."""
-    if v.dtype == torch.bfloat16 and k.shape[1] >= LONG:
+    """Attend in a form that depends on the processor, the dtype of v and the number of keys alone."""
+    if v.dtype == torch.bfloat16 and k.shape[1] >= LONG and dispatch.CPU_HAS_BFLOAT16:
         return _attention_by_head((q.float() * q.shape[-1] ** -0.5).bfloat16(), k.bfloat16(), v)
-    return _fused_attention(q.float(), k.float(), v.float())
+    queries = q.shape[1]
+    if missing := max(0, _FEWEST_QUERIES - queries):
+        q = F.pad(q, (0, 0, 0, 0, 0, missing))
+    return _fused_attention(q.float(), k.float(), v.float())[:, :queries]
 
 
 def _attention_by_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

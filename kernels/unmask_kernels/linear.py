@@ -30,6 +30,9 @@ def fixed_tile_linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None =
     Libraries pick another kernel, which adds in another order, for few rows and for rows at odd addresses: so x is
     padded. On a GPU the choice depends on larger counts too: there every product has exactly TILE rows.
     """
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and not dispatch.CPU_HAS_BFLOAT16:
+        wide = fixed_tile_linear_reference(x.float(), weight.float(), None if bias is None else bias.float())
+        return wide.to(x.dtype)
     filled, weight = padded(x, weight)
     if x.device.type == "cpu" or len(filled) == TILE:
         return F.linear(filled, weight, bias)[: len(x)]

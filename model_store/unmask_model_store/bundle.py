@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from unmask_diffusion import Denoiser, Extent, MarkovDenoiser, PrimeDenoiser, SubTokenizer, TableDenoiser
+from unmask_kernels import CPU_HAS_BFLOAT16
 
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig
 from unmask_model_store.weights import (
@@ -129,7 +130,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         if device.type == "cuda":
             has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
-            has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            has_bfloat16 = CPU_HAS_BFLOAT16
         return torch.bfloat16 if has_bfloat16 else torch.float32
     name = str(dtype).removeprefix("torch.")
     if name not in DTYPES:

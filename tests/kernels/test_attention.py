@@ -44,8 +44,8 @@ def test_a_canvas_does_not_know_how_full_the_gpu_is(queries: int, device: torch.
         assert torch.equal(attention(q[one : one + 1], k[one : one + 1], v[one : one + 1])[0], together[one])
 
 
-@pytest.mark.parametrize("width", [6, 10, 14, 24])
-@pytest.mark.parametrize("length", [3, 9, 40, LONG])
+@pytest.mark.parametrize("width", [6, 10, 14, 24, 32, 48, 64])
+@pytest.mark.parametrize("length", [2, 3, 9, 40, LONG])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_query_does_not_know_its_place(length: int, width: int, dtype: torch.dtype) -> None:
     """What else is read of a canvas decides where in a tile a query comes to lie."""

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from unmask_kernels import fixed_tile_linear
+from unmask_kernels import dispatch, fixed_tile_linear
 
 DTYPES = [torch.float32, torch.bfloat16]
 SHAPES = [(48, 144), (33, 77), (256, 768), (256, 4096)]
@@ -39,3 +39,11 @@ def test_is_the_product(rows: int, dtype: torch.dtype, tolerance: float) -> None
     x, weight, bias = (torch.randn(*shape, dtype=dtype) for shape in ((rows, 33), (77, 33), (77,)))
     assert torch.allclose(fixed_tile_linear(x, weight, bias), x @ weight.T + bias, atol=tolerance)
     assert torch.allclose(fixed_tile_linear(x, weight), x @ weight.T, atol=tolerance)
+
+
+def test_bfloat16_is_multiplied_in_float32_where_the_processor_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "CPU_HAS_BFLOAT16", False)
+    generator = torch.Generator().manual_seed(1)
+    x, weight, bias = (torch.randn(shape, generator=generator).bfloat16() for shape in ((70, 64), (48, 64), (48,)))
+    wide = fixed_tile_linear(x.float(), weight.float(), bias.float())
+    assert torch.equal(fixed_tile_linear(x, weight, bias), wide.bfloat16())
