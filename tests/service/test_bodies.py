@@ -103,6 +103,26 @@ def test_an_unknown_field_is_named(body: object, param: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sampler", "param", "message"),
+    [
+        ({"block_length": 0, "steps": "8"}, "sampler.steps", "sampler.steps: Input should be a valid integer"),
+        (
+            {"high_order": True, "block_length": 0},
+            "sampler.high_order",
+            "sampler.high_order: Input should be 'extrapolation' or 'predictor_corrector'",
+        ),
+    ],
+)
+def test_of_two_wrong_fields_of_the_sampler_one_is_complained_of(sampler: object, param: str, message: str) -> None:
+    error = refusal(json.dumps({"sampler": sampler}).encode())
+    assert (error.param, error.message) == (param, message)
+
+
+def test_all_types_of_a_field_are_named() -> None:
+    assert "valid string or" in refusal(b'{"prompt": 5}').message
+
+
+@pytest.mark.parametrize(
     ("body", "param"),
     [
         (b'{"n": 1, "n": 2}', "n"),

@@ -157,7 +157,8 @@ def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
     depth = max(len(error["loc"]) for error in own)
     deepest = [error for error in own if len(error["loc"]) == depth]
     param = _param_of(deepest[0])
-    message = " or ".join(dict.fromkeys(_message_of(error) for error in deepest))
+    same_field = [error for error in deepest if _param_of(error) == param]
+    message = " or ".join(dict.fromkeys(_message_of(error) for error in same_field))
     if param is not None:
         return invalid(f"{param}: {message}", param)
     first_word = message.split()[0]
