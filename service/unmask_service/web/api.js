@@ -23,6 +23,16 @@ export async function modelCard() {
   return (await (await call("v1/models")).json()).data[0];
 }
 
+/** The model's README, in Markdown; null where it has none. */
+export async function readme(id) {
+  try {
+    return await (await call(`v1/models/${encodeURIComponent(id)}/card`)).text();
+  } catch (error) {
+    if (error.code === "card_not_found") return null;
+    throw error;
+  }
+}
+
 /** A request's schedule and cost, without running it. */
 export async function plan(body, signal) {
   return (await call("plan", { method: "POST", body: { ...body, ...WAY }, signal })).json();

@@ -1,7 +1,9 @@
 // What the server says of its model: a line and a sentence under the title, and the card in a dialog.
 
+import { readme } from "./api.js";
 import { byId, facts, make } from "./dom.js";
-import { count, several } from "./format.js";
+import { count, several, told } from "./format.js";
+import { fromMarkdown } from "./markdown.js";
 import { orderName, samplerOf } from "./samplers.js";
 
 const GENERIC = "A masked diffusion language model: it fills gaps in any order, and knows only the kind of text that it was trained on.";
@@ -17,8 +19,25 @@ export function showCard(card) {
   byId("card-examples").replaceChildren(...examples.map((text) => make("li", {}, make("span", { className: "quoted" }, text))));
   byId("card-examples-title").hidden = byId("card-examples").hidden = !examples.length;
   byId("card-link").disabled = false;
-  byId("card-link").addEventListener("click", () => byId("card").showModal());
+  byId("card-link").addEventListener("click", () => {
+    byId("card").showModal();
+    showReadme(card.id);
+  });
   byId("card-close").addEventListener("click", () => byId("card").close());
+}
+
+/** Ask for the README when the card is opened: by then a visitor has typed the API key. */
+async function showReadme(id) {
+  if (byId("card-readme").childElementCount) return;
+  byId("card-error").textContent = "";
+  try {
+    const text = await readme(id);
+    byId("card-readme-title").hidden = text === null;
+    // its title is the dialog's
+    byId("card-readme").replaceChildren(...fromMarkdown((text ?? "").replace(/^\s*# .*\n/, "")));
+  } catch (error) {
+    byId("card-error").textContent = told(error);
+  }
 }
 
 /** Recommended settings in words: "temperature 0.7, blocks of 8". */

@@ -57,3 +57,19 @@ def open_page(browser: "Browser") -> Iterator[OpenPage]:
     for playground in opened:
         playground.page.context.close()
         assert not playground.faults
+
+
+def ids_of(server: Server, text: str) -> list[int]:
+    """A text's token ids, as the server splits it."""
+    return [token_id for _, token_id, _ in server.stream(prompt=text, max_tokens=1).start["canvas"][0]]
+
+
+def whole_tale(server: Server) -> dict[str, Any]:
+    """A request whose sample ends before its canvas does: in short blocks, with the first seed that does so."""
+    request = {"prompt": "Once upon a time, there was a", "max_tokens": 80, "temperature": 0.7}
+    request["sampler"] = {"block_length": 8}
+    for seed in range(1, 33):
+        (choice,) = server.generate(**request, seed=seed)["choices"]
+        if choice["finish_reason"] == "stop" and choice["text"]:
+            return request | {"seed": seed}
+    pytest.fail("no sample ended")

@@ -8,7 +8,7 @@ from PIL import Image, ImageStat
 
 from tests.helpers_server import Server
 from tests.system.playground.browser import Playground
-from tests.system.playground.conftest import OpenPage
+from tests.system.playground.conftest import OpenPage, whole_tale
 
 pytestmark = pytest.mark.system
 
@@ -171,6 +171,25 @@ def test_a_sample_may_end_before_its_last_step(tales: Server, open_page: OpenPag
     # before the end token is there, nothing lies behind it
     playground.seek(2)
     assert playground.at("#canvas [data-behind-end]").count() == 0
+
+
+def test_a_tale_in_blocks_ends_early(tales: Server, open_page: OpenPage) -> None:
+    """The same with the server's own events: what is masked, what is saved, and the text."""
+    playground = open_page(tales.url)
+    request = whole_tale(tales)
+    stream = tales.stream(**request)
+    planned, done = stream.start["network_evaluations"], stream.last.data
+    taken = done["sampling"]["network_evaluations"]
+    assert taken < planned
+    playground.generate(**{**request, "sampler": "exact"}, **request["sampler"], speed=0)
+    playground.until_done()
+    given = {position for position, _, _ in stream.start["canvas"][0]}
+    masked = [digits for i, digits in enumerate(stream.canvases()[0]) if i not in given and None in digits]
+    assert playground.states()["masked"] == len(masked) > 0
+    assert playground.states()["intermediate"] == 0
+    assert playground.text("step") == f"step {taken} of {taken}"
+    assert f"{planned - taken} evaluations saved behind the end" in playground.text("status")
+    assert playground.at("#text").text_content() == done["choices"][0]["text"]
 
 
 def value_of(playground: Playground, element_id: str) -> str:

@@ -14,9 +14,8 @@ pytestmark = pytest.mark.system
 
 REQUEST: dict[str, str | int] = {
     "prompt": "Once upon a time, there was a",
-    "suffix": " and went home.",
-    "max_tokens": 48,
-    "seed": 10,
+    "max_tokens": 64,
+    "seed": 23,
 }
 WIDTH = 1180
 WINDOW = {"viewport": {"width": WIDTH, "height": 1000}, "reduced_motion": "reduce"}
