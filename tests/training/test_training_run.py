@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from torch import Tensor
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 from unmask_diffusion import NetworkShape, PrimeDenoiser, SubTokenizer, sample
 from unmask_model_store import open_bundle
 
