@@ -272,11 +272,11 @@ def test_samples_are_part_of_the_budget(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(session, "seconds_per_sample", lambda _: 0.2 / len(run_tales.ORDERS))
     drawn: list[int] = []
 
-    def free_samples(_: object, __: object, count: int, ___: int) -> Iterator[list[str]]:
+    def free(_: Model, __: Order, count: int, ___: int) -> Iterator[list[str]]:
         drawn.append(count)
         yield ["Once"] * count
 
-    monkeypatch.setattr(session, "free_samples", free_samples)
+    monkeypatch.setattr(session, "free_samples", free)
     result = command(tmp_path, "--minutes", "0.1", "--samples", "1000")
     assert "training until minute 0.1, then 6 samples in each order" in result.output
     assert drawn == [6] * len(run_tales.ORDERS)
