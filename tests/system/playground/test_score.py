@@ -84,12 +84,12 @@ def test_what_was_generated_is_taken_over_and_scored(tales: Server, open_page: O
 
 def test_the_heat_map_adds_up_to_the_answer(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
-    text = "Tom saw a purple xylophone.\n"
-    playground.score(input=text, prompt="Hi.", **QUICK)
+    prompt, text = "Once upon a time, there was", " a young bee named xylophone.\n"
+    playground.score(input=text, prompt=prompt, **QUICK)
     playground.until_scored()
-    told = answer(tales, input=text, prompt="Hi.", per_token=True, **QUICK)
+    told = answer(tales, input=text, prompt=prompt, per_token=True, **QUICK)
     before, *tokens = heated(playground)
-    assert (before["text"], before["level"], "nats" in before) == ("Hi.", "given", False)
+    assert (before["text"], before["level"], "nats" in before) == (prompt, "given", False)
     assert "".join(token["text"] for token in tokens) == text.replace("\n", "¶\n")
     nats = [each[3] for each in told["token_nats"]]
     assert [float(token["nats"]) for token in tokens] == pytest.approx(nats, abs=0.051)
@@ -332,8 +332,8 @@ def lightness(colour: str) -> float:
 def test_axe_finds_nothing(tales: Server, open_page: OpenPage, scheme: str) -> None:
     playground = open_page(tales.url, color_scheme=scheme, reduced_motion="reduce")
     playground.page.check("#score-published_integrand")
-    text = "Tom saw a purple xylophone. Once upon a time there was a cat."
-    playground.score(prompt="Hi.", input=text, suffix="The end.", **QUICK)
+    text = " a young bee named xylophone. Oleg kept a glowing puppet on the shelf. But one cold day, the cave"
+    playground.score(prompt="Once upon a time, there was", input=text, suffix="The end.", **QUICK)
     playground.until_scored()
     assert len({token["level"] for token in heated(playground)}) > 5
     playground.page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
