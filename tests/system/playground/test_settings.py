@@ -298,6 +298,6 @@ def test_warnings_of_an_answer_are_shown(tales: Server, open_page: OpenPage) -> 
     assert playground.text("compare-warnings") == f"{WARNING}."
     # a warning goes with its answer
     playground.page.unroute("**/generate")
-    playground.generate()
+    playground.generate(prompt="Once upon a time")
     playground.until_done()
     assert playground.at("#warnings").is_hidden()
