@@ -67,7 +67,7 @@ def test_pictures_of_a_score(tales: Server, open_page: OpenPage, pictures: Path,
     playground.until_done()
     playground.page.click("#take-over")
     playground.page.check("#score-published_integrand")
-    playground.score(budget=384, seed=1)
+    playground.score(budget=1024, seed=1)
     playground.until_scored()
     playground.at("#heat .heat:not([data-level='given'])").last.hover()
     take(playground, pictures / f"score_{scheme}.png", "#score-title", "#score-outcome .beside")
