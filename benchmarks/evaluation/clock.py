@@ -10,10 +10,11 @@ from unittest.mock import patch
 
 from rich.progress import track
 from unmask_diffusion import ActiveSample, Model, evaluate
-from unmask_diffusion.networks import prime
+from unmask_diffusion.networks import prime, transformer
 
-# by the names under which the network calls them
-TRUNK_PARTS = {"products": ("fixed_tile_linear", "linear_gelu_tanh"), "attention": ("attention",)}
+# where the network calls them
+PRODUCTS = ((prime, "fixed_tile_linear"), (prime, "linear_gelu_tanh"), (transformer, "fixed_tile_linear"))
+TRUNK_PARTS = {"products": PRODUCTS, "attention": ((transformer, "attention"),)}
 
 Parts = dict[str, float]
 P = ParamSpec("P")
@@ -50,7 +51,7 @@ def clocks_around(model: Model) -> Iterator[Clock]:
         (model.denoiser, "trunk", "trunk"),
         (model.denoiser, "draw", "head and draw"),
     ]
-    timed += [(prime, name, part) for part, names in TRUNK_PARTS.items() for name in names]
+    timed += [(module, name, part) for part, calls in TRUNK_PARTS.items() for module, name in calls]
     with ExitStack() as stack:
         for owner, name, part in timed:
             stack.enter_context(patch.object(owner, name, clock.timed(part, getattr(owner, name))))

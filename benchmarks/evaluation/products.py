@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from unmask_diffusion import ActiveSample, Model, evaluate
-from unmask_diffusion.networks import heads, prime
+from unmask_diffusion.networks import heads, prime, transformer
 from unmask_kernels.linear import TILE
 
 REPEATS = 7
@@ -87,7 +87,8 @@ def products_of(model: Model, samples: Sequence[ActiveSample]) -> list[Product]:
     seen = {
         (prime, "fixed_tile_linear"): linear,
         (prime, "linear_gelu_tanh"): linear,
-        (prime, "attention"): attend,
+        (transformer, "fixed_tile_linear"): linear,
+        (transformer, "attention"): attend,
         (heads, "draw_from_hidden"): head,
     }
     with ExitStack() as stack:
