@@ -72,6 +72,7 @@ class BareModel(Generic[D]):
     tokenizer: None = None
     end_token_id: None = None
     full_canvas: bool = True
+    clock: int = 1
 
 
 def random_model(shape: NetworkShape, dtype: torch.dtype) -> BareModel[PrimeDenoiser]:

@@ -41,6 +41,7 @@ class ToyModel:
     tokenizer: Tokenizer | None = None
     end_token_id: int | None = None
     full_canvas: bool = True
+    clock: int = 1
 
 
 class DenoiserAround:

@@ -82,6 +82,10 @@ class Outline(Protocol):
     def full_canvas(self) -> bool:
         """Whether the network always sees its whole length; positions behind the request stay masked."""
 
+    @property
+    def clock(self) -> int:
+        """The `sampler.clock` of requests that have none."""
+
 
 class Model(Outline, Protocol):
     """What sampling needs of a model; a bundle is one."""

@@ -94,6 +94,8 @@ def plan_on_canvas(
     digits_a_token = model.sub_tokenizer.sub_tokens_per_token
     holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
     sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
+    if request.sampler.clock is None and model.clock != 1:
+        request = request.model_copy(update={"sampler": request.sampler.model_copy(update={"clock": model.clock})})
     _check_steps(request.sampler, request.sampler.steps, len(holes))
     times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
     schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
@@ -112,8 +114,8 @@ def cut(plan: Plan, steps: int) -> Plan:
     holes = plan.canvas.count(None)
     _check_steps(plan.request.sampler, steps, holes)
     digits_a_token = plan.sub_tokens // max(1, len(plan.schedules) * holes)
-    block = _block(plan.request.sampler, digits_a_token)
-    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block)) for each in plan.schedules)
+    block, clock = _block(plan.request.sampler, digits_a_token), plan.request.sampler.clock or 1
+    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block, clock)) for each in plan.schedules)
     sampler = plan.request.sampler.model_copy(update={"steps": steps})
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 
@@ -207,9 +209,9 @@ def _block(sampler: Sampler, digits_a_token: int) -> int | None:
 
 
 def _schedule(sampler: Sampler, times: Tensor, sub_tokens: Tensor, digits_a_token: int) -> Schedule:
-    block = _block(sampler, digits_a_token)
+    block, clock = _block(sampler, digits_a_token), sampler.clock or 1
     if sampler.name == "first_hitting":
-        return first_hitting(times, sub_tokens, sampler.steps, block)
+        return first_hitting(times, sub_tokens, sampler.steps, block, clock)
     if sampler.steps is None:
         raise RequestError("sampler.steps", "steps is required for the ancestral sampler")
-    return ancestral(times, sub_tokens, sampler.steps, block)
+    return ancestral(times, sub_tokens, sampler.steps, block, clock)

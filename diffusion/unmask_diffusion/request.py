@@ -13,12 +13,14 @@ MAX_TEMPERATURE = 100.0
 # network evaluations of a score
 MAX_BUDGET = 2**20
 MAX_BLOCK_LENGTH = 2**31 - 1
+MAX_CLOCK = 16
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
 BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
+Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -61,6 +63,12 @@ class Sampler(Strict):
         exclude_if=lambda value: value is None,  # likewise
         description="fill the holes in blocks of so many tokens, from left to right, in a random order within a block; "
         "1 is left to right, null is one block. steps are the total of a sample, at least one a block",
+    )
+    clock: Clock | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # likewise
+        description="n: time bins and groups end at (i/T)^n, so that the first ones are small; 1 makes them equal; "
+        "null is the model's own, 1 for most (image models: 3)",
     )
 
     @model_validator(mode="after")

@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 from unmask_kernels import Purpose, random_words
 
+# far above the error of a root in float64 times the largest T
+NEAR_A_BORDER = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -108,17 +111,20 @@ def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor) -> Tensor
     return (high << 31) | (low >> 1)
 
 
-def first_hitting(times: Tensor, sub_tokens: Tensor, steps: int | None, block: int | None = None) -> Schedule:
-    """Reveal in the order of the hitting times, one sub-token a step (exact), or in k steps of nearly equal size.
+def first_hitting(
+    times: Tensor, sub_tokens: Tensor, steps: int | None, block: int | None = None, clock: int = 1
+) -> Schedule:
+    """Reveal in the order of the hitting times, one sub-token a step (exact), or in k steps.
 
     Args:
         times: int64 [n], from `hitting_times`.
         sub_tokens: int64 [n], their indices, ascending.
         steps: k, at most one a sub-token and at least one a block; None for the exact first-hitting sampler.
         block: sub-tokens of a block, the last one may have fewer; None for one block.
+        clock: n, see `near_equal_steps`.
     """
     order = sub_tokens[block_order(times, block)].tolist()
-    return Schedule(near_equal_steps(order, len(order) if steps is None else steps, block))
+    return Schedule(near_equal_steps(order, len(order) if steps is None else steps, block, clock))
 
 
 def block_order(times: Tensor, block: int | None) -> Tensor:
@@ -127,8 +133,12 @@ def block_order(times: Tensor, block: int | None) -> Tensor:
     return order if block is None else order[(order // block).argsort(stable=True)]
 
 
-def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None) -> Steps:
+def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None, clock: int = 1) -> Steps:
     """Cut an order of sub-tokens into `steps` steps whose sizes differ by one at most in a block; none is empty.
+
+    With a clock n above 1 the sizes grow: of a block of m sub-tokens, m (i/T)^n are revealed after i of its T steps,
+    rounded down, or i where that is more. The power is convex and T ≤ m, so it grows by more than one a step once it
+    is above i, and no step is empty.
 
     Raises:
         ValueError: there are fewer steps than blocks.
@@ -137,7 +147,7 @@ def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None)
     borders = [*range(0, count, block or max(1, count)), count]
     shares = share_out(min(steps, count), borders)
     ends = [
-        start + (stop - start) * i // share
+        start + max(i, (stop - start) * i**clock // share**clock)
         for (start, stop), share in zip(pairwise(borders), shares, strict=True)
         for i in range(1, share + 1)
     ]
@@ -161,11 +171,12 @@ def share_out(steps: int, borders: Sequence[int]) -> list[int]:
     return [after - before for before, after in pairwise(done)]
 
 
-def ancestral(times: Tensor, sub_tokens: Tensor, steps: int, block: int | None = None) -> Schedule:
-    """Bin the hitting times into T equal time steps and drop the empty ones (MDLM's and MDM-Prime's sampler).
+def ancestral(times: Tensor, sub_tokens: Tensor, steps: int, block: int | None = None, clock: int = 1) -> Schedule:
+    """Bin the hitting times into T time steps and drop the empty ones (MDLM's and MDM-Prime's sampler).
 
     The expected number of idle steps is T (1 - 1/T)^n ("Beyond Masked and Unmasked…", Proposition A.1). With blocks the
-    T steps are shared out over them, and a block's hitting times are binned into its own.
+    T steps are shared out over them, and a block's hitting times are binned into its own. Steps end at (i/T)^clock: at
+    equal times with clock 1, and later and later ones after short first steps above it (MDM-Prime's image models).
 
     Raises:
         ValueError: there are fewer steps than blocks.
@@ -177,11 +188,25 @@ def ancestral(times: Tensor, sub_tokens: Tensor, steps: int, block: int | None =
     shares = torch.tensor(share_out(steps, [*first.tolist(), count]))
     order = block_order(times, block)
     block_of = order // (block or count)
-    # the upper 31 bits of a time decide its bin: times · T would overflow, and 2^-31 is far below any T's step
-    bins = ((times[order] >> 32) * shares[block_of] >> 31) + (shares.cumsum(0) - shares)[block_of]
+    bins = time_bins(times[order], shares[block_of], clock) + (shares.cumsum(0) - shares)[block_of]
     _, counts = torch.unique_consecutive(bins, return_counts=True)
     ends = counts.cumsum(0)
     found = Steps(
         sub_tokens[order].tolist(), ends.tolist(), torch.searchsorted(ends, first[1:], side="left").add(1).tolist()
     )
     return Schedule(found, idle_steps=steps - len(found))
+
+
+def time_bins(times: Tensor, steps: Tensor, clock: int) -> Tensor:
+    """The largest i with (i/T)^n ≤ t for hitting times t, int64 [n], each with its own T, int64 [n]."""
+    # the upper 31 bits of a time decide its bin: times · T would overflow, and 2^-31 is far below any T's step
+    times = times >> 32
+    if clock == 1:
+        return times * steps >> 31
+    roots = steps * (times.double() / 2**31) ** (1 / clock)
+    bins = roots.long()
+    # where the last bits of a root decide, machines may differ: whole numbers decide instead
+    for place in ((roots - roots.round()).abs() < NEAR_A_BORDER).nonzero().flatten().tolist():
+        time, total, border = int(times[place]), int(steps[place]), round(float(roots[place]))
+        bins[place] = border if border**clock << 31 <= time * total**clock else border - 1
+    return bins

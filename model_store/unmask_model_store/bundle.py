@@ -62,6 +62,11 @@ class BundleOutline:
         """Whether the network always sees its whole length."""
         return self.config.canvas == "full"
 
+    @property
+    def clock(self) -> int:
+        """The `sampler.clock` of requests that have none."""
+        return self.config.clock
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}: {self.config.architecture}, {self.config.sizes}>"
 

@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
-from unmask_diffusion import GenerationSettings
+from unmask_diffusion import Clock, GenerationSettings
 from unmask_diffusion.networks import NetworkShape, Parameterization
 
 MAX_CODES = 2**62
@@ -66,6 +66,8 @@ class CommonConfig(BaseModel):
         Field(max_length=MAX_EXAMPLES, exclude_if=lambda value: not value),
     ] = []
     generation: GenerationSettings | None = None  # the fields of a request that the author recommends
+    # n: requests without a sampler.clock have time bins and groups that end at (i/T)^n; training masked accordingly
+    clock: Annotated[Clock, Field(exclude_if=lambda value: value == 1)] = 1
     # the token ids that training has met, as ranges such as "0-31,40,52-2024"; left out: not known
     trained_tokens: Annotated[str, Field(pattern=RANGES)] | None = None
 

@@ -28,6 +28,7 @@ class ModelFacts:
     carry_over: bool  # whether the model was trained with the carry-over filter
     canvas: Literal["as_requested", "full"]  # full: the network always sees its whole length
     tokenizer: bool  # whether there is one; else token ids only
+    clock: int  # the `sampler.clock` of requests that have none
     end_token_id: int | None
     description: str | None  # what the model is, in a sentence
     examples: list[str]  # prompts that show what it can do
@@ -37,7 +38,7 @@ class ModelFacts:
     def of(folder: Path, config: BundleConfig, tokenizer: bool) -> "ModelFacts":
         """The facts of a bundle in this folder."""
         keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
-        keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer}
+        keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer, "clock": config.clock}
         return ModelFacts(**{"parameterization": None, "examples": []} | keys)
 
 

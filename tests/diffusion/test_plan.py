@@ -16,6 +16,7 @@ from unmask_diffusion import (
     evaluate,
     initial_state,
     make_plan,
+    plan_on_canvas,
     read_sample,
     replay,
     sample,
@@ -325,3 +326,21 @@ def test_a_plan_that_is_cut_is_the_plan_with_these_steps(
 def test_an_ancestral_plan_cannot_be_cut() -> None:
     with pytest.raises(ValueError, match="ancestral"):
         cut(plan_for(SHORT, max_tokens=3, sampler={"name": "ancestral", "steps": 4}), 2)
+
+
+def test_a_request_without_a_clock_has_the_models() -> None:
+    model = dataclasses.replace(SHORT, clock=3)
+    own, equal, same = ({"steps": 4}, {"steps": 4, "clock": 1}, {"steps": 4, "clock": 3})
+    plans = [plan_for(model, max_tokens=12, seed=1, sampler=each) for each in (own, equal, same)]
+    assert [plan.request.sampler.clock for plan in plans] == [3, 1, 3]
+    assert plans[0] == plans[2]
+    assert plans[1].schedules == plan_for(SHORT, max_tokens=12, seed=1, sampler=own).schedules
+    assert plans[0].schedules != plans[1].schedules
+    # stored and planned again, or cut again, it keeps its clock
+    again = plan_on_canvas(model, plans[1].request, plans[1].canvas, plans[1].generated)
+    assert again == plans[1]
+    assert cut(plans[0], 2) == plan_for(model, max_tokens=12, seed=1, sampler={"steps": 2})
+
+
+def test_requests_are_written_without_a_clock_that_they_do_not_have() -> None:
+    assert "clock" not in plan_for(SHORT, seed=1).request.sampler.model_dump()

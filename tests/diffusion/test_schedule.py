@@ -1,6 +1,8 @@
 import itertools
 import math
+from bisect import bisect_right
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2_contingency
 from torch import Tensor
 from unmask_diffusion import Schedule, ancestral, event_of, first_hitting, hitting_times
-from unmask_diffusion.schedule import Step, Steps, near_equal_steps
+from unmask_diffusion.schedule import Step, Steps, near_equal_steps, time_bins
 from unmask_kernels import random_uniform
 
 from tests.helpers import FALSE_ALARM_RATE, chi_square_p
@@ -183,3 +185,58 @@ def test_a_step_names_its_positions_and_can_be_undone() -> None:
     before = step.undo(canvas, 99)
     assert before.flatten().tolist() == [0, 1, 99, 99, 4, 99, 6, 7, 99, 9]
     assert canvas.flatten().tolist() == list(range(10))
+
+
+clocks = st.integers(1, 16)
+
+
+@given(seeds, places, st.integers(1, 100), clocks)
+def test_groups_end_where_the_clock_says(seed: int, places: Tensor, k: int, clock: int) -> None:
+    times, count = hitting_times(seed, 0, places), len(places)
+    schedule = first_hitting(times, places, k, clock=clock)
+    ends = list(itertools.accumulate(len(step.reveal) for step in schedule.steps))
+    k = min(k, count)
+    assert ends == [max(i, math.floor(Fraction(i, k) ** clock * count)) for i in range(1, k + 1)]
+    assert all(step.reveal for step in schedule.steps)
+    assert flat(schedule) == flat(first_hitting(times, places, None))
+
+
+@given(seeds, some_places, st.integers(1, 64) | st.just(1_000_000), clocks)
+def test_time_steps_end_where_the_clock_says(seed: int, places: Tensor, steps: int, clock: int) -> None:
+    times = hitting_times(seed, 0, places)
+    schedule = ancestral(times, places, steps, clock=clock)
+    assert flat(schedule) == flat(first_hitting(times, places, None))
+    assert schedule.idle_steps + len(schedule.steps) == steps
+    time_of = dict(zip(places.tolist(), (times >> 32).tolist(), strict=True))
+    for step in schedule.steps:
+        shares = [Fraction(time_of[sub_token], 2**31) for sub_token in (step.reveal[0], step.reveal[-1])]
+        first, last = (bin_of(share, steps, clock) for share in shares)
+        assert first == last
+
+
+def bin_of(share: Fraction, steps: int, clock: int) -> int:
+    """The largest i with (i / steps)^clock ≤ share, by bisection in whole numbers."""
+    return bisect_right(range(steps), share, key=lambda i: Fraction(i, steps) ** clock) - 1
+
+
+@given(st.integers(1, 10**6), clocks, st.data())
+def test_a_time_at_a_border_belongs_to_the_step_behind_it(steps: int, clock: int, data: st.DataObject) -> None:
+    border = data.draw(st.integers(0, steps - 1))
+    first = -(-(border**clock << 31) // steps**clock)  # the first 31-bit time that is not before the border
+    times = torch.tensor([max(0, first - 1), first, min(2**31 - 1, first + 1)])
+    bins = time_bins(times << 32, torch.full_like(times, steps), clock).tolist()
+    assert bins == [bin_of(Fraction(time, 2**31), steps, clock) for time in times.tolist()]
+
+
+def test_with_blocks_each_block_has_the_clock_of_its_own_steps() -> None:
+    places = torch.arange(24)
+    times = hitting_times(1, 0, places)
+    sizes = [len(step.reveal) for step in first_hitting(times, places, 6, block=12, clock=3).steps]
+    alone = [len(step.reveal) for step in first_hitting(times[:12], places[:12], 3, clock=3).steps]
+    assert alone == [1, 2, 9]
+    assert sizes == alone * 2
+    bins = ancestral(times, places, 8, block=12, clock=2)
+    assert [{each // 12 for each in step.reveal} for step in bins.steps] == [
+        *[{0}] * bins.steps.borders[0],
+        *[{1}] * (len(bins.steps) - bins.steps.borders[0]),
+    ]

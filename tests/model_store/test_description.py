@@ -48,8 +48,10 @@ def configure(folder: Path, **keys: object) -> None:
 def test_a_bundle_need_not_say_anything(folder: Path) -> None:
     facts, config = read_facts(folder), read_config(folder)
     assert (facts.description, facts.examples, facts.generation) == (None, [], None)
-    assert config.trained is None
-    assert not {"examples", "generation", "description"} & json.loads((folder / "config.json").read_text()).keys()
+    assert (config.trained, config.clock, facts.clock) == (None, 1, 1)
+    assert (
+        not {"examples", "generation", "description", "clock"} & json.loads((folder / "config.json").read_text()).keys()
+    )
 
 
 def test_what_it_says_is_read_and_written_as_it_was_given(folder: Path, tmp_path: Path) -> None:
@@ -96,6 +98,9 @@ def test_the_servers_card_has_the_facts_of_the_bundle(folder: Path) -> None:
         ({"generation": {"sampler": {"name": "euler"}}}, r"generation\.sampler\.name: "),
         ({"generation": {"sampler": {"name": "ancestral"}}}, r"generation\.sampler: .*steps"),
         ({"generation": {"sampler": {"block": 8}}}, r"generation\.sampler\.block: .*not permitted"),
+        ({"clock": 0}, "clock: .*greater than or equal to 1"),
+        ({"clock": 17}, "clock: .*less than or equal to 16"),
+        ({"clock": 1.5}, "clock: "),
         ({"trained_tokens": ""}, "trained_tokens: "),
         ({"trained_tokens": [0, 1]}, "trained_tokens: "),
         ({"trained_tokens": "0-"}, "trained_tokens: "),

@@ -282,6 +282,11 @@ class ModelCard(Message):
     base: int = Field(description="digits are below this; it is the mask id too")
     canvas: Literal["as_requested", "full"] = Field(description="full: the network always sees the whole length")
     tokenizer: bool = Field(description="whether it takes and gives text; else token ids only")
+    clock: int = Field(
+        default=1,
+        exclude_if=lambda value: value == 1,
+        description="the sampler.clock of requests that have none; left out: 1",
+    )
     end_token_id: Annotated[int, Field(ge=0)] | None
     description: str | None = Field(description="what the model is, in a sentence")
     examples: list[str] = Field(description="prompts that show what it can do")

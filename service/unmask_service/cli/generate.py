@@ -62,6 +62,9 @@ def generate(
     block_length: Annotated[
         int | None, typer.Option(help="fill blocks of so many tokens from left to right [one block]; 1: left to right")
     ] = None,
+    clock: Annotated[
+        int | None, typer.Option(help="time bins and groups end at (i/T)^CLOCK [the model's own]; 1: equal ones")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
     ] = False,
@@ -94,6 +97,7 @@ def generate(
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
     schedule = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
+    schedule |= {"clock": clock}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
