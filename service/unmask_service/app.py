@@ -9,7 +9,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from typing import Any
 from starlette.types import ASGIApp
 from unmask_model_store import default_model_dir, find_bundle, open_outline, read_card
 
-from unmask_service.api import Gate, ModelCard, Service, State, create_app, create_state_app
+from unmask_service.api import Gate, ModelCard, Models, Service, Shared, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
 from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
 from unmask_service.logs import configure_logging, log_request
 from unmask_service.machine import keep_freed_memory
-from unmask_service.metrics import Metrics, Outcome
+from unmask_service.metrics import Metrics, Outcome, Registry
 from unmask_service.process import READING_SECONDS, HttpServer, Process, listen
 from unmask_service.settings import Settings, SettingsError, kubernetes_variables
 from unmask_service.startup import build_facts, check_that_it_can_run, describe, load, open_for_api
@@ -50,10 +51,9 @@ def start(command: str, settings: Settings) -> None:
     if ignored := kubernetes_variables():
         logger.info("ignored, as set by Kubernetes for a Service: %s", ", ".join(ignored))
     keep_freed_memory()
-    folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
-    card = describe(folder, settings)
+    named = NamedModel.of_all(settings.models_of(command), settings)
     try:
-        asyncio.run(COMMANDS[command](settings, folder, card))
+        asyncio.run(COMMANDS[command](settings, named))
         for thread in threading.enumerate():
             if thread.name.startswith(EVALUATION_THREAD):
                 thread.join(JOIN_SECONDS)
@@ -72,24 +72,55 @@ def _exit(code: int) -> None:
     os._exit(code)
 
 
-class EngineRoom:
-    """Loads the model of a process, and runs its engine under a supervisor."""
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that a process is to serve or to work for, not loaded yet."""
 
-    def __init__(self, folder: Path, settings: Settings, broker: EngineBroker, metrics: Metrics, gate: Gate) -> None:
-        self._folder, self._settings = folder, settings
+    folder: Path
+    card: ModelCard
+
+    @classmethod
+    def of_all(cls, names: Sequence[str], settings: Settings) -> list["NamedModel"]:
+        """Find bundles and read what they are. Raises BundleError; SettingsError: two models have one name."""
+        folders = [find_bundle(name, settings.model_dir or default_model_dir()) for name in names]
+        named = [cls(folder, describe(folder, settings)) for folder in folders]
+        seen: dict[str, Path] = {}
+        for each in named:
+            if (other := seen.setdefault(each.card.id, each.folder)) is not each.folder:
+                raise SettingsError(
+                    f"--model (UNMASK_MODEL): two models have the name {each.card.id!r}: {other} and {each.folder}"
+                )
+        return named
+
+
+class EngineRoom:
+    """Loads a model of a process, and runs its engine under a supervisor."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        broker: EngineBroker,
+        metrics: Metrics,
+        gate: Gate,
+        turn: asyncio.Lock | None = None,  # that the engines of the process take
+        models: int = 1,  # number of models of the process
+    ) -> None:
+        self._folder, self._settings, self._turn, self._models = folder, settings, turn or asyncio.Lock(), models
         self._broker, self._metrics, self._gate = broker, metrics, gate
         self.supervisor: Supervisor | None = None  # None until the model is loaded
 
     async def run(self) -> None:
         """Load the model, open the gate and evaluate. Raises Exception, a failure that no restart can repair."""
         speculation, hang_seconds = self._settings.speculation, self._settings.hang_seconds
-        thread = EvaluationThread(hang_seconds)
-        loaded = await thread.run(load, self._folder, self._settings, self._metrics)
+        thread = EvaluationThread(hang_seconds, self._turn)
+        async with self._turn:
+            loaded = await thread.run(load, self._folder, self._settings, self._metrics, self._models)
 
         def make(failed: Engine | None) -> Engine:
             """The first engine uses the thread that loaded the model; later ones keep only the pace."""
             capacity = loaded.capacity if failed is None else failed.capacity
-            own = thread if failed is None else EvaluationThread(hang_seconds)
+            own = thread if failed is None else EvaluationThread(hang_seconds, self._turn)
             kind = loaded.fingerprint
             return Engine(loaded.model, self._broker, self._metrics, capacity, own, speculation, kind)
 
@@ -102,44 +133,63 @@ class EngineRoom:
         await self.supervisor.run()
 
 
-async def _serve(settings: Settings, folder: Path, card: ModelCard) -> None:
-    check_that_it_can_run(folder, settings)
-    metrics = Metrics(card.id)
-    metrics.add_queue_gauges()
-    broker = MemoryBroker(
-        settings.max_requests,
-        settings.max_evaluations,
-        settings.orphan_seconds,
-        settings.keep_seconds,
-        note_end=partial(note_end, metrics),
-    )
-    service = Service(card, broker, metrics, read_card(folder))
-    room = EngineRoom(folder, settings, broker, metrics, service.gate)
+async def _serve(settings: Settings, named: Sequence[NamedModel]) -> None:
+    for each in named:
+        check_that_it_can_run(each.folder, settings)
+    registry, shared, turn = Registry(), Shared(), asyncio.Lock()
+    services: list[Service] = []
+    rooms: list[EngineRoom] = []
+    for each in named:
+        metrics = Metrics(each.card.id, registry)
+        metrics.add_queue_gauges()
+        broker = MemoryBroker(
+            settings.max_requests,
+            settings.max_evaluations,
+            settings.orphan_seconds,
+            settings.keep_seconds,
+            note_end=partial(note_end, metrics),
+        )
+        services.append(Service(each.card, broker, metrics, read_card(each.folder), shared))
+        gate = services[-1].gate
+        rooms.append(EngineRoom(each.folder, settings, broker, metrics, gate, turn, len(named)))
 
     async def drain(seconds: float) -> None:
-        service.gate.close("draining", "the server is shutting down")
-        if room.supervisor is not None:
-            await room.supervisor.drain(seconds)
-        await _wait_for_readers(service, min(seconds + 1, READING_SECONDS))
+        for service in services:
+            service.gate.close("draining", "the server is shutting down")
+        await asyncio.gather(*(room.supervisor.drain(seconds) for room in rooms if room.supervisor is not None))
+        await _wait_for_readers(shared, min(seconds + 1, READING_SECONDS))
 
-    async def run_engine() -> None:
+    async def run_engines() -> None:
         try:
-            await room.run()
+            await _all(room.run() for room in rooms)
         except Exception:
-            service.gate.close("engine_stopped", "the engine has stopped")
-            if room.supervisor is not None:
-                await room.supervisor.engine.end_all("engine", "the engine has stopped")
+            for service in services:
+                service.gate.close("engine_stopped", "the engine has stopped")
+            for room in rooms:
+                if room.supervisor is not None:
+                    await room.supervisor.engine.end_all("engine", "the engine has stopped")
             raise
 
-    with _servers(settings, service) as servers:
-        announcing = asyncio.create_task(_announce(service.gate, card, servers[0]))
-        await Process(servers, drain, settings.drain_seconds).run(run_engine())
+    with _servers(settings, Models(services)) as servers:
+        announcing = asyncio.create_task(_announce(services, servers[0]))
+        await Process(servers, drain, settings.drain_seconds).run(run_engines())
         announcing.cancel()
 
 
-async def _announce(gate: Gate, card: ModelCard, server: HttpServer) -> None:
-    logger.info("loading %s …", card.id)
-    while not gate.is_open:
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them together until one of them fails: then end the others, and raise its exception."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _announce(services: Sequence[Service], server: HttpServer) -> None:
+    logger.info("loading %s …", ", ".join(service.card.id for service in services))
+    while not all(service.gate.is_open for service in services):
         await asyncio.sleep(0.02)
     logger.info("ready: %s (API, and the playground for browsers)", server.url)
 
@@ -153,29 +203,37 @@ def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int)
     log_request(job, JobProgress(), outcome, reason, metrics.model)
 
 
-async def _serve_api(settings: Settings, folder: Path, card: ModelCard) -> None:
-    metrics, served = Metrics(card.id), open_for_api(folder)
-    metrics.add_queue_gauges()
-    limits = settings.max_requests, settings.max_evaluations
-    broker = RedisApiBroker(*_redis(settings, card, metrics), served.model, *limits)
-    service = Service(card, broker, metrics, read_card(folder))
-    service.gate.open(served)
-    metrics.describe(build_facts(), {"model": card.id, "architecture": card.architecture})
+async def _serve_api(settings: Settings, named: Sequence[NamedModel]) -> None:
+    registry, shared = Registry(), Shared()
+    services: list[Service] = []
+    brokers: list[RedisApiBroker] = []
+    for each in named:
+        metrics, served = Metrics(each.card.id, registry), open_for_api(each.folder)
+        metrics.add_queue_gauges()
+        metrics.describe(build_facts(), {"architecture": each.card.architecture})
+        limits = settings.max_requests, settings.max_evaluations
+        brokers.append(RedisApiBroker(*_redis(settings, each.card, metrics), served.model, *limits))
+        services.append(Service(each.card, brokers[-1], metrics, read_card(each.folder), shared))
+        services[-1].gate.open(served)
 
     async def drain(seconds: float) -> None:
-        service.gate.close("draining", "the server is shutting down")
-        await _wait_for_readers(service, seconds)
-        service.cut.set()
+        for service in services:
+            service.gate.close("draining", "the server is shutting down")
+        await _wait_for_readers(shared, seconds)
+        shared.cut.set()
 
-    async def run_broker() -> None:
-        async with broker.running():
+    async def run_brokers() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for broker in brokers:
+                await stack.enter_async_context(broker.running())
             await asyncio.Event().wait()
 
-    with _servers(settings, service) as servers:
-        await Process(servers, drain, settings.drain_seconds).run(run_broker())
+    with _servers(settings, Models(services)) as servers:
+        await Process(servers, drain, settings.drain_seconds).run(run_brokers())
 
 
-async def _work(settings: Settings, folder: Path, card: ModelCard) -> None:
+async def _work(settings: Settings, named: Sequence[NamedModel]) -> None:
+    folder, card = named[0].folder, named[0].card
     check_that_it_can_run(folder, settings)
     metrics, gate = Metrics(card.id), Gate()
     broker = RedisEngineBroker(*_redis(settings, card, metrics), open_outline(folder))
@@ -190,7 +248,7 @@ async def _work(settings: Settings, folder: Path, card: ModelCard) -> None:
         async with broker.running():
             await room.run()
 
-    app = create_state_app(State(gate, metrics, broker.load, of_cluster=False))
+    app = create_state_app([State(card.id, gate, metrics, broker.load, of_cluster=False)])
     with _listening(settings, [] if settings.metrics_port is None else [(settings.metrics_port, app)]) as servers:
         await Process(servers, drain, settings.drain_seconds).run(run_engine())
 
@@ -203,7 +261,7 @@ def _redis(settings: Settings, card: ModelCard, metrics: Metrics) -> tuple[Conne
 
 
 @contextlib.contextmanager
-def _servers(settings: Settings, service: Service) -> Iterator[list[HttpServer]]:
+def _servers(settings: Settings, models: Models) -> Iterator[list[HttpServer]]:
     """The public server, and where `metrics_port` is set, one for operators."""
     keys = read_api_keys(settings.api_keys_file, settings.api_keys)
     if not keys and settings.host not in LOOPBACK:
@@ -211,8 +269,8 @@ def _servers(settings: Settings, service: Service) -> Iterator[list[HttpServer]]
         if "UNMASK_API_KEY" in os.environ:
             logger.warning("UNMASK_API_KEY is a client's key; the server's setting is UNMASK_API_KEYS")
     origins = settings.cors_origins.split(",") if settings.cors_origins else ()
-    public = create_app(service, keys, origins, with_metrics=settings.metrics_port is None)
-    own = [] if settings.metrics_port is None else [(settings.metrics_port, create_state_app(service.state))]
+    public = create_app(models, keys, origins, with_metrics=settings.metrics_port is None)
+    own = [] if settings.metrics_port is None else [(settings.metrics_port, create_state_app(models.states))]
     with _listening(settings, [(settings.port, public), *own]) as servers:
         yield servers
 
@@ -228,13 +286,13 @@ def _listening(settings: Settings, apps: Sequence[tuple[int, ASGIApp]]) -> Itera
         yield servers
 
 
-async def _wait_for_readers(service: Service, seconds: float) -> None:
+async def _wait_for_readers(shared: Shared, seconds: float) -> None:
     """Let clients read the rest of their answers, for so long at most."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while service.open_answers:
+            while shared.open_answers:
                 await asyncio.sleep(0.01)
 
 
-COMMANDS: dict[str, Callable[[Settings, Path, ModelCard], Coroutine[Any, Any, None]]]
+COMMANDS: dict[str, Callable[[Settings, Sequence[NamedModel]], Coroutine[Any, Any, None]]]
 COMMANDS = {"serve": _serve, "api": _serve_api, "worker": _work}

@@ -1,7 +1,7 @@
 """The metrics for Prometheus: counters, gauges and histograms of one process, in a registry of their own."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 # prometheus_client would write its values into files there; a process of Unmask exports its own metrics
@@ -28,7 +28,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # they are one more 
 
 Outcome = Literal["finished", "cancelled", "failed", "rejected"]
 Phase = Literal["trunk", "draw", "other", "publish"]
-Metric = TypeVar("Metric", Counter, Gauge, Histogram)
+Metric = TypeVar("Metric", Counter, Gauge, Histogram, Info)
 
 SAMPLE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SHARE_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -38,13 +38,28 @@ EVALUATION_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
-class Metrics:
-    """The metrics of one process that serves a model or works for it; docs/metrics.md lists them."""
+class Registry(CollectorRegistry):
+    """The metrics of one process: those of the process itself, and families that its models share."""
 
-    def __init__(self, model: str) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self) -> None:
+        super().__init__()
+        ProcessCollector(namespace="unmask", registry=self)
+        self._families: dict[str, Any] = {}
+
+    def family(self, kind: type[Metric], name: str, text: str, labels: Sequence[str], **more: Any) -> Metric:  # noqa: ANN401
+        """The family of a name, made when the first model asks for it."""
+        if name not in self._families:
+            self._families[name] = kind(name, text, labels, namespace="unmask", registry=self, **more)
+        found: Metric = self._families[name]
+        return found
+
+
+class Metrics:
+    """The metrics of one model in a process that serves it or works for it; docs/metrics.md lists them."""
+
+    def __init__(self, model: str, registry: Registry | None = None) -> None:
+        self.registry = Registry() if registry is None else registry
         self.model = model
-        ProcessCollector(namespace="unmask", registry=self.registry)
         family, counter, gauge, histogram = self._family, self._counter, self._gauge, self._histogram
 
         text = "Requests by outcome; reason says why one failed or was rejected"
@@ -94,15 +109,17 @@ class Metrics:
         self.streams = gauge("streams", "Open streams and open answers that wait")
 
     def add_queue_gauges(self) -> None:
-        """Add the gauges that only processes with clients export; `show` sets them."""
+        """Add the gauges that only processes with clients export; `show_queues` sets them."""
 
-        def gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, namespace="unmask", registry=self.registry)
+        def total(name: str, text: str) -> Gauge:
+            return self.registry.family(Gauge, name, f"{text}, all models", ())
 
-        self._running = gauge("requests_running", "Requests that engines have claimed")
-        self._waiting = gauge("requests_waiting", "Requests that wait for an engine")
+        self.running = total("requests_running", "Requests that engines have claimed")
+        self.waiting = total("requests_waiting", "Requests that wait for an engine")
         text = "Network evaluations that running and waiting requests still need"
-        self._evaluations_left = gauge("network_evaluations_at_hand", text)
+        self.evaluations_left = total("network_evaluations_at_hand", text)
+        text = "Requests of a model by state: running or waiting"
+        self._queued = self._family(Gauge, "queue_requests", text, ["state"])
         self._workers = self._gauge("workers", "Engines that are alive")
 
     def count_request(self, outcome: Outcome, reason: str = "") -> None:
@@ -162,24 +179,25 @@ class Metrics:
         for (ahead, right), count in guesses.items():
             self._guesses.labels(self.model, ahead, right).inc(count)
 
-    def show(self, load: Load | None) -> None:
-        """Set the gauges of the queue before the metrics are read; None: the load is unknown."""
-        unknown = float("nan")
-        self._running.set(unknown if load is None else len(load.running))
-        self._waiting.set(unknown if load is None else len(load.waiting))
-        self._evaluations_left.set(unknown if load is None else load.evaluations)
-        self._workers.set(unknown if load is None else 0 if load.capacity is None else load.engines)
+    def show(self, running: float, waiting: float, evaluations: float, engines: float) -> None:
+        """Set the gauges of the model's queue, and add to those of all queues."""
+        self.running.inc(running)
+        self.waiting.inc(waiting)
+        self.evaluations_left.inc(evaluations)
+        self._queued.labels(self.model, "running").set(running)
+        self._queued.labels(self.model, "waiting").set(waiting)
+        self._workers.set(engines)
 
     def describe(self, build: Mapping[str, str], model: Mapping[str, str]) -> None:
-        """Export, once, which build serves which model."""
-        Info("unmask_build", "The software that runs", registry=self.registry).info(dict(build))
-        Info("unmask_model", "The model that is served", registry=self.registry).info(dict(model))
+        """Export which build serves the model, and what the model is."""
+        self.registry.family(Info, "build", "The software that runs", ()).info(dict(build))
+        self._family(Info, "model", "The model that is served", []).labels(self.model).info(dict(model))
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
 
     def _family(self, kind: type[Metric], name: str, text: str, labels: list[str], **more: Any) -> Metric:  # noqa: ANN401
-        return kind(name, text, ["model", *labels], namespace="unmask", registry=self.registry, **more)
+        return self.registry.family(kind, name, text, ["model", *labels], **more)
 
     def _counter(self, name: str, text: str) -> Counter:
         return self._family(Counter, name, text, []).labels(self.model)
@@ -189,6 +207,20 @@ class Metrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...] = LATENCY_BUCKETS) -> Histogram:
         return self._family(Histogram, name, text, [], buckets=buckets).labels(self.model)
+
+
+def show_queues(loads: Mapping[Metrics, Load | None]) -> None:
+    """Set the gauges of the queues of a process before the metrics are read. A load that is None is not known."""
+    unknown = float("nan")
+    for totals in loads:
+        for gauge in (totals.running, totals.waiting, totals.evaluations_left):
+            gauge.set(0)
+    for metrics, load in loads.items():
+        if load is None:
+            metrics.show(unknown, unknown, unknown, unknown)
+        else:
+            engines = 0 if load.capacity is None else load.engines
+            metrics.show(len(load.running), len(load.waiting), load.evaluations, engines)
 
 
 def metrics_table() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "UNMASK_"
 # the client's key, for `unmask bench` and for curl: not a setting of the server
@@ -27,6 +27,8 @@ _KUBERNETES = re.compile(
 )
 # as unmask_diffusion.MAX_SAMPLES and unmask_service.engine.lanes.MOST_LANES, which would import torch
 MOST_SAMPLES, MOST_LANES = 64, 32
+# `unmask serve` serves them when it is told no other
+SHIPPED_MODELS = ("tales",)
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -40,12 +42,21 @@ class SettingsError(ValueError):
     """A setting is unknown or out of range; the message names it."""
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
 class Settings(BaseModel):
     """How a process of Unmask runs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
-    model: str = Field("tales", min_length=1, description="the model: a bundle's folder, or the name of a known one")
+    model: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_as_list)] | None = Field(
+        None,
+        description="a bundle's folder, or the name of a known model; `serve` and `api` take several (repeat the "
+        "option; commas in the variable), and the first is the default of requests; left out: tales, and for `serve` "
+        "all models that ship",
+    )
     model_dir: Path | None = Field(
         None, description="folder of further models, which can be named (XDG's unmask/models)"
     )
@@ -139,6 +150,19 @@ class Settings(BaseModel):
     )
     log_level: LogLevel = Field("info", description="the least severe messages to log")
 
+    @property
+    def first_model(self) -> str:
+        """The model of commands that take only one."""
+        return (self.model or SHIPPED_MODELS)[0]
+
+    def models_of(self, command: str) -> tuple[str, ...]:
+        """The models of `serve`, `api` or `worker`. Raises SettingsError: several for a worker, which has only one."""
+        if self.model is None:
+            return SHIPPED_MODELS if command == "serve" else (self.first_model,)
+        if command == "worker" and len(self.model) > 1:
+            raise SettingsError(f"--model (UNMASK_MODEL): a worker evaluates one model (got {', '.join(self.model)})")
+        return self.model
+
 
 def read_settings(**given: object) -> Settings:
     """Read settings: the values that are given and not None, then the environment, then the defaults.
@@ -152,7 +176,10 @@ def read_settings(**given: object) -> Settings:
     _refuse_unknown(environment)
     values: dict[str, object] = {}
     for name in given or Settings.model_fields:
-        value = environment.get(variable_of(name)) if given.get(name) is None else given[name]
+        value = given.get(name)
+        if value is None:
+            value = environment.get(variable_of(name))
+            value = value.split(",") if name == "model" and value else value
         if value not in (None, ""):
             values[name] = value
     try:

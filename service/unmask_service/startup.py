@@ -78,8 +78,10 @@ def check_that_it_can_run(folder: Path, settings: Settings) -> None:
         raise BundleError(f"{folder / WEIGHTS_FILE}: cannot be read: {error.strerror}") from error
 
 
-def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
+def load(folder: Path, settings: Settings, metrics: Metrics, models: int = 1) -> LoadedModel:
     """Open a bundle, test and measure it. Call it in the thread that will evaluate the model.
+
+    `models` is the number of models of this process, which share its memory.
 
     Raises BundleError for a broken bundle, and MemoryBudgetError.
     """
@@ -87,7 +89,7 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
     bundle = open_bundle(folder, settings.dtype, settings.device)
     # workers have one fingerprint, which the number of threads is a part of: nothing is measured there
     set_threads(settings.threads, bundle, () if settings.redis_url else (1, 8))
-    tokens_per_tick = tokens_that_fit(bundle, settings)
+    tokens_per_tick = tokens_that_fit(bundle, settings, models)
     kind = fingerprint(bundle)
     try:
         self_test(bundle, tokens_per_tick)
@@ -96,7 +98,7 @@ def load(folder: Path, settings: Settings, metrics: Metrics) -> LoadedModel:
         kind = "unreproducible"
     capacity = measured_capacity(bundle, tokens_per_tick)
     device = str(bundle.device) if isinstance(bundle.denoiser, torch.nn.Module) else "cpu"  # exact models stay there
-    labels = {"model": bundle.name, "architecture": bundle.config.architecture, "device": device}
+    labels = {"architecture": bundle.config.architecture, "device": device}
     labels |= {"dtype": str(bundle.dtype).removeprefix("torch."), "fingerprint": kind}
     metrics.describe(build_facts(), labels)
     logger.info("%s is ready after %.2f s", bundle.name, time.perf_counter() - begun)
@@ -118,12 +120,16 @@ def build_facts() -> dict[str, str]:
     return {"version": version("unmask"), "torch": torch.__version__}
 
 
-def tokens_that_fit(bundle: Bundle, settings: Settings) -> int:
-    """Most tokens of all canvases of an evaluation, by the settings and by memory; raises MemoryBudgetError."""
+def tokens_that_fit(bundle: Bundle, settings: Settings, models: int = 1) -> int:
+    """Most tokens of all canvases of an evaluation, by the settings and by an equal share of memory for each model.
+
+    Raises MemoryBudgetError: not even one canvas fits.
+    """
     budget = settings.memory_budget
     if budget is None:
         on_gpu = bundle.device.type == "cuda"
         budget = int(DEFAULT_SHARE * (torch.cuda.mem_get_info(bundle.device)[0] if on_gpu else available_memory()))
+    budget //= models
     longest, a_token = bundle.denoiser.length, bundle.denoiser.activation_bytes_per_token
     fit = budget // a_token
     if fit < longest:

@@ -9,7 +9,17 @@ from typing import Any, cast
 
 import pytest
 from unmask_diffusion import GenerationRequest, Model, Plan, make_plan
-from unmask_service.api import MAX_DEADLINE_MS, Gate, ModelCard, ServedModel, Service, Vocabulary, admission, create_app
+from unmask_service.api import (
+    MAX_DEADLINE_MS,
+    Gate,
+    ModelCard,
+    Models,
+    ServedModel,
+    Service,
+    Vocabulary,
+    admission,
+    create_app,
+)
 from unmask_service.api.errors import RefusedError
 from unmask_service.api.followers import AnyFollower, Generation
 from unmask_service.api.schemas import GenerateAnswer, GenerateBody
@@ -212,10 +222,10 @@ def test_others_that_run_are_competitors() -> None:
 def test_cancelling_does_not_wait_for_the_plans_of_others() -> None:
     async def test() -> None:
         desk = Desk()
-        app = create_app(desk.service)
+        app = create_app(Models([desk.service]))
         job = (await desk.admit(max_tokens=24, seed=1)).job
         for _ in range(PLANS_AT_A_TIME):
-            await desk.service.planning.acquire()
+            await desk.service.shared.planning.acquire()
         for method, state in (("GET", "waiting"), ("DELETE", "cancelled"), ("GET", "cancelled")):
             asked = await asyncio.wait_for(ask_here(app, f"/generate/{job.id}", method), 10)
             assert (asked.status, asked.json()["state"]) == (200, state)

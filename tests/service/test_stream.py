@@ -287,7 +287,7 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
 
         answering = asyncio.create_task(stream({"type": "http", "method": "POST", "headers": []}, receive, send))
         await told.wait()
-        generation.service.cut.set()
+        generation.service.shared.cut.set()
         await answering
 
     asyncio.run(asyncio.wait_for(listen(), 30))

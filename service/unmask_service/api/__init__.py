@@ -3,7 +3,7 @@
 from unmask_service.api.application import create_app, create_state_app
 from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard
 from unmask_service.api.score_schemas import ScoreNumbers
-from unmask_service.api.service import Gate, ServedModel, Service, State, Vocabulary
+from unmask_service.api.service import Gate, Models, ServedModel, Service, Shared, State, Vocabulary
 
 __all__ = [
     "MAX_CANDIDATES",
@@ -11,9 +11,11 @@ __all__ = [
     "Gate",
     "Limits",
     "ModelCard",
+    "Models",
     "ScoreNumbers",
     "ServedModel",
     "Service",
+    "Shared",
     "State",
     "Vocabulary",
     "create_app",

@@ -22,7 +22,7 @@ from unmask_diffusion import (
     make_score_plan,
 )
 
-from unmask_service.api.errors import RefusedError, invalid, quoted
+from unmask_service.api.errors import RefusedError, invalid
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
@@ -47,13 +47,13 @@ _KEY = re.compile(r"[!-~]{1,255}")
 async def admit(service: Service, body: GenerateBody | ScoreBody, key: IdempotencyKey | None = None) -> AnyFollower:
     """Plan a request and queue it, or find the job that its key stands for.
 
-    Raises RefusedError: the request is for another model, can never be served, or cannot be served now; BrokerError:
-    the key stands for another request, or the broker cannot be reached.
+    Raises RefusedError: the request can never be served, or cannot be served now; BrokerError: the key stands for
+    another request, or the broker cannot be reached.
     """
     served = check(service, body)
     kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
     try:
-        async with _turn(service, body), service.planning:
+        async with _turn(service, body), service.shared.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await kind.known(service, known)
@@ -83,7 +83,7 @@ async def admit(service: Service, body: GenerateBody | ScoreBody, key: Idempoten
 async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer:
     """Plan a request and forget it. Raises RefusedError as `admit` does, and BrokerAwayError."""
     served = check(service, body)
-    async with _turn(service, body), service.planning:
+    async with _turn(service, body), service.shared.planning:
         plan, seconds = await plan_and_forecast(service, served, body)
     assert isinstance(plan, Plan)  # noqa: S101 — for the type checker
     load = await service.broker.load()
@@ -103,10 +103,7 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
 
 
 def check(service: Service, body: GenerateBody | ScoreBody) -> ServedModel:
-    """The model that a body is for. Raises RefusedError: it is not served here, not now, or not so many samples."""
-    if body.model is not None and body.model != service.card.id:
-        message = f"model {quoted(body.model)} is not served here; {service.card.id!r} is"
-        raise RefusedError("model_not_found", message, "model")
+    """The model, ready. Raises RefusedError: it is not ready, or the body requests too many samples."""
     served = service.gate.pass_through()
     most = service.card.limits.max_samples
     if isinstance(body, GenerateBody) and body.n > most:
@@ -121,7 +118,7 @@ async def plan_and_forecast(
 
     Raises RefusedError: the request can never be served, its deadline is too short, or no engine is known.
     """
-    plan = await asyncio.get_running_loop().run_in_executor(service.planners, plan_of, served.model, body)
+    plan = await asyncio.get_running_loop().run_in_executor(service.shared.planners, plan_of, served.model, body)
     load = await service.broker.load()
     deadline_ms = body.deadline_ms if isinstance(body, GenerateBody) else None
     if load.capacity is None:
@@ -158,7 +155,7 @@ def is_large(body: AnyRequest) -> bool:
 
 def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncContextManager[None]:
     """Large texts wait for each other."""
-    return service.large_text if is_large(body) else contextlib.nullcontext()
+    return service.shared.large_text if is_large(body) else contextlib.nullcontext()
 
 
 def _plan(model: Outline, request: AnyRequest) -> Plan | ScorePlan:

@@ -16,7 +16,7 @@ from unmask_service.api.pages import documentation_routes, mount_playground
 from unmask_service.api.routes import following_routes, service_routes, state_routes
 from unmask_service.api.schemas import ErrorAnswer, GenerateAnswer, GenerateBody, StartEvent, UnmaskEvent
 from unmask_service.api.score_schemas import ProgressEvent, ScoreAnswer, ScoreBody, ScoreStartEvent
-from unmask_service.api.service import Service, State
+from unmask_service.api.service import Models, State
 from unmask_service.api_keys import ApiKey
 
 DESCRIPTION = (
@@ -32,9 +32,9 @@ EVENTS: dict[str, dict[str, type[BaseModel]]] = {
 
 
 def create_app(
-    service: Service, keys: Sequence[ApiKey] = (), cors_origins: Sequence[str] = (), with_metrics: bool = True
+    models: Models, keys: Sequence[ApiKey] = (), cors_origins: Sequence[str] = (), with_metrics: bool = True
 ) -> ASGIApp:
-    """The HTTP application of a service; without `keys` no API key is needed."""
+    """The HTTP application that serves these models; without `keys` no API key is needed."""
     app = FastAPI(
         title="Unmask",
         version=version("unmask"),
@@ -44,23 +44,24 @@ def create_app(
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(service_routes(service))
-    app.include_router(following_routes(service, Generation, "generate"))
-    app.include_router(following_routes(service, Scoring, "score"))
-    app.include_router(state_routes(service.state, with_metrics))
+    app.include_router(service_routes(models))
+    app.include_router(following_routes(models, Generation, "generate"))
+    app.include_router(following_routes(models, Scoring, "score"))
+    app.include_router(state_routes(models.states, with_metrics))
     app.include_router(documentation_routes("Unmask"))
     mount_playground(app)
-    install_error_answers(app, service.metrics)
+    metrics = models.default.metrics  # for what is refused before its model is known
+    install_error_answers(app, metrics)
     describe(app, with_keys=bool(keys))
-    return with_middleware(app, service.metrics, keys, cors_origins)
+    return with_middleware(app, metrics, keys, cors_origins)
 
 
-def create_state_app(state: State) -> ASGIApp:
+def create_state_app(states: Sequence[State]) -> ASGIApp:
     """The application for operators, on a port of its own: `/metrics`, `/health` and `/ready`."""
     app = FastAPI(title="Unmask", version=version("unmask"), openapi_url=None, redirect_slashes=False)
-    app.include_router(state_routes(state))
-    install_error_answers(app, state.metrics)
-    return with_middleware(app, state.metrics)
+    app.include_router(state_routes(states))
+    install_error_answers(app, states[0].metrics)
+    return with_middleware(app, states[0].metrics)
 
 
 def describe(app: FastAPI, with_keys: bool) -> None:

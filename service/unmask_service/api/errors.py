@@ -124,7 +124,8 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
 
 
 def count_rejection(metrics: Metrics, request: Request, error: RefusedError) -> None:
-    """Count a refused request, if it was to become a job."""
+    """Count a refused request, if it was to become a job: for its model, where that is known (`request.state`)."""
+    metrics = getattr(request.state, "metrics", metrics)
     if request.method == "POST" and request.url.path in ("/generate", "/score"):
         metrics.count_request("rejected", error.code)
         log_rejection(error.code, metrics.model)

@@ -36,7 +36,7 @@ from unmask_service.api.score_schemas import (
     ScoreStatus,
     ScoreTimings,
 )
-from unmask_service.api.service import ServedModel, Service
+from unmask_service.api.service import Models, ServedModel, Service
 from unmask_service.broker import Failed, Job, JobProgress, JobRecord, LogEntry, Revealed, Scored, milliseconds_between
 from unmask_service.forecast import Load, Work, outlook
 from unmask_service.logs import log_request
@@ -75,6 +75,19 @@ class Follower(ABC, Generic[Answer]):
             message = f"{cls.noun} {quoted(job_id)} does not exist here, or does not exist any more"
             raise RefusedError(f"{cls.noun}_not_found", message, "id")
         return cls(service, served, record)
+
+    @classmethod
+    async def find(cls, models: Models, job_id: str) -> Self:
+        """As `known`, for a job of any of the models."""
+        refused: list[RefusedError] = []
+        for service in models.services.values():
+            try:
+                return await cls.known(service, job_id)
+            except RefusedError as error:
+                refused.append(error)
+        raise max(
+            refused, key=lambda error: error.status_code
+        )  # not to know it now is not to know that it is not there
 
     async def answer(self) -> Answer:
         """Follow the log to its end; the answer is its last state. Raises JobError: the log ends with a failure."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from unmask_service.api.admission import admit, key_of, what_it_would_cost
 from unmask_service.api.bodies import read_body
-from unmask_service.api.errors import RefusedError, invalid, quoted
+from unmask_service.api.errors import RefusedError, invalid
 from unmask_service.api.followers import AnyFollower
 from unmask_service.api.schemas import (
     ErrorAnswer,
@@ -22,12 +23,13 @@ from unmask_service.api.schemas import (
     GenerateBody,
     GenerationStatus,
     JobStatus,
+    ModelCard,
     ModelList,
     PlanAnswer,
     Status,
 )
 from unmask_service.api.score_schemas import ScoreAnswer, ScoreBody, ScoreStatus
-from unmask_service.api.service import Service, State
+from unmask_service.api.service import Models, Service, State, exposition
 from unmask_service.metrics import CONTENT_TYPE
 
 Documented = dict[int | str, dict[str, Any]]
@@ -63,13 +65,14 @@ CARD: Documented = {
     200: {"content": {"text/markdown": {}}, "description": "the card, at most its first 256 KiB"},
     404: {"model": ErrorAnswer, "description": "the model is not served here, or has no card"},
 }
+MODEL: Documented = {404: {"model": ErrorAnswer, "description": "the model is not served here"}}
 _EVENT_ID = re.compile(r"[0-9]{1,16}")
 
 
-def service_routes(service: Service) -> APIRouter:
+def service_routes(models: Models) -> APIRouter:
     """The routes that take generations, plans and scores, and the list of models."""
     router = APIRouter()
-    limit, parsers = service.card.limits.max_body_bytes, service.parsers
+    limit, parsers = models.max_body_bytes, models.shared.parsers
 
     @router.post(
         "/generate",
@@ -88,7 +91,8 @@ def service_routes(service: Service) -> APIRouter:
     @router.post("/plan", responses=REFUSALS, tags=["generation"], summary="Cost of a generation")
     async def plan(request: Request) -> PlanAnswer:
         """What a request would cost, without running it."""
-        return await what_it_would_cost(service, await read_body(request, GenerateBody, limit, parsers))
+        body = await read_body(request, GenerateBody, limit, parsers)
+        return await what_it_would_cost(service_of(models, request, body.model), body)
 
     @router.post(
         "/score",
@@ -106,7 +110,10 @@ def service_routes(service: Service) -> APIRouter:
 
     async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
         """Queue a job; answer in the form that the body requests."""
-        follower = await admit(service, body, key_of(idempotency_key, body))
+        service, key = service_of(models, request, body.model), key_of(idempotency_key, body)
+        if key is not None:
+            await models.refuse_reused(key, service)
+        follower = await admit(service, body, key)
         if body.stream:
             return EventStream(follower)
         if body.detach:
@@ -116,39 +123,53 @@ def service_routes(service: Service) -> APIRouter:
         return await whole_answer(request, follower)
 
     @router.get("/v1/models", tags=["models"], summary="List models")
-    async def models() -> ModelList:
-        """The models that are served, and what a client needs to know of them."""
-        return ModelList(data=[service.card])
+    async def list_models() -> ModelList:
+        """The models that are served, the default one first, and what a client needs to know of them."""
+        return ModelList(data=[service.card for service in models.services.values()])
 
     @router.get(
-        "/v1/models/{model_id}/card", tags=["models"], responses=CARD, response_class=Response, summary="Model card"
+        "/v1/models/{model_id:path}/card",
+        tags=["models"],
+        responses=CARD,
+        response_class=Response,
+        summary="Model card",
     )
     async def card(model_id: str) -> Response:
         """The model's README.md."""
-        if model_id != service.card.id:
-            message = f"model {quoted(model_id)} is not served here; {service.card.id!r} is"
-            raise RefusedError("model_not_found", message, "model_id")
+        service = models.of(model_id, "model_id")
         if not service.readme:
             raise RefusedError("card_not_found", f"model {service.card.id!r} has no card: its bundle has no README.md")
         return Response(service.readme, media_type="text/markdown")
 
+    @router.get("/v1/models/{model_id:path}", tags=["models"], responses=MODEL, summary="A model")
+    async def model(model_id: str) -> ModelCard:
+        """What a client needs to know of one model."""
+        return models.of(model_id, "model_id").card
+
     return router
 
 
-def following_routes(service: Service, kind: type[AnyFollower], path: str) -> APIRouter:
+def service_of(models: Models, request: Request, name: str | None) -> Service:
+    """The service of the model that a request names; refusals are counted for it. Raises RefusedError."""
+    service = models.of(name)
+    request.state.metrics = service.metrics
+    return service
+
+
+def following_routes(models: Models, kind: type[AnyFollower], path: str) -> APIRouter:
     """The routes for generations, or scores, that were queued before."""
     router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN, tags=[kind.noun])
 
     @router.get("", response_model=kind.status_type, summary=f"Status of a {kind.noun}")
     async def status(job_id: str) -> Response:
         """Where it is, or its answer."""
-        text = await (await kind.known(service, job_id)).status_json()
+        text = await (await kind.find(models, job_id)).status_json()
         return Response(text, media_type="application/json")
 
     @router.delete("", response_model=kind.status_type, summary=f"Cancel a {kind.noun}")
     async def cancel(job_id: str) -> JobStatus:
         """Cancel it if it has not ended. Its events can be read for a while."""
-        return await (await kind.known(service, job_id)).cancel()
+        return await (await kind.find(models, job_id)).cancel()
 
     @router.get("/events", response_model=None, responses=EVENTS, summary=f"Events of a {kind.noun}")
     async def events(
@@ -162,7 +183,7 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
                 message = f"Last-Event-ID: must be the id of an event, a whole number up to {MOST_EVENTS}"
                 raise invalid(message, "Last-Event-ID")
             after = int(last_event_id)
-        follower = await kind.known(service, job_id)
+        follower = await kind.find(models, job_id)
         if follower.record.ended and after is not None and after >= follower.record.log_length:
             return Response(status_code=HTTPStatus.NO_CONTENT)
         return EventStream(follower, after)
@@ -170,7 +191,7 @@ def following_routes(service: Service, kind: type[AnyFollower], path: str) -> AP
     return router
 
 
-def state_routes(state: State, with_metrics: bool = True) -> APIRouter:
+def state_routes(states: Sequence[State], with_metrics: bool = True) -> APIRouter:
     """The routes that say whether the process is up and whether it is ready, and the one that Prometheus reads."""
     router = APIRouter(tags=["state"])
 
@@ -183,8 +204,9 @@ def state_routes(state: State, with_metrics: bool = True) -> APIRouter:
     @router.head("/ready", include_in_schema=False)
     @router.get("/ready", responses=UNAVAILABLE)
     async def ready() -> Status:
-        """The model is loaded, an engine is alive, and work is accepted."""
-        await state.check()
+        """Every model is loaded, an engine of it is alive, and work is accepted."""
+        for state in states:
+            await state.check()
         return Status(status="ready")
 
     if with_metrics:
@@ -192,7 +214,7 @@ def state_routes(state: State, with_metrics: bool = True) -> APIRouter:
         @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
         async def metrics() -> Response:
             """The metrics in Prometheus' text format."""
-            return Response(await state.exposition(), media_type=CONTENT_TYPE)
+            return Response(await exposition(states), media_type=CONTENT_TYPE)
 
     return router
 
@@ -225,7 +247,7 @@ class EventStream(EventSourceResponse):
         """
         service = self._follower.service
         sending = asyncio.create_task(super().__call__(scope, receive, send))
-        cutting = asyncio.create_task(service.cut.wait())
+        cutting = asyncio.create_task(service.shared.cut.wait())
         try:
             with service.answering():
                 try:

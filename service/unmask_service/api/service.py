@@ -1,19 +1,19 @@
-"""What the routes work with: one model, the broker that its engines claim jobs from, and whether work is accepted."""
+"""What the routes work with: models, the brokers that their engines claim jobs from, and whether work is accepted."""
 
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from unmask_diffusion import Outline
 
-from unmask_service.api.errors import RefusedError
+from unmask_service.api.errors import RefusedError, quoted
 from unmask_service.api.schemas import ModelCard
-from unmask_service.broker import ApiBroker, BrokerAwayError
+from unmask_service.broker import ApiBroker, BrokerAwayError, IdempotencyKey
 from unmask_service.forecast import Load
-from unmask_service.metrics import Metrics
+from unmask_service.metrics import Metrics, show_queues
 
 PLANS_AT_A_TIME = 4
 KEPT_STATUS_BYTES = 16 << 20
@@ -90,8 +90,9 @@ class Gate:
 
 @dataclass(frozen=True)
 class State:
-    """The state of a process, for operators and their monitoring."""
+    """The state of one model in a process, for operators and their monitoring."""
 
+    model: str  # its name
     gate: Gate
     metrics: Metrics
     load: Callable[[], Awaitable[Load]]
@@ -103,15 +104,22 @@ class State:
         if (await self.load()).capacity is None:
             raise RefusedError("no_worker", "no worker is alive")
 
-    async def exposition(self) -> bytes:
+    async def measure(self) -> Load | None:
+        """Set the gauge `ready`; return the load, None where it is not known."""
         try:
             load = await self.load()
         except BrokerAwayError:
             load = None
         self.metrics.ready.set(self.gate.is_open and load is not None and load.capacity is not None)
-        if self.of_cluster:
-            self.metrics.show(load)
-        return self.metrics.exposition()
+        return load
+
+
+async def exposition(states: Sequence[State]) -> bytes:
+    """The metrics of a process, whose models share a registry."""
+    loads = {state.metrics: await state.measure() for state in states}
+    if states[0].of_cluster:
+        show_queues(loads)
+    return states[0].metrics.exposition()
 
 
 class Cache:
@@ -135,14 +143,9 @@ class Cache:
 
 
 @dataclass
-class Service:
-    """One model behind HTTP."""
+class Shared:
+    """What the models of a process share."""
 
-    card: ModelCard  # the facts of the model and the limits of a request, known before the model is loaded
-    broker: ApiBroker
-    metrics: Metrics
-    readme: str | None = None  # the model's README.md
-    gate: Gate = field(default_factory=Gate)
     # of a crowd only so many requests are planned before they find the queue full
     planning: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PLANS_AT_A_TIME))
     # a text of a megabyte may take 500 bytes of memory for each of its bytes while it is split into tokens
@@ -150,20 +153,62 @@ class Service:
     # their own threads: what is short, such as reading a log, never waits for these
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
     parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "parse"))
-    statuses: Cache = field(default_factory=lambda: Cache(KEPT_STATUS_BYTES))  # of jobs that have ended, as JSON
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 
+
+@dataclass
+class Service:
+    """One model behind HTTP."""
+
+    card: ModelCard  # the facts of the model and the limits of a request, known before the model is loaded
+    broker: ApiBroker
+    metrics: Metrics
+    readme: str | None = None  # the model's README.md
+    shared: Shared = field(default_factory=Shared)
+    gate: Gate = field(default_factory=Gate)
+    statuses: Cache = field(default_factory=lambda: Cache(KEPT_STATUS_BYTES))  # of jobs that have ended, as JSON
+
     @property
     def state(self) -> State:
-        return State(self.gate, self.metrics, self.broker.load)
+        return State(self.card.id, self.gate, self.metrics, self.broker.load)
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        self.open_answers += 1
+        self.shared.open_answers += 1
         self.metrics.streams.inc()
         try:
             yield
         finally:
-            self.open_answers -= 1
+            self.shared.open_answers -= 1
             self.metrics.streams.dec()
+
+
+class Models:
+    """The models that a process serves, by the names that clients use. The first is the default."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = {service.card.id: service for service in services}
+        self.default = services[0]
+        self.shared = self.default.shared
+        self.max_body_bytes = self.default.card.limits.max_body_bytes  # the same for all
+
+    @property
+    def states(self) -> list[State]:
+        return [service.state for service in self.services.values()]
+
+    def of(self, name: str | None, param: str = "model") -> Service:
+        """The service of the model that a request names, or of the default. Raises RefusedError: it is not served."""
+        if name is None:
+            return self.default
+        if name not in self.services:
+            *others, last = map(repr, self.services)
+            known = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+            raise RefusedError("model_not_found", f"model {quoted(name)} is not served here; {known}", param)
+        return self.services[name]
+
+    async def refuse_reused(self, key: IdempotencyKey, service: Service) -> None:
+        """Raise KeyReusedError where the key of a request for one model belongs to a request for another."""
+        for other in self.services.values():
+            if other is not service:
+                await other.broker.id_of(key)

@@ -127,7 +127,7 @@ def open_model(settings: Settings, canvases: int) -> "Bundle":
     from unmask_service.machine import keep_freed_memory, set_threads
 
     keep_freed_memory()
-    folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
+    folder = find_bundle(settings.first_model, settings.model_dir or default_model_dir())
     bundle = open_bundle(folder, settings.dtype, settings.device)
     set_threads(settings.threads, bundle, [canvases])
     return bundle

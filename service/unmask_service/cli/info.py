@@ -37,7 +37,7 @@ def info(
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype)
     from unmask_model_store import default_model_dir, find_bundle, open_bundle, open_facts
 
-    folder = find_bundle(settings.model, settings.model_dir or default_model_dir())
+    folder = find_bundle(settings.first_model, settings.model_dir or default_model_dir())
     facts = open_facts(open_bundle(folder, settings.dtype, settings.device))
     if as_json:
         typer.echo(json.dumps(asdict(facts)))

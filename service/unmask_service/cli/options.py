@@ -46,7 +46,7 @@ Threads = Annotated[int | None, setting("threads", metavar="N")]
 def settings_command(name: str, settings: Sequence[str], help_text: str) -> Callable[..., None]:
     """Make a command of `app` with settings as its options. All of them are text here: the settings check them."""
 
-    def command(**given: str | None) -> None:
+    def command(**given: str | list[str] | None) -> None:
         checked = read_settings(**dict.fromkeys(Settings.model_fields) | given)
         from unmask_service.app import start  # imports torch: `--help` does not wait for it
 
@@ -55,8 +55,9 @@ def settings_command(name: str, settings: Sequence[str], help_text: str) -> Call
     command.__name__ = name
     command.__doc__ = help_text
     options = [
-        Parameter(each, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, _option(each)])
+        Parameter(each, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, _option(each)])
         for each in settings
+        for kind in [list[str] | None if each == "model" and name != "worker" else str | None]
     ]
     command.__signature__ = Signature(options, return_annotation=None)  # type: ignore[attr-defined]  # for typer
     return command

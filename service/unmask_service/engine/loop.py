@@ -45,8 +45,9 @@ class EvaluationThread:
     of them than cores the OpenMP runtime puts them to sleep between regions: measured, 40 ms an evaluation for 28.
     """
 
-    def __init__(self, hang_seconds: float | None = None) -> None:
+    def __init__(self, hang_seconds: float | None = None, turn: asyncio.Lock | None = None) -> None:
         self._hang_seconds = hang_seconds  # an evaluation that takes longer has hung; None: none has
+        self.turn = turn or asyncio.Lock()  # held while evaluating: the threads of a process take turns
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="evaluation")
 
     async def run(
@@ -184,10 +185,11 @@ class Engine:
         """Collect the states of the work, evaluate them and finish their outcomes, off the event loop."""
         if not places:
             return []
-        begun = time.perf_counter()
         works = [work for _, work in places]
-        outcomes = await self._thread.evaluate(evaluate_apart, self.model, works, budgets, self._timed)
-        self.metrics.count_evaluation(time.perf_counter() - begun)
+        async with self._thread.turn:
+            begun = time.perf_counter()
+            outcomes = await self._thread.evaluate(evaluate_apart, self.model, works, budgets, self._timed)
+            self.metrics.count_evaluation(time.perf_counter() - begun)
         return outcomes
 
     @contextmanager
