@@ -9,7 +9,7 @@ import typer
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: docs/settings.md, Threads
 
-from training import run_books, run_tales
+from training import run_books, run_faces, run_tales
 from training.recipe import Budget, Recipe
 from training.session import Options
 
@@ -66,6 +66,27 @@ def tales(
     """
     recipe = change(run_tales.RECIPE, changes or [])
     run_tales.run(recipe, Options(out, Budget(minutes, steps), name, resume, device, threads, samples, evaluate_every))
+
+
+@app.command()
+def faces(
+    out: Out = Path("runs/faces"),
+    minutes: Minutes = 90.0,
+    steps: Steps = None,
+    name: Name = None,
+    resume: Resume = False,
+    device: Device = "cpu",
+    threads: Threads = None,
+    samples: Samples = 128,
+    evaluate_every: Every = 5.0,
+    changes: Changes = None,
+) -> None:
+    """Train the image model that ships, on avatars that are composed on the spot.
+
+    Needs no data and no network. OUT/sheet.png shows free samples after each evaluation.
+    """
+    recipe = change(run_faces.RECIPE, changes or [])
+    run_faces.run(recipe, Options(out, Budget(minutes, steps), name, resume, device, threads, samples, evaluate_every))
 
 
 @app.command()

@@ -13,18 +13,20 @@ from training.curve import draw_loss_curve
 from training.loop import Trainer
 
 CURVE_FILE = "loss.png"
+SHEET_FILE = "samples.png"
 
 
 @dataclass(frozen=True)
-class Text:
-    """What training and shipping need to know of a recipe's text."""
+class Content:
+    """What training and shipping need to know of what a recipe learns."""
 
-    tokenizer: Tokenizer
-    end_token_id: int | None  # the token that ends a text, if there is one
     codes: list[int]  # the permutation of the codes
+    tokenizer: Tokenizer | None = None  # None: pictures have none
+    end_token_id: int | None = None  # the token that ends a text, if there is one
     description: str | None = None  # one sentence on what the model is
     examples: tuple[str, ...] = ()  # prompts to try
     generation: GenerationSettings | None = None  # recommended settings
+    verdict: str = "consistent throughout"  # what a good sample is
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Measured:
     copies: int = 0  # samples, of all orders, whose text is another sample's
     good: tuple[str, ...] = ()  # samples without a fault
     bad: tuple[tuple[str, str], ...] = ()  # samples with a fault, and the rule that they break
+    sheet: bytes | None = None  # samples of a model of pictures, side by side: a PNG
 
 
 def averaged_network(trainer: Trainer) -> PrimeDenoiser:
@@ -47,7 +50,7 @@ def averaged_network(trainer: Trainer) -> PrimeDenoiser:
     return network.eval()
 
 
-def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, about: str, folder: Path) -> None:
+def write_model(trainer: Trainer, name: str, content: Content, measured: Measured, about: str, folder: Path) -> None:
     """Write the bundle in one move: weights, tokenizer, model card, loss curve."""
     recipe, history = trainer.recipe, trainer.history
     config = PrimeConfig(
@@ -61,13 +64,13 @@ def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, abo
         blocks=recipe.blocks,
         heads=recipe.heads,
         absolute_positions=recipe.absolute_positions,
-        codes=text.codes,
+        codes=content.codes,
         carry_over=True,
         canvas="as_requested",
-        end_token_id=text.end_token_id,
-        description=text.description,
-        examples=list(text.examples),
-        generation=text.generation,
+        end_token_id=content.end_token_id,
+        description=content.description,
+        examples=list(content.examples),
+        generation=content.generation,
         trained_tokens=ranges_of(trainer.used.tolist()),
         provenance={
             "command": f"python -m training {recipe.name}",
@@ -80,12 +83,14 @@ def write_model(trainer: Trainer, name: str, text: Text, measured: Measured, abo
         },
     )
     network = averaged_network(trainer)
-    card = model_card(trainer, name, measured, about)
-    write_bundle(folder, config, network.state_dict(), text.tokenizer, card, replace=True)
+    card = model_card(trainer, name, content, measured, about)
+    write_bundle(folder, config, network.state_dict(), content.tokenizer, card, replace=True)
     draw_loss_curve(history, folder / CURVE_FILE, measured.entropy)
+    if measured.sheet is not None:
+        (folder / SHEET_FILE).write_bytes(measured.sheet)
 
 
-def model_card(trainer: Trainer, name: str, measured: Measured, about: str) -> str:
+def model_card(trainer: Trainer, name: str, content: Content, measured: Measured, about: str) -> str:
     """The bundle's README.md."""
     recipe, history = trainer.recipe, trainer.history
     table = "\n".join(f"| {key} | {value} |" for key, value in _figures(trainer, measured).items())
@@ -98,7 +103,7 @@ def model_card(trainer: Trainer, name: str, measured: Measured, about: str) -> s
 | --- | --- |
 {table}
 
-{_orders(measured)}{_samples(measured)}## Training
+{_orders(content, measured)}{_samples(measured)}## Training
 
 `python -m training {recipe.name}`: {history.seconds / 3600:.1f} hours, {history.tokens / 1e6:.1f} M tokens, objective
 `{recipe.objective}`, Muon for the blocks' matrices, AdamW for the rest, {_precision(trainer)} products, averaged
@@ -131,17 +136,17 @@ def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
     return figures
 
 
-def _orders(measured: Measured) -> str:
+def _orders(content: Content, measured: Measured) -> str:
     if not measured.consistent:
         return ""
     rows = "\n".join(
         f"| {order} | {good / drawn:.0%} ({good} of {drawn}) |" for order, good, drawn in measured.consistent
     )
     drawn = sum(drawn for *_, drawn in measured.consistent)
-    return f"""Free samples on the longest canvas, one digit an evaluation, so that each row is exact along its order.
-{measured.copies} of all {drawn} samples are copies of another one.
+    return f"""Free samples on the longest canvas; one digit an evaluation, which is exact along its order, unless the
+row says otherwise. {measured.copies} of all {drawn} samples are copies of another one.
 
-| order | consistent throughout |
+| order | {content.verdict} |
 | --- | --- |
 {rows}
 
@@ -150,6 +155,8 @@ def _orders(measured: Measured) -> str:
 
 def _samples(measured: Measured) -> str:
     parts = []
+    if measured.sheet is not None:
+        parts.append(f"![samples]({SHEET_FILE})\n\n")
     if measured.good:
         title = "Samples that hold" if measured.consistent else "Samples"
         parts.append(f"## {title}\n\n" + "".join(f"> {text}\n\n" for text in measured.good))

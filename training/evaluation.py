@@ -19,12 +19,10 @@ SAMPLES_TOGETHER = 32
 
 @dataclass(frozen=True)
 class Model:
-    """A network with what text needs."""
+    """A network and the digits of its classes."""
 
     denoiser: PrimeDenoiser
     sub_tokenizer: SubTokenizer
-    tokenizer: Tokenizer
-    end_token_id: int | None
 
 
 @torch.no_grad()
@@ -84,10 +82,12 @@ def share_copied(network: PrimeDenoiser, codes: Tensor, ids: Tensor, among: set[
 
 @dataclass(frozen=True)
 class Order:
-    """The order in which sub-tokens are revealed, one an evaluation, and the temperature of the draws."""
+    """The order in which sub-tokens are revealed, the groups that share an evaluation, the temperature of the draws."""
 
     block: int | None = None  # tokens in a block; blocks from left to right, random order inside; None for one block
     temperature: float = 1.0
+    steps: int | None = None  # evaluations T; group i ends at the share (i/T)^clock of all sub-tokens; None: one each
+    clock: float = 1.0
 
     def positions(self, canvases: int, length: int, digits: int, generator: torch.Generator) -> Tensor:
         """Positions of sub-tokens in the order of their reveal, int64 [canvases, length · digits]."""
@@ -95,42 +95,58 @@ class Order:
         block = place // (digits * (self.block or length))
         return (torch.rand(canvases, len(place), generator=generator) + block).argsort(1)
 
+    def ends(self, total: int) -> list[int]:
+        """Where each group of `total` reveals ends; groups without a reveal are left out."""
+        steps = self.steps or total
+        clock = self.clock if self.steps else 1.0
+        return sorted({round(total * (i / steps) ** clock) for i in range(1, steps + 1)} - {0})
 
-@torch.no_grad()
-def free_samples(model: Model, order: Order, count: int, seed: int) -> Iterator[list[str]]:
-    """Texts from nothing on the longest canvas, a few at a time.
+    @torch.no_grad()
+    def draw(self, model: Model, count: int, generator: torch.Generator) -> Tensor:
+        """Canvases from nothing, int64 [count, L].
 
-    The law is the one of exact first-hitting: each reveal draws a class among those that agree with the revealed digits
-    of its token, and keeps one digit of it. The training-time forward pass makes it faster than the server's sampler.
+        Of each token of a group a class is drawn among those that agree with the token's revealed digits, and the
+        digits of the group are kept of it.
+        """
+        network, codes = model.denoiser, model.sub_tokenizer.codes
+        length, digits_a_token, base = network.length, codes.shape[1], network.shape.base
+        digits = torch.full((count * length, digits_a_token), base)
+        canvas = torch.arange(count)[:, None] * length
+        positions = self.positions(count, length, digits_a_token, generator)
+        start = 0
+        for end in self.ends(length * digits_a_token):
+            places = positions[:, start:end]
+            start = end
+            revealed = torch.zeros_like(digits, dtype=torch.bool)
+            revealed[canvas + places // digits_a_token, places % digits_a_token] = True
+            rows = revealed.any(-1).nonzero()[:, 0]
+            x = features(network, digits.view(count, length, -1), rows, torch.float32)
+            known = digits[rows, None]  # [N, 1, l]
+            consistent = ((codes == known) | (known == base)).all(-1)
+            logits = (network.head(x) / self.temperature).masked_fill(~consistent, -torch.inf)
+            drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+            digits[rows] = torch.where(revealed[rows], codes[drawn], digits[rows])
+        return (digits.view(count, length, 1, -1) == codes).all(-1).int().argmax(-1)
+
+
+def free_samples(model: Model, order: Order, count: int, seed: int) -> Iterator[Tensor]:
+    """Canvases of the longest length from nothing, int64 [N, L], a few at a time.
+
+    The training-time forward pass makes it faster than the server's sampler.
     """
     for start in range(0, count, SAMPLES_TOGETHER):
-        ids = _draw(model, order, min(SAMPLES_TOGETHER, count - start), torch.Generator().manual_seed(seed + start))
-        yield [_text(model, line) for line in ids.tolist()]
+        yield order.draw(model, min(SAMPLES_TOGETHER, count - start), torch.Generator().manual_seed(seed + start))
 
 
-def _draw(model: Model, order: Order, count: int, generator: torch.Generator) -> Tensor:
-    network, codes = model.denoiser, model.sub_tokenizer.codes
-    length, digits_a_token, base = network.length, codes.shape[1], network.shape.base
-    digits, canvas = torch.full((count, length, digits_a_token), base), torch.arange(count)
-    for place in order.positions(count, length, digits_a_token, generator).T:
-        token, j = place // digits_a_token, place % digits_a_token
-        x = features(network, digits, canvas * length + token, torch.float32)
-        revealed = digits[canvas, token, None]  # [N, 1, l]
-        consistent = ((codes == revealed) | (revealed == base)).all(-1)
-        logits = (network.head(x) / order.temperature).masked_fill(~consistent, -torch.inf)
-        drawn = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
-        digits[canvas, token, j] = codes[drawn, j]
-    return (digits[:, :, None] == codes).all(-1).int().argmax(-1)
+def texts_of(canvases: Tensor, tokenizer: Tokenizer, end_token_id: int | None) -> list[str]:
+    """The text of each canvas [N, L], up to its end token."""
+    lines = canvases.tolist()
+    whole = [line[: line.index(end_token_id)] if end_token_id in line else line for line in lines]
+    texts: list[str] = tokenizer.decode_batch(whole, skip_special_tokens=False)
+    return texts
 
 
-def _text(model: Model, ids: list[int]) -> str:
-    if model.end_token_id in ids:
-        ids = ids[: ids.index(model.end_token_id)]
-    text: str = model.tokenizer.decode(ids, skip_special_tokens=False)
-    return text
-
-
-def seconds_per_sample(model: Model) -> float:
+def seconds_per_sample(model: Model, order: Order) -> float:
     """Estimate how long a free sample takes, from one evaluation of the network."""
     length, digits_a_token = model.denoiser.length, model.sub_tokenizer.codes.shape[1]
     digits = torch.full((SAMPLES_TOGETHER, length, digits_a_token), model.denoiser.shape.base)
@@ -138,4 +154,4 @@ def seconds_per_sample(model: Model) -> float:
     start = time.perf_counter()
     with torch.no_grad():
         features(model.denoiser, digits, rows, torch.float32)
-    return (time.perf_counter() - start) * length * digits_a_token / SAMPLES_TOGETHER
+    return (time.perf_counter() - start) * len(order.ends(length * digits_a_token)) / SAMPLES_TOGETHER

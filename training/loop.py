@@ -128,7 +128,7 @@ class Trainer:
         length = self._draw_length(chance)
         count = max(1, self.recipe.batch_tokens // length)
         ids = self.source.batch(chance, count, length).to(self.device)
-        rates = spread_rates(count, step, generator)
+        rates = 1 - spread_rates(count, step, generator) ** self.recipe.mask_clock
         digits = self.codes[ids].cpu()
         corrupted = corrupt(digits, self.recipe.base, rates, generator, self.recipe.weight_floor)
         target = self.rank_of_class[ids.flatten()]

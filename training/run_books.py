@@ -1,16 +1,17 @@
 """The recipe for real prose: `books`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from training.books import CHAPTER_END, read_books, token_ids, train_tokenizer
-from training.bundle import Measured, Text
+from training.bundle import Content, Measured
 from training.codes import codes_by_context
-from training.evaluation import Model, Order, held_out_loss
+from training.evaluation import Model, Order, held_out_loss, texts_of
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TextSource
@@ -53,9 +54,9 @@ def run(recipe: Recipe, options: Options, folder: Path) -> Measured:
     codes = codes_by_context(lines, recipe.vocabulary_size, recipe.base)
     held_out = ids[cut:].long().unfold(0, recipe.length, max(1, (len(ids) - cut) // HELD_OUT))
 
-    text = Text(tokenizer, tokenizer.token_to_id(CHAPTER_END), codes)
-    judge = _BooksJudge(recipe, held_out)
-    return train(recipe, options, text, TextSource(ids[:cut]), lines.unique(), judge, ABOUT)
+    content = Content(codes, tokenizer, tokenizer.token_to_id(CHAPTER_END))
+    judge = _BooksJudge(recipe, tokenizer, held_out)
+    return train(recipe, options, content, TextSource(ids[:cut]), lines.unique(), judge, ABOUT)
 
 
 class _BooksJudge:
@@ -63,8 +64,8 @@ class _BooksJudge:
 
     orders: Mapping[str, Order] = {"random, temperature 1": Order()}
 
-    def __init__(self, recipe: Recipe, held_out: Tensor) -> None:
-        self.recipe, self.held_out = recipe, held_out
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, held_out: Tensor) -> None:
+        self.recipe, self.tokenizer, self.held_out = recipe, tokenizer, held_out
 
     def measure(self, model: Model) -> Measured:
         precision = self.recipe.product_dtype(torch.device("cpu"))
@@ -72,5 +73,7 @@ class _BooksJudge:
         bound = held_out_loss(model.denoiser, codes, self.held_out, "marginals", self.recipe.seed, precision)
         return Measured(bound / self.recipe.length)
 
-    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
-        return replace(measured, good=tuple(text for texts in drawn.values() for text in texts))
+    def judge(self, measured: Measured, drawn: Mapping[str, Tensor]) -> Measured:
+        end = self.tokenizer.token_to_id(CHAPTER_END)
+        texts = [text for canvases in drawn.values() for text in texts_of(canvases, self.tokenizer, end)]
+        return replace(measured, good=tuple(texts))

@@ -1,15 +1,16 @@
 """The recipe of the model that ships: `tales`."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 from unmask_diffusion import GenerationSettings, Sampler
 
-from training.bundle import Measured, Text
+from training.bundle import Content, Measured
 from training.codes import codes_by_group
-from training.evaluation import Model, Order, held_out_loss, share_copied
+from training.evaluation import Model, Order, held_out_loss, share_copied, texts_of
 from training.recipe import Recipe
 from training.session import Options, train
 from training.sources import TaleSource, end_token_id
@@ -68,8 +69,8 @@ def run(recipe: Recipe, options: Options) -> Measured:
     used = torch.tensor(sorted({token for group in groups for token in group}))
     source = TaleSource(tokenizer, end)
     judge = TalesJudge(source, recipe)
-    text = Text(tokenizer, end, codes, DESCRIPTION, EXAMPLES, GENERATION)
-    return train(recipe, options, text, source, used, judge, ABOUT)
+    content = Content(codes, tokenizer, end, DESCRIPTION, EXAMPLES, GENERATION)
+    return train(recipe, options, content, source, used, judge, ABOUT)
 
 
 class TalesJudge:
@@ -81,6 +82,7 @@ class TalesJudge:
         chance = random.Random(HELD_OUT_SEED)
         told = [tale_with_log_probability(chance) for _ in range(HELD_OUT)]
         texts = [text for text, _ in told]
+        self.tokenizer, self.end_token_id = source.tokenizer, source.end_token_id
         self.canvases = source.canvases(texts, recipe.length)
         lengths = [len(encoding.ids) + 1 for encoding in source.tokenizer.encode_batch(texts)]
         self.tokens_a_tale = sum(lengths) / len(lengths)
@@ -96,16 +98,17 @@ class TalesJudge:
         copied = share_copied(network, codes, self.canvases[:64], self.names)
         return Measured(bound / self.tokens_a_tale, self.entropy, copied)
 
-    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
+    def judge(self, measured: Measured, drawn: Mapping[str, Tensor]) -> Measured:
         """The share of free samples that hold in each order; of the first order, some that do and some that do not."""
-        texts = [text for each in drawn.values() for text in each]
-        verdicts = [(text, is_consistent(text)) for text in next(iter(drawn.values()))]
+        told = {name: texts_of(canvases, self.tokenizer, self.end_token_id) for name, canvases in drawn.items()}
+        texts = [text for each in told.values() for text in each]
+        verdicts = [(text, is_consistent(text)) for text in next(iter(told.values()))]
         good = tuple(text for text, verdict in verdicts if verdict)
         bad = tuple((text, "; ".join(verdict.broken[:2])) for text, verdict in verdicts if not verdict)
         return replace(
             measured,
             consistent=tuple(
-                (name, sum(map(bool, map(is_consistent, each))), len(each)) for name, each in drawn.items()
+                (name, sum(map(bool, map(is_consistent, each))), len(each)) for name, each in told.items()
             ),
             copies=len(texts) - len(set(texts)),
             good=good[:5],

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Protocol
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 from unmask_diffusion import SubTokenizer
 
-from training.bundle import Measured, Text, averaged_network, write_model
+from training.bundle import Content, Measured, averaged_network, write_model
 from training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint, saved_codes
 from training.evaluation import Model, Order, free_samples, seconds_per_sample
 from training.loop import Source, Trainer
@@ -40,7 +41,7 @@ class Options:
 
 
 class Judge(Protocol):
-    """Measures a model, and judges the texts that it draws."""
+    """Measures a model, and judges what it draws."""
 
     @property
     def orders(self) -> Mapping[str, Order]:
@@ -49,12 +50,12 @@ class Judge(Protocol):
     def measure(self, model: Model) -> Measured:
         """Measure a model without drawing."""
 
-    def judge(self, measured: Measured, drawn: Mapping[str, Sequence[str]]) -> Measured:
-        """Add what the texts of each order are worth."""
+    def judge(self, measured: Measured, drawn: Mapping[str, Tensor]) -> Measured:
+        """Add what the canvases of each order, int64 [N, L], are worth."""
 
 
 def train(
-    recipe: Recipe, options: Options, text: Text, source: Source, used: torch.Tensor, judge: Judge, about: str
+    recipe: Recipe, options: Options, content: Content, source: Source, used: torch.Tensor, judge: Judge, about: str
 ) -> Measured:
     """Train a recipe as the options say; return the finished model's figures.
 
@@ -67,13 +68,13 @@ def train(
         torch.set_num_threads(options.threads)
     resuming = options.resume and (options.out / CHECKPOINT_FILE).exists()
     if resuming:
-        text = dataclasses.replace(text, codes=saved_codes(options.out))
-    codes = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, text.codes).codes
+        content = dataclasses.replace(content, codes=saved_codes(options.out))
+    codes = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, content.codes).codes
     trainer = Trainer(recipe, source, codes, used, options.device)
     if resuming:
         load_checkpoint(trainer, options.out)
         console.print(f"going on from step {trainer.history.step}")
-    session = _Session(trainer, options, text, judge, about, console)
+    session = _Session(trainer, options, content, judge, about, console)
     budget, samples = session.reserve_samples()
     try:
         with session.bar(), _interrupts(session):
@@ -111,9 +112,9 @@ class _Session:
     """Everything around the steps."""
 
     def __init__(
-        self, trainer: Trainer, options: Options, text: Text, judge: Judge, about: str, console: Console
+        self, trainer: Trainer, options: Options, content: Content, judge: Judge, about: str, console: Console
     ) -> None:
-        self.trainer, self.options, self.text, self.judge, self.about = trainer, options, text, judge, about
+        self.trainer, self.options, self.content, self.judge, self.about = trainer, options, content, judge, about
         self.console = console
         self.progress = Progress(console=console)
         self.task = self.progress.add_task("")
@@ -125,7 +126,8 @@ class _Session:
         budget, samples = self.options.budget, self.options.samples
         if budget.steps is not None or not samples:
             return budget, samples
-        each = seconds_per_sample(self.model()) * len(self.judge.orders)
+        model = self.model()
+        each = sum(seconds_per_sample(model, order) for order in self.judge.orders.values())
         samples = min(samples, max(1, int(SAMPLING_SHARE * 60 * budget.minutes / each)))
         minutes = budget.minutes - samples * each / 60
         self.console.print(f"training until minute {minutes:.1f}, then {samples} samples in each order")
@@ -151,10 +153,10 @@ class _Session:
             self.last_evaluation = time.monotonic()
 
     def model(self) -> Model:
-        """The averaged weights with what text needs."""
-        trainer, text = self.trainer, self.text
-        sub_tokenizer = SubTokenizer.from_base(trainer.recipe.vocabulary_size, 2, trainer.recipe.base, text.codes)
-        return Model(averaged_network(trainer), sub_tokenizer, text.tokenizer, text.end_token_id)
+        """The averaged weights with the classes' digits."""
+        recipe = self.trainer.recipe
+        sub_tokenizer = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, self.content.codes)
+        return Model(averaged_network(self.trainer), sub_tokenizer)
 
     def evaluate(self) -> Measured:
         """Measure the averaged weights, then write checkpoint and bundle."""
@@ -172,13 +174,15 @@ class _Session:
 
     def judge_samples(self, measured: Measured, count: int) -> Measured:
         """Draw free samples in each order, judge them, and write the bundle again with them in its card."""
-        drawn: dict[str, list[str]] = {name: [] for name in self.judge.orders}
+        drawn: dict[str, Tensor] = {}
         model = self.model()
         with self.bar():
             for done, (name, order) in enumerate(self.judge.orders.items()):
-                for texts in free_samples(model, order, count, self.trainer.recipe.seed):
-                    drawn[name] += texts
-                    share = (done + len(drawn[name]) / count) / len(drawn)
+                canvases: list[Tensor] = []
+                for some in free_samples(model, order, count, self.trainer.recipe.seed):
+                    canvases.append(some)
+                    drawn[name] = torch.cat(canvases)
+                    share = (done + len(drawn[name]) / count) / len(self.judge.orders)
                     words = f"samples: {name}, {len(drawn[name])} of {count}"
                     self.progress.update(self.task, completed=share, description=words)
         measured = self.judge.judge(measured, drawn)
@@ -187,7 +191,7 @@ class _Session:
 
     def write(self, measured: Measured) -> None:
         name = self.options.name or f"my-{self.trainer.recipe.name}"
-        write_model(self.trainer, name, self.text, measured, self.about, self.options.out / "bundle")
+        write_model(self.trainer, name, self.content, measured, self.about, self.options.out / "bundle")
 
     def print_command(self) -> None:
         self.console.print(f"serve it: unmask serve --model {self.options.out / 'bundle'}", soft_wrap=True)
