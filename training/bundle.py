@@ -26,6 +26,7 @@ class Content:
     description: str | None = None  # one sentence on what the model is
     examples: tuple[str, ...] = ()  # prompts to try
     generation: GenerationSettings | None = None  # recommended settings
+    clock: int = 1  # the `sampler.clock` of requests that have none
     verdict: str = "consistent throughout"  # what a good sample is
 
 
@@ -71,6 +72,7 @@ def write_model(trainer: Trainer, name: str, content: Content, measured: Measure
         description=content.description,
         examples=list(content.examples),
         generation=content.generation,
+        clock=content.clock,
         trained_tokens=ranges_of(trainer.used.tolist()),
         provenance={
             "command": f"python -m training {recipe.name}",

@@ -86,8 +86,8 @@ class Order:
 
     block: int | None = None  # tokens in a block; blocks from left to right, random order inside; None for one block
     temperature: float = 1.0
-    steps: int | None = None  # evaluations T; group i ends at the share (i/T)^clock of all sub-tokens; None: one each
-    clock: float = 1.0
+    steps: int | None = None  # groups T, the i-th of which ends at the share (i/T)^clock; None: one sub-token each
+    clock: int = 1
 
     def positions(self, canvases: int, length: int, digits: int, generator: torch.Generator) -> Tensor:
         """Positions of sub-tokens in the order of their reveal, int64 [canvases, length · digits]."""
@@ -96,10 +96,10 @@ class Order:
         return (torch.rand(canvases, len(place), generator=generator) + block).argsort(1)
 
     def ends(self, total: int) -> list[int]:
-        """Where each group of `total` reveals ends; groups without a reveal are left out."""
-        steps = self.steps or total
-        clock = self.clock if self.steps else 1.0
-        return sorted({round(total * (i / steps) ** clock) for i in range(1, steps + 1)} - {0})
+        """Where each group of `total` reveals ends, as the server cuts them: every group has a reveal."""
+        if self.steps is None:
+            return list(range(1, total + 1))
+        return [max(i, total * i**self.clock // self.steps**self.clock) for i in range(1, self.steps + 1)]
 
     @torch.no_grad()
     def draw(self, model: Model, count: int, generator: torch.Generator) -> Tensor:

@@ -28,7 +28,7 @@ class Recipe:
     batch_tokens: int = 4096  # tokens of a batch, whatever the canvas length
     objective: Objective = "marginals"
     weight_floor: float = 0.3  # see `objective`
-    mask_clock: float = 1.0  # n: a canvas at time t has 1 - t^n of its digits masked; 1 for evenly spread rates
+    mask_clock: int = 1  # n: a canvas at time t has 1 - t^n of its digits masked; 1 for evenly spread rates
     muon_rate: float = 0.02  # learning rate of the blocks' matrices
     adam_rate: float = 3e-3  # learning rate of everything else
     weight_decay: float = 0.02  # of the blocks' matrices, relative to the learning rate
