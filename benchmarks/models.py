@@ -10,6 +10,7 @@ from unmask_diffusion import (
     GenerationRequest,
     Model,
     NetworkShape,
+    Painter,
     Plan,
     PrimeDenoiser,
     SubTokenizer,
@@ -73,6 +74,7 @@ class BareModel(Generic[D]):
     end_token_id: None = None
     full_canvas: bool = True
     clock: int = 1
+    image: Painter | None = None
 
 
 def random_model(shape: NetworkShape, dtype: torch.dtype) -> BareModel[PrimeDenoiser]:

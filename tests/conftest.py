@@ -9,7 +9,7 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
 from unmask_diffusion import NetworkShape
-from unmask_model_store import MarkovConfig, PrimeConfig, TableConfig, write_bundle
+from unmask_model_store import ImageConfig, MarkovConfig, PrimeConfig, TableConfig, write_bundle
 
 from tests.helpers import END_TOKEN, byte_tokenizer, random_chain, random_network, random_table
 from tests.helpers_command_line import Run, command_line
@@ -51,6 +51,12 @@ TABLE_SEED = 31
 CHAIN_SEED = 32
 
 
+# pictures of 4 x 4 pixels; the codes of the classes are 00, 01, 02 and 10
+PIXELS = ImageConfig(
+    height=4, width=4, channels=1, palette=[(0, 0, 0, 0), (255, 255, 255, 255), (255, 0, 0, 255), (0, 0, 0, 255)]
+)
+
+
 def possible_table() -> torch.Tensor:
     """The table that is served: 4 classes, 2 tokens; a sequence never begins with class 3."""
     table = random_table(4, 2, TABLE_SEED)
@@ -60,7 +66,7 @@ def possible_table() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bundles: `writer` (a random network with a tokenizer), `table`, `chain` and `long-chain`."""
+    """A folder of bundles: `writer` (a random network with a tokenizer), `table`, `chain`, `long-chain`, `pixels`."""
     folder = tmp_path_factory.mktemp("bundles")
     _write_writer(folder / "writer")
     table = TableConfig(architecture="table", length=2, vocabulary_size=4, sub_tokens_per_token=2, base=2)
@@ -70,7 +76,12 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
         markov = MarkovConfig(
             architecture="markov", length=length, vocabulary_size=classes, sub_tokens_per_token=2, base=3
         )
-        write_bundle(folder / name, markov, {"log_initial": initial.float(), "log_transition": transition.float()})
+        tensors = {"log_initial": initial.float(), "log_transition": transition.float()}
+        write_bundle(folder / name, markov, tensors)
+        if name == "chain":
+            write_bundle(
+                folder / "pixels", markov.model_copy(update={"length": 16, "image": PIXELS, "clock": 3}), tensors
+            )
     return folder
 
 
@@ -122,6 +133,12 @@ def chain(bundles: Path) -> Iterator[Server]:
 def long_chain(bundles: Path) -> Iterator[Server]:
     """Its whole canvas takes 2048 evaluations: long enough that nothing ends by itself while a test looks."""
     yield from _served(bundles / "long-chain")
+
+
+@pytest.fixture(scope="session")
+def pixels(bundles: Path) -> Iterator[Server]:
+    """An image model."""
+    yield from _served(bundles / "pixels")
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from unmask_diffusion import (
     GenerationRequest,
     MarkovDenoiser,
     NetworkShape,
+    Painter,
     Plan,
     PrimeDenoiser,
     Reveal,
@@ -42,6 +43,7 @@ class ToyModel:
     end_token_id: int | None = None
     full_canvas: bool = True
     clock: int = 1
+    image: Painter | None = None
 
 
 class DenoiserAround:

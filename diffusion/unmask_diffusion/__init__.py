@@ -3,6 +3,7 @@
 from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError
 from unmask_diffusion.model import Denoiser, Extent, Model, Outline
 from unmask_diffusion.networks import MarkovDenoiser, NetworkShape, PrimeDenoiser, TableDenoiser
+from unmask_diffusion.painter import Colour, Painter
 from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
 from unmask_diffusion.request import (
     MAX_BUDGET,
@@ -44,6 +45,7 @@ __all__ = [
     "ActiveSample",
     "Candidates",
     "Clock",
+    "Colour",
     "Denoiser",
     "Estimate",
     "Extent",
@@ -55,6 +57,7 @@ __all__ = [
     "NetworkShape",
     "Outcome",
     "Outline",
+    "Painter",
     "Phase",
     "Plan",
     "PrimeDenoiser",

@@ -7,6 +7,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from unmask_kernels import Draws
 
+from unmask_diffusion.painter import Painter
 from unmask_diffusion.sub_tokens import SubTokenizer
 
 
@@ -85,6 +86,10 @@ class Outline(Protocol):
     @property
     def clock(self) -> int:
         """The `sampler.clock` of requests that have none."""
+
+    @property
+    def image(self) -> Painter | None:
+        """How canvases are painted; None where they are no pictures."""
 
 
 class Model(Outline, Protocol):

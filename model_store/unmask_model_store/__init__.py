@@ -14,7 +14,15 @@ from unmask_model_store.bundle import (
     resolve_dtype,
     write_bundle,
 )
-from unmask_model_store.config import BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig, ranges_of
+from unmask_model_store.config import (
+    BundleConfig,
+    BundleError,
+    ImageConfig,
+    MarkovConfig,
+    PrimeConfig,
+    TableConfig,
+    ranges_of,
+)
 from unmask_model_store.facts import ModelFacts, OpenModelFacts, open_facts, read_facts
 from unmask_model_store.store import SHIPPED_MODEL, default_model_dir, find_bundle, list_bundles
 
@@ -26,6 +34,7 @@ __all__ = [
     "BundleConfig",
     "BundleError",
     "BundleOutline",
+    "ImageConfig",
     "MarkovConfig",
     "ModelFacts",
     "OpenModelFacts",

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from unmask_diffusion import Denoiser, Extent, MarkovDenoiser, PrimeDenoiser, SubTokenizer, TableDenoiser
+from unmask_diffusion import Denoiser, Extent, MarkovDenoiser, Painter, PrimeDenoiser, SubTokenizer, TableDenoiser
 from unmask_kernels import CPU_HAS_BFLOAT16
 
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig
@@ -52,6 +52,7 @@ class BundleOutline:
     denoiser: Extent  # the network's sizes
     sub_tokenizer: SubTokenizer  # the table of codes
     tokenizer: Tokenizer | None  # text ↔ ids; None: ids only
+    image: Painter | None  # how canvases are painted; None where they are no pictures
 
     @property
     def end_token_id(self) -> int | None:
@@ -90,8 +91,9 @@ def open_outline(path: str | Path) -> BundleOutline:
         )
     except ValueError as error:
         raise BundleError(f"{folder / CONFIG_FILE}: {error}") from error
+    image = None if config.image is None else Painter(**dict(config.image), sub_tokenizer=sub_tokenizer)
     return BundleOutline(
-        folder, name_of(folder, config), config, config, sub_tokenizer, _read_tokenizer(folder, config)
+        folder, name_of(folder, config), config, config, sub_tokenizer, _read_tokenizer(folder, config), image
     )
 
 

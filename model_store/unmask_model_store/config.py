@@ -9,9 +9,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
 from unmask_diffusion import Clock, GenerationSettings
 from unmask_diffusion.networks import NetworkShape, Parameterization
+from unmask_diffusion.painter import BYTES
 
 MAX_CODES = 2**62
 MAX_EXAMPLES = 20
+# colours of partly revealed pixels, all of which are kept
+MAX_PAINTED = 2**20
+Byte = Annotated[int, Field(ge=0, le=255)]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 ONE_LINE = r"^[^\n\r]*$"
 RANGES = r"^[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*$"
@@ -39,6 +43,18 @@ def ranges_of(token_ids: Iterable[int]) -> str:
 def _ranges(text: str) -> list[tuple[int, int]]:
     """The first and the last id of each range."""
     return [(int(first), int(last or first)) for first, last in re.findall(r"([0-9]+)(?:-([0-9]+))?", text)]
+
+
+class ImageConfig(BaseModel):
+    """What makes a canvas a picture: position (row · width + column) · channels + channel."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    height: Size  # pixels
+    width: Size
+    channels: Annotated[int, Field(ge=1, le=3)]  # tokens of a pixel
+    # the colour of each class, red, green, blue and alpha; left out: bytes of R, G and B, or of grey
+    palette: list[tuple[Byte, Byte, Byte, Byte]] | None = None
 
 
 class CommonConfig(BaseModel):
@@ -70,6 +86,7 @@ class CommonConfig(BaseModel):
     clock: Annotated[Clock, Field(exclude_if=lambda value: value == 1)] = 1
     # the token ids that training has met, as ranges such as "0-31,40,52-2024"; left out: not known
     trained_tokens: Annotated[str, Field(pattern=RANGES)] | None = None
+    image: ImageConfig | None = None  # the canvas is a picture
 
     @property
     def trained(self) -> bytes | None:
@@ -110,7 +127,28 @@ class CommonConfig(BaseModel):
         if self.end_token_id is not None and self.end_token_id >= self.vocabulary_size:
             raise ValueError(f"end_token_id {self.end_token_id} is not below vocabulary_size {self.vocabulary_size}")
         self._check_trained_tokens()
+        if self.image is not None:
+            self._check_image(self.image)
         return self
+
+    def _check_image(self, image: ImageConfig) -> None:
+        tokens, kind = image.height * image.width * image.channels, (image.channels, self.vocabulary_size)
+        if tokens != self.length:
+            raise ValueError(f"image: height · width · channels is {tokens}; length is {self.length}")
+        if image.palette is None and kind not in BYTES:
+            kinds = ", ".join(f"{channels} of {classes}" for channels, classes in BYTES)
+            raise ValueError(
+                f"image without a palette: channels of vocabulary_size are {kinds}; not {kind[0]} of {kind[1]}"
+            )
+        if image.palette is not None and (image.channels, len(image.palette)) != (1, self.vocabulary_size):
+            raise ValueError(
+                f"image.palette has {len(image.palette)} colours and image.channels is {image.channels}; it must be "
+                f"one colour for each of {self.vocabulary_size} classes, and 1 channel"
+            )
+        if (self.base + 1) ** self.sub_tokens_per_token > MAX_PAINTED:
+            raise ValueError(f"image: (base + 1) ** sub_tokens_per_token exceeds {MAX_PAINTED} colours to paint with")
+        if self.end_token_id is not None:
+            raise ValueError("image: a picture has no end; leave out end_token_id")
 
     def _check_trained_tokens(self) -> None:
         previous = -1

@@ -30,6 +30,7 @@ class ModelFacts:
     tokenizer: bool  # whether there is one; else token ids only
     clock: int  # the `sampler.clock` of requests that have none
     end_token_id: int | None
+    image: dict[str, Any] | None  # the bundle's block of that name: size, channels and palette of its pictures
     description: str | None  # what the model is, in a sentence
     examples: list[str]  # prompts that show what it can do
     generation: dict[str, Any] | None  # fields of a request that its author recommends
@@ -39,6 +40,7 @@ class ModelFacts:
         """The facts of a bundle in this folder."""
         keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
         keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer, "clock": config.clock}
+        keys |= {"image": None if config.image is None else config.image.model_dump(exclude_none=True)}
         return ModelFacts(**{"parameterization": None, "examples": []} | keys)
 
 

@@ -12,6 +12,7 @@ from unmask_diffusion import (
     MAX_SAMPLES,
     ActiveSample,
     GenerationRequest,
+    Painter,
     Plan,
     PrimeDenoiser,
     Schedule,
@@ -38,6 +39,7 @@ class ToyModel:
     end_token_id: int | None = None
     full_canvas: bool = True
     clock: int = 1
+    image: Painter | None = None
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,9 @@ class Generation(Follower[GenerateAnswer]):
     def _start(self) -> StartEvent:
         plan, sub_tokenizer, text_of = self.plan, self.served.model.sub_tokenizer, self.served.vocabulary.text_of
         given = [(position, token, text_of(token)) for position, token in plan.given]
+        image = self.service.card.image
         return StartEvent(
+            **{} if image is None else {"image": image},
             id=self.job.id,
             model=self.served.name,
             length=plan.length,

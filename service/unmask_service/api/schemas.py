@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from unmask_diffusion import GenerationRequest
+from unmask_diffusion import Colour, GenerationRequest
 
 from unmask_service.broker import State
 
@@ -71,6 +71,23 @@ class Message(BaseModel):
     """The base of everything that the server sends."""
 
     model_config = ConfigDict(frozen=True)
+
+
+class ImageBlock(Message):
+    """How the canvases of an image model are painted: position (row · width + column) · channels + channel.
+
+    A pixel of which some digits are revealed is painted as the mean of the colours that they leave.
+    """
+
+    height: int = Field(description="pixels")
+    width: int = Field(description="pixels")
+    channels: int = Field(description="tokens of a pixel")
+    palette: list[Colour] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="the colour of each token id: [red, green, blue, alpha]; left out: tokens are bytes of red, green "
+        "and blue (3 channels), of grey (1), or twelve bits of the 24 (2)",
+    )
 
 
 Warnings = Annotated[
@@ -220,6 +237,9 @@ class StartEvent(Message):
         description="milliseconds until `done` is expected; null while no engine has said how fast it is"
     )
     seed: int
+    image: ImageBlock | None = Field(
+        default=None, description="as in /v1/models; left out where canvases are no pictures"
+    )
     canvas: list[list[Token]] = Field(description=f"for each sample the given tokens: {ABOUT_TOKENS}")
 
 
@@ -286,6 +306,11 @@ class ModelCard(Message):
         default=1,
         exclude_if=lambda value: value == 1,
         description="the sampler.clock of requests that have none; left out: 1",
+    )
+    image: ImageBlock | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="how canvases are painted; left out where they are no pictures",
     )
     end_token_id: Annotated[int, Field(ge=0)] | None
     description: str | None = Field(description="what the model is, in a sentence")

@@ -74,6 +74,7 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
         ("architecture", facts.architecture + trained),
         ("parameters", f"{facts.parameters:,}"),
         ("vocabulary", f"{classes:,} tokens, each {digits} digits of base {facts.base}"),
+        *picture_of(facts),
         ("canvas", f"at most {facts.length:,} tokens; {whole}"),
         (
             "text",
@@ -86,6 +87,21 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
         ("logits", f"{readable_bytes(facts.logit_bytes_an_evaluation)} an evaluation, one sub-token at a time"),
         ("", f"{readable_bytes(facts.logit_bytes_at_once)} if all were revealed at once"),
     ]
+
+
+def picture_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
+    """The row of an image model: the size of its pictures and their colours."""
+    if facts.image is None:
+        return []
+    colours = {
+        1: "256 levels of grey",
+        2: "24-bit colours, two tokens a pixel",
+        3: "24-bit colours, a token each channel",
+    }
+    palette, channels = facts.image.get("palette"), facts.image["channels"]
+    kind = colours[channels] if palette is None else f"a palette of {len(palette)} colours"
+    size = f"{facts.image['width']} x {facts.image['height']} pixels"
+    return [("picture", f"{size}, {kind}; sampler.clock {facts.clock}")]
 
 
 def readable_bytes(count: float) -> str:
