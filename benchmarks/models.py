@@ -71,7 +71,7 @@ class BareModel(Generic[D]):
     denoiser: D
     sub_tokenizer: SubTokenizer
     tokenizer: None = None
-    end_token_id: None = None
+    end_token_ids: tuple[()] = ()
     full_canvas: bool = True
     clock: int = 1
     image: Painter | None = None

@@ -40,7 +40,7 @@ class ToyModel:
     denoiser: Denoiser
     sub_tokenizer: SubTokenizer
     tokenizer: Tokenizer | None = None
-    end_token_id: int | None = None
+    end_token_ids: tuple[int, ...] = ()
     full_canvas: bool = True
     clock: int = 1
     image: Painter | None = None

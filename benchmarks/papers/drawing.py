@@ -114,6 +114,6 @@ def broken_rules(model: Model, tokens: Tensor) -> list[int]:
 
 
 def _before_the_end(model: Model, ids: Tensor) -> list[int]:
-    ends = (ids == (-1 if model.end_token_id is None else model.end_token_id)).nonzero()
+    ends = torch.isin(ids, torch.tensor(model.end_token_ids, dtype=ids.dtype)).nonzero()
     tokens: list[int] = ids[: int(ends[0])].tolist() if len(ends) else ids.tolist()
     return tokens

@@ -143,7 +143,7 @@ def of_tales(model: Bundle, level: int, texts: int, evaluations: int) -> Compari
     """The shipped model on new tales of a level; exit with a line if the model is not one of tales or too short."""
     rows = []
     for seed, (tale, log_probability) in enumerate(fitting_tales(model, level, texts)):
-        canvas = tale + [model.end_token_id or 0] * (model.denoiser.length - len(tale))
+        canvas = tale + [model.end_token_ids[0]] * (model.denoiser.length - len(tale))
         tokens = len(tale) + 1
         rows.append(
             (
@@ -157,7 +157,7 @@ def of_tales(model: Bundle, level: int, texts: int, evaluations: int) -> Compari
 
 def fitting_tales(model: Bundle, level: int, texts: int) -> Iterator[tuple[list[int], float]]:
     """Tales that fit on the model's canvas with an end: (token ids, log p of the generator)."""
-    if model.tokenizer is None or model.end_token_id is None:
+    if model.tokenizer is None or not model.end_token_ids:
         raise SystemExit(f"{model.name} has no tokenizer with an end token: it cannot be held to tales")
     chance = random.Random(f"{SEED} {level}")
     told = (tale_with_log_probability(chance, level) for _ in range(TRIES * texts))

@@ -2,7 +2,14 @@
 
 from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError
 from unmask_diffusion.model import Denoiser, Extent, Model, Outline
-from unmask_diffusion.networks import MarkovDenoiser, NetworkShape, PrimeDenoiser, TableDenoiser
+from unmask_diffusion.networks import (
+    LlamaDenoiser,
+    LlamaShape,
+    MarkovDenoiser,
+    NetworkShape,
+    PrimeDenoiser,
+    TableDenoiser,
+)
 from unmask_diffusion.painter import Colour, Painter
 from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
 from unmask_diffusion.request import (
@@ -51,6 +58,8 @@ __all__ = [
     "Extent",
     "GenerationRequest",
     "GenerationSettings",
+    "LlamaDenoiser",
+    "LlamaShape",
     "LogEntry",
     "MarkovDenoiser",
     "Model",

@@ -42,7 +42,7 @@ class Denoiser(Extent, Protocol):
         """
 
     def head(self, features: Tensor) -> Tensor:
-        """Turn features [N, F] into joint logits, float32 [N, C]."""
+        """Turn features [N, F] into joint logits, float32 [N, C]; -inf for classes that are never drawn."""
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
         """Draw a class for every row of features from the head's logits, which need not all be in memory.
@@ -76,8 +76,8 @@ class Outline(Protocol):
         """Text ↔ ids; None: ids only."""
 
     @property
-    def end_token_id(self) -> int | None:
-        """The token that ends a text, if the model has one."""
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text; none, if the model has none."""
 
     @property
     def full_canvas(self) -> bool:

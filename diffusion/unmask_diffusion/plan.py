@@ -150,7 +150,7 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sampl
     known = masked.index(True) if True in masked else len(masked)
     token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
     given = plan.canvas[plan.generated.start : plan.generated.stop]
-    ends = (place for place, token in enumerate(token_ids) if token == model.end_token_id and given[place] is None)
+    ends = (place for place, token in enumerate(token_ids) if token in model.end_token_ids and given[place] is None)
     end = next(ends, None)
     stopped = end is not None
     if not stopped and known < len(span):

@@ -34,15 +34,15 @@ class ActiveSample:
     # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
     # state before is evaluated again.
     earlier: Earlier | None = None
-    # Digits of the model's end token, int64 [l], if the plan has several blocks: the sample stops after a block that
-    # holds one. Nothing behind can change what stands before it, and the answer is cut there.
+    # Digits of the model's end tokens, int64 [E, l], if the plan has several blocks: the sample stops after a block
+    # that holds one. Nothing behind can change what stands before it, and the answer is cut there.
     end: Tensor | None = None
     needless: int = 0  # number of steps that an end token has made needless
 
     @classmethod
     def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
-        stops = model.end_token_id is not None and bool(plan.schedules[index].steps.borders)
-        end = model.sub_tokenizer.codes[model.end_token_id] if stops else None
+        stops = model.end_token_ids and plan.schedules[index].steps.borders
+        end = model.sub_tokenizer.codes[list(model.end_token_ids)] if stops else None
         return cls(plan, index, initial_state(model, plan), end=end)
 
     @property
@@ -143,7 +143,7 @@ class ActiveSample:
         if self.end is None or not step or self.steps.block_start(step) != step:
             return False
         positions = self._positions(self.steps.block_start(step - 1), step)
-        return bool((canvas[positions] == self.end).all(-1).any())
+        return bool((canvas[positions][:, None] == self.end).all(-1).any())
 
     def _before_stop(self, drawn: Sequence[Drawn]) -> int:
         """How many of the next steps come before the one that the sampler stops after; all if it does not stop."""

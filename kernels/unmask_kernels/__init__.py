@@ -1,6 +1,6 @@
 """The operations that the sampler spends its time on, each beside the plain reference that it must equal."""
 
-from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh
+from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh, silu
 from unmask_kernels.attention import attention
 from unmask_kernels.categorical import draw
 from unmask_kernels.consistency import agrees
@@ -9,6 +9,7 @@ from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandida
 from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log_softmax
+from unmask_kernels.norm import rms_norm
 from unmask_kernels.philox import Purpose, random_uniform, random_words
 
 __all__ = [
@@ -30,4 +31,6 @@ __all__ = [
     "linear_gelu_tanh",
     "random_uniform",
     "random_words",
+    "rms_norm",
+    "silu",
 ]

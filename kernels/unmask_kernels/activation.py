@@ -1,4 +1,7 @@
-"""GELU that gives an element the same bits wherever it lies, alone or after a linear layer."""
+"""GELU and SiLU that give an element the same bits wherever it lies, alone or after a linear layer."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +15,28 @@ _VECTOR = 64
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """Return GELU in its tanh form, shape and dtype of x.
+    """Return GELU in its tanh form, shape and dtype of x."""
+    return _in_whole_vectors(partial(F.gelu, approximate="tanh"), x)
+
+
+def silu(x: Tensor) -> Tensor:
+    """Return x · sigmoid(x), shape and dtype of x."""
+    return _in_whole_vectors(F.silu, x)
+
+
+def _in_whole_vectors(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply an elementwise function so that an element's bits do not depend on its place.
 
     torch's vector loop and the scalar code that finishes each thread's piece give different bits on a CPU, and where
     a piece ends depends on the number of elements. Pieces are equal shares of the elements, so these are padded until
     every share is whole iterations of the vector loop.
     """
+    x = x.contiguous()
     missing = -x.numel() % (_VECTOR * torch.get_num_threads())
     if x.device.type != "cpu" or not missing:
-        return F.gelu(x, approximate="tanh")
+        return function(x)
     flat = torch.cat([x.reshape(-1), x.new_zeros(missing)])
-    return F.gelu(flat, approximate="tanh")[: x.numel()].view(x.shape)
+    return function(flat)[: x.numel()].view(x.shape)
 
 
 def linear_gelu_tanh(

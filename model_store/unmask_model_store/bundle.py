@@ -14,10 +14,27 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from unmask_diffusion import Denoiser, Extent, MarkovDenoiser, Painter, PrimeDenoiser, SubTokenizer, TableDenoiser
+from unmask_diffusion import (
+    Denoiser,
+    Extent,
+    LlamaDenoiser,
+    MarkovDenoiser,
+    Painter,
+    PrimeDenoiser,
+    SubTokenizer,
+    TableDenoiser,
+)
 from unmask_kernels import CPU_HAS_BFLOAT16
 
-from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, BundleError, MarkovConfig, PrimeConfig, TableConfig
+from unmask_model_store.config import (
+    BUNDLE_CONFIG,
+    BundleConfig,
+    BundleError,
+    LlamaConfig,
+    MarkovConfig,
+    NetworkConfig,
+    TableConfig,
+)
 from unmask_model_store.weights import (
     LazyTensor,
     check_finite,
@@ -55,8 +72,8 @@ class BundleOutline:
     image: Painter | None  # how canvases are painted; None where they are no pictures
 
     @property
-    def end_token_id(self) -> int | None:
-        return self.config.end_token_id
+    def end_token_ids(self) -> tuple[int, ...]:
+        return self.config.end_token_ids
 
     @property
     def full_canvas(self) -> bool:
@@ -110,7 +127,7 @@ def open_bundle(path: str | Path, dtype: str | torch.dtype = "float32", device: 
     """
     outline = open_outline(path)
     resolved_device = resolve_device(device)
-    if not isinstance(outline.config, PrimeConfig):
+    if not isinstance(outline.config, NetworkConfig):
         resolved_device = torch.device("cpu")  # exact models stay there
     resolved_dtype = resolve_dtype(dtype, resolved_device)
     denoiser = _build_denoiser(outline.path, outline.config, outline.sub_tokenizer, resolved_dtype, resolved_device)
@@ -166,7 +183,7 @@ def read_config(folder: Path) -> BundleConfig:
                 "`unmask import` makes a bundle of an MDLM"
             ) from error
         first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "table", "markov"))
+        key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "llama", "table", "markov"))
         raise BundleError(f"{file}: {key + ': ' if key else ''}{first['msg']}") from error
 
 
@@ -252,8 +269,8 @@ def _build_denoiser(
 
 
 def _build_network(
-    folder: Path, config: PrimeConfig, sub_tokenizer: SubTokenizer, tensors: Mapping[str, Tensor], dtype: torch.dtype
-) -> PrimeDenoiser:
+    folder: Path, config: NetworkConfig, sub_tokenizer: SubTokenizer, tensors: Mapping[str, Tensor], dtype: torch.dtype
+) -> PrimeDenoiser | LlamaDenoiser:
     try:
         shape = config.shape
     except ValueError as error:
@@ -266,12 +283,16 @@ def _build_network(
             f"{folder / CONFIG_FILE}: hidden_size, blocks, vocabulary_size and base ask for {shape.parameters} "
             f"parameters; {WEIGHTS_FILE} holds {stored}"
         )
+    network: PrimeDenoiser | LlamaDenoiser
     with SkipInitialisation():
-        network = PrimeDenoiser(shape, sub_tokenizer.codes)
+        if isinstance(config, LlamaConfig):
+            network = LlamaDenoiser(config.shape, config.undrawable)
+        else:
+            network = PrimeDenoiser(config.shape, sub_tokenizer.codes)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     check_tensors(folder / WEIGHTS_FILE, tensors, expected)
     check_finite(folder / WEIGHTS_FILE, tensors)
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    network.load_state_dict(tensors, assign=True)  # mapped memory, until `serve_in` wants another dtype
     return network.requires_grad_(False).eval().serve_in(dtype)
 
 

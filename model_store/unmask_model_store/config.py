@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
 from unmask_diffusion import Clock, GenerationSettings
-from unmask_diffusion.networks import NetworkShape, Parameterization
+from unmask_diffusion.networks import DigitEmbeddings, LlamaShape, NetworkShape, Parameterization, TableDtype
 from unmask_diffusion.painter import BYTES
 
 MAX_CODES = 2**62
@@ -16,6 +16,7 @@ MAX_EXAMPLES = 20
 # colours of partly revealed pixels, all of which are kept
 MAX_PAINTED = 2**20
 Byte = Annotated[int, Field(ge=0, le=255)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Size = Annotated[int, Field(ge=1, le=2**20)]
 ONE_LINE = r"^[^\n\r]*$"
 RANGES = r"^[0-9]{1,8}(-[0-9]{1,8})?(,[0-9]{1,8}(-[0-9]{1,8})?)*$"
@@ -73,7 +74,13 @@ class CommonConfig(BaseModel):
     codes: list[Annotated[int, Field(ge=0, le=MAX_CODES)]] | None = None
     carry_over: bool = True  # whether the model was trained with the carry-over filter; the sampler always filters
     canvas: Literal["as_requested", "full"] = "full"  # full: the network always sees its whole length
-    end_token_id: Annotated[int, Field(ge=0)] | None = None  # the token that ends a text
+    # the token that ends a text, or several of which each does
+    end_token_id: TokenId | Annotated[list[TokenId], Field(min_length=1, max_length=64)] | None = None
+    bos_token_id: TokenId | None = None  # the token that begins a text
+    # Where a text begins that does not begin with it already: never; where the prompt is empty; before every prompt
+    # that is a text; or before a suffix too.
+    add_bos: Literal["never", "empty_prompt", "prompt", "prompt_and_suffix"] = "never"
+    pad_token_id: TokenId | None = None  # the token that training filled texts up with
     provenance: dict[str, Any] = {}  # where the weights came from, free form
     description: Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)] | None = None  # a sentence
     # prompts that show what the model can do
@@ -87,6 +94,13 @@ class CommonConfig(BaseModel):
     # the token ids that training has met, as ranges such as "0-31,40,52-2024"; left out: not known
     trained_tokens: Annotated[str, Field(pattern=RANGES)] | None = None
     image: ImageConfig | None = None  # the canvas is a picture
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        """The tokens that end a text."""
+        if isinstance(self.end_token_id, list):
+            return tuple(self.end_token_id)
+        return () if self.end_token_id is None else (self.end_token_id,)
 
     @property
     def trained(self) -> bytes | None:
@@ -124,9 +138,13 @@ class CommonConfig(BaseModel):
             raise ValueError(f"codes has {len(self.codes)} entries; vocabulary_size is {self.vocabulary_size}")
         if self.codes is not None and max(self.codes) >= space:
             raise ValueError(f"codes holds {max(self.codes)}; base ** sub_tokens_per_token is {space}")
-        if self.end_token_id is not None and self.end_token_id >= self.vocabulary_size:
-            raise ValueError(f"end_token_id {self.end_token_id} is not below vocabulary_size {self.vocabulary_size}")
-        self._check_trained_tokens()
+        ids = {"bos_token_id": self.bos_token_id, "pad_token_id": self.pad_token_id}
+        for name, token in [*(("end_token_id", each) for each in self.end_token_ids), *ids.items()]:
+            if token is not None and token >= self.vocabulary_size:
+                raise ValueError(f"{name} {token} is not below vocabulary_size {self.vocabulary_size}")
+        if self.add_bos != "never" and self.bos_token_id is None:
+            raise ValueError(f"add_bos is {self.add_bos!r}: it needs bos_token_id")
+        self.check_ranges("trained_tokens", self.trained_tokens)
         if self.image is not None:
             self._check_image(self.image)
         return self
@@ -147,16 +165,17 @@ class CommonConfig(BaseModel):
             )
         if (self.base + 1) ** self.sub_tokens_per_token > MAX_PAINTED:
             raise ValueError(f"image: (base + 1) ** sub_tokens_per_token exceeds {MAX_PAINTED} colours to paint with")
-        if self.end_token_id is not None:
+        if self.end_token_ids:
             raise ValueError("image: a picture has no end; leave out end_token_id")
 
-    def _check_trained_tokens(self) -> None:
+    def check_ranges(self, name: str, ranges: str | None) -> None:
+        """Raise ValueError unless the ids in `ranges` ascend and are those of classes."""
         previous = -1
-        for first, last in _ranges(self.trained_tokens or ""):
+        for first, last in _ranges(ranges or ""):
             if not previous < first <= last:
-                raise ValueError(f"trained_tokens: ids must ascend; after {previous} comes {first}-{last}")
+                raise ValueError(f"{name}: ids must ascend; after {previous} comes {first}-{last}")
             if last >= self.vocabulary_size:
-                raise ValueError(f"trained_tokens holds {last}; vocabulary_size is {self.vocabulary_size}")
+                raise ValueError(f"{name} holds {last}; vocabulary_size is {self.vocabulary_size}")
             previous = last
 
 
@@ -181,6 +200,76 @@ class PrimeConfig(CommonConfig):
         return NetworkShape(**{field.name: getattr(self, field.name) for field in fields(NetworkShape)})
 
 
+class LlamaConfig(CommonConfig):
+    """The llama-shaped network of MDM-Prime-v2, SMDM, LLaDA, Dream and a2d. Its sizes are those of `LlamaShape`."""
+
+    architecture: Literal["llama"]
+    hidden_size: Size
+    blocks: Size
+    heads: Size
+    key_value_heads: Size
+    head_width: Size
+    inner_size: Size
+    norm_epsilon: Annotated[float, Field(gt=0, lt=1)]
+    rotary_base: Annotated[float, Field(ge=1, le=1e12)]
+    rotary_tables: TableDtype = "float32"
+    digit_embeddings: DigitEmbeddings = "concatenated"
+    query_key_value_bias: bool = False
+    query_key_norm: bool = False
+    mask_class: Annotated[int, Field(ge=0)] | None = None
+    tied_head: bool = False
+    shifted: bool = False
+    # the classes that are never drawn, as ranges: the mask's own, and rows of the head that name no token
+    undrawable_tokens: Annotated[str, Field(pattern=RANGES)] | None = None
+
+    @property
+    def shape(self) -> LlamaShape:
+        """The sizes of the network.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        return LlamaShape(**{field.name: getattr(self, field.name) for field in fields(LlamaShape)})
+
+    @property
+    def undrawable(self) -> list[int]:
+        """The classes that are never drawn."""
+        return [each for first, last in _ranges(self.undrawable_tokens or "") for each in range(first, last + 1)]
+
+    @property
+    def switches(self) -> str:
+        """What tells this network from others of its shape, in words."""
+        words = [f"{self.heads} heads of {self.head_width}", f"rotary base {self.rotary_base:g}"]
+        if self.key_value_heads != self.heads:
+            words.append(f"{self.key_value_heads} key-value heads")
+        if self.rotary_tables != "float32":
+            words.append("rotary tables in bfloat16")
+        if self.sub_tokens_per_token > 1:
+            words.append(f"digit embeddings {self.digit_embeddings}")
+        words += [
+            name
+            for name, on in (
+                ("biases of q, k, v", self.query_key_value_bias),
+                ("norms of q, k", self.query_key_norm),
+                ("head tied to the embedding", self.tied_head),
+                ("shifted rows", self.shifted),
+            )
+            if on
+        ]
+        if self.mask_class is not None:
+            words.append(f"the mask is class {self.mask_class}")
+        if self.undrawable:
+            words.append(f"{len(self.undrawable):,} classes undrawable")
+        return ", ".join(words)
+
+    @model_validator(mode="after")
+    def _some_class_is_left(self) -> Self:
+        self.check_ranges("undrawable_tokens", self.undrawable_tokens)
+        if len(self.undrawable) >= self.vocabulary_size:
+            raise ValueError("undrawable_tokens holds every class: nothing could be drawn")
+        return self
+
+
 class TableConfig(CommonConfig):
     """A joint distribution by enumeration: one tensor `log_probabilities`, [C] · L."""
 
@@ -197,5 +286,6 @@ class MarkovConfig(CommonConfig):
     architecture: Literal["markov"]
 
 
-BundleConfig = Annotated[PrimeConfig | TableConfig | MarkovConfig, Field(discriminator="architecture")]
+NetworkConfig = PrimeConfig | LlamaConfig
+BundleConfig = Annotated[PrimeConfig | LlamaConfig | TableConfig | MarkovConfig, Field(discriminator="architecture")]
 BUNDLE_CONFIG: TypeAdapter[BundleConfig] = TypeAdapter(BundleConfig)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unmask_model_store.bundle import TOKENIZER_FILE, Bundle, name_of, read_config
-from unmask_model_store.config import BundleConfig, PrimeConfig
+from unmask_model_store.config import BundleConfig, LlamaConfig, PrimeConfig
 
 FLOAT_BYTES = 4
 
@@ -29,8 +29,10 @@ class ModelFacts:
     canvas: Literal["as_requested", "full"]  # full: the network always sees its whole length
     tokenizer: bool  # whether there is one; else token ids only
     clock: int  # the `sampler.clock` of requests that have none
-    end_token_id: int | None
     image: dict[str, Any] | None  # the bundle's block of that name: size, channels and palette of its pictures
+    end_token_id: int | None  # the first of these
+    end_token_ids: list[int]  # tokens that end a text
+    switches: str | None  # what tells a network from others of its architecture, in words
     description: str | None  # what the model is, in a sentence
     examples: list[str]  # prompts that show what it can do
     generation: dict[str, Any] | None  # fields of a request that its author recommends
@@ -41,6 +43,9 @@ class ModelFacts:
         keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
         keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer, "clock": config.clock}
         keys |= {"image": None if config.image is None else config.image.model_dump(exclude_none=True)}
+        ends = [*config.end_token_ids]
+        keys |= {"end_token_id": ends[0] if ends else None, "end_token_ids": ends}
+        keys["switches"] = config.switches if isinstance(config, LlamaConfig) else None
         return ModelFacts(**{"parameterization": None, "examples": []} | keys)
 
 

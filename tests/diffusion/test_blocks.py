@@ -263,7 +263,7 @@ def test_a_high_order_sample_goes_on_identically_from_anywhere(kind: str) -> Non
 # --- the stop after an end token -----------------------------------------------------------------------------------
 
 # an end token that is not rare
-TALKER = {digits: dataclasses.replace(markov_model(6, 16, digits, seed=5), end_token_id=4) for digits in (1, 2, 3)}
+TALKER = {digits: dataclasses.replace(markov_model(6, 16, digits, seed=5), end_token_ids=(4,)) for digits in (1, 2, 3)}
 AROUND: dict[int, dict[str, Any]] = {
     1: {},
     2: {"prompt": [4, 1], "suffix": [4, 2]},
@@ -324,7 +324,7 @@ def test_given_end_tokens_and_single_blocks_and_models_without_one_stop_nothing(
     model = TALKER[1]
     plan = plan_for(model, n=8, seed=2, prompt=[4], max_tokens=12)
     assert [len(log) for log in run_to_end(model, [ActiveSample.start(model, plan, i) for i in range(8)])] == [12] * 8
-    endless = dataclasses.replace(model, end_token_id=None)
+    endless = dataclasses.replace(model, end_token_ids=())
     plan = plan_for(endless, n=8, seed=2, max_tokens=12, sampler={"block_length": 3})
     assert [len(log) for log in run_to_end(endless, [ActiveSample.start(endless, plan, i) for i in range(8)])] == [
         12

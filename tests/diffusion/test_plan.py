@@ -30,7 +30,7 @@ TOKENIZER = byte_tokenizer()
 WRITER = dataclasses.replace(
     prime_model(classes=TOKENIZER.get_vocab_size(), length=24, digits=2),
     tokenizer=TOKENIZER,
-    end_token_id=TOKENIZER.token_to_id(END_TOKEN),
+    end_token_ids=(TOKENIZER.token_to_id(END_TOKEN),),
 )
 
 ids = st.lists(st.integers(0, 29), max_size=8)
@@ -216,7 +216,7 @@ def test_lone_surrogates_are_refused(field: str) -> None:
 
 
 def test_the_answer_is_cut_before_the_end_token() -> None:
-    end = WRITER.end_token_id
+    (end,) = WRITER.end_token_ids
     assert end is not None
     plan = plan_for(WRITER, prompt=" the", max_tokens=4)
     the, a = TOKENIZER.encode(" the").ids[0], TOKENIZER.encode("a").ids[0]
@@ -243,7 +243,7 @@ def test_only_an_end_token_that_was_generated_ends_the_text(
 ) -> None:
     tokenizer = WRITER.tokenizer
     assert tokenizer is not None
-    ids = {"end": WRITER.end_token_id, "a": tokenizer.token_to_id("a"), None: None}
+    ids = {"end": WRITER.end_token_ids[0], "a": tokenizer.token_to_id("a"), None: None}
     plan = plan_for(WRITER, canvas=[ids[each] for each in canvas], seed=1)
     answer = read_sample(WRITER, plan, 0, WRITER.sub_tokenizer.encode(torch.tensor([ids[each] for each in drawn])))
     assert (list(answer.token_ids), answer.finish_reason) == ([ids[each] for each in kept], reason)

@@ -108,7 +108,7 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> N
 def test_what_was_written_is_what_opens(folder: Path) -> None:
     bundle = open_bundle(folder)
     assert bundle.config == PRIME
-    assert (bundle.name, bundle.end_token_id, bundle.full_canvas) == ("toy-prime", 259, False)
+    assert (bundle.name, bundle.end_token_ids, bundle.full_canvas) == ("toy-prime", (259,), False)
     assert bundle.dtype == torch.float32
     assert (folder / "README.md").read_text() == "# A toy\n"
     assert bundle.tokenizer is not None
@@ -153,7 +153,7 @@ def test_five_keys_are_enough_for_an_exact_model(tmp_path: Path, config: BundleC
     bundle = open_bundle(folder)
     assert bundle.name == "exact"
     assert bundle.tokenizer is None
-    assert bundle.end_token_id is None
+    assert bundle.end_token_ids == ()
     assert bundle.full_canvas
     (answer,) = sample(bundle, seed=3)
     assert len(answer.token_ids) == config.length

@@ -126,7 +126,7 @@ def test_it_comes_into_the_bundle(tmp_path: Path, tokenizer: Tokenizer) -> None:
     bundle = open_bundle(tmp_path / "bundle")
     assert bundle.tokenizer is not None
     same(bundle.tokenizer, tokenizer)
-    assert bundle.end_token_id is None  # official models begin every text with theirs
+    assert bundle.end_token_ids == ()  # official models begin every text with theirs
 
 
 def test_gpt2s_is_found_in_the_hubs_cache(

@@ -23,7 +23,7 @@ from tests.helpers import markov_model, plan_for, run_to_end
 from tests.helpers_redis import Redis
 from tests.helpers_server import Server
 
-MODEL = dataclasses.replace(markov_model(6, 16, 2, seed=5), end_token_id=4)
+MODEL = dataclasses.replace(markov_model(6, 16, 2, seed=5), end_token_ids=(4,))
 FIELDS: dict[str, Any] = {"n": 4, "seed": 2, "max_tokens": 14, "sampler": {"block_length": 3}}
 CAPACITY = Capacity(200, Pace(1e-3, 1e-5, 1e-5))
 SECOND_A_TICK = Capacity(tokens_per_tick=100, pace=Pace(evaluation=1.0, token=1e-6, row=1e-6))

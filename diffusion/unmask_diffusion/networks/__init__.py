@@ -1,18 +1,23 @@
-"""The networks, each behind `unmask_diffusion.Denoiser`: MDLM-Prime, and two distributions that are known exactly."""
+"""The networks behind `unmask_diffusion.Denoiser`: MDLM-Prime, the llama-shaped ones, two exact distributions."""
 
 from unmask_diffusion.networks.exact import MarkovDenoiser, TableDenoiser
 from unmask_diffusion.networks.heads import IndependentHead, JointHead, Parameterization
+from unmask_diffusion.networks.llama import DigitEmbeddings, LlamaDenoiser, LlamaShape, TableDtype
 from unmask_diffusion.networks.prime import LAYER_NORM_EPSILON, ROTARY_BASE, Block, NetworkShape, PrimeDenoiser
 
 __all__ = [
     "LAYER_NORM_EPSILON",
     "ROTARY_BASE",
     "Block",
+    "DigitEmbeddings",
     "IndependentHead",
     "JointHead",
+    "LlamaDenoiser",
+    "LlamaShape",
     "MarkovDenoiser",
     "NetworkShape",
     "Parameterization",
     "PrimeDenoiser",
     "TableDenoiser",
+    "TableDtype",
 ]

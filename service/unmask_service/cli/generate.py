@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
@@ -278,7 +279,7 @@ def _shown_tokens(model: "Outline", plan: "Plan", digits: "Tensor", before: "Ten
         elif bool(known[position].all()):
             token = int(model.sub_tokenizer.decode(digits[position]))
             # the answer ends at this token only once everything before it is known
-            ended = token == model.end_token_id and bool(known[:position].all())
+            ended = token in model.end_token_ids and bool(known[:position].all())
             yield ShownToken("unmasked", bool(fresh[position]), token)
         else:
             shown = " ".join(MASKED_DIGIT if digit == mask else str(digit) for digit in digits[position].tolist())
@@ -292,6 +293,7 @@ def _words(model: "Outline", run: list[ShownToken]) -> str:
         return "".join(f" {shown.digits} " for shown in run if shown.digits)
     if model.tokenizer is None:
         return "".join(f"{token} " for token in ids)
-    end = model.end_token_id
-    parts = (list(part) for _, part in groupby(ids, key=lambda token: token == end))
-    return "".join(END if part[0] == end else model.tokenizer.decode(part, skip_special_tokens=False) for part in parts)
+    ends = model.end_token_ids
+    parts = (list(part) for _, part in groupby(ids, key=ends.__contains__))
+    decode = partial(model.tokenizer.decode, skip_special_tokens=False)
+    return "".join(END if part[0] in ends else decode(part) for part in parts)

@@ -72,6 +72,7 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
         *about,
         ("folder", facts.path),
         ("architecture", facts.architecture + trained),
+        *([] if facts.switches is None else [("network", facts.switches)]),
         ("parameters", f"{facts.parameters:,}"),
         ("vocabulary", f"{classes:,} tokens, each {digits} digits of base {facts.base}"),
         *picture_of(facts),
@@ -79,7 +80,7 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
         (
             "text",
             ("a tokenizer" if facts.tokenizer else "no tokenizer: ids only")
-            + ("" if facts.end_token_id is None else f", end token {facts.end_token_id}"),
+            + ("" if facts.end_token_id is None else f", end token {' or '.join(map(str, facts.end_token_ids))}"),
         ),
         ("on disk", readable_bytes(facts.bytes_on_disk)),
         ("in memory", f"{readable_bytes(facts.bytes_in_memory)} ({facts.dtype} on {facts.device})"),
