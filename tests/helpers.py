@@ -132,6 +132,12 @@ def prime_model(
 END_TOKEN = "<|end|>"  # noqa: S105 — no password
 
 
+def end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:
+    """The end token of a tokenizer from `byte_tokenizer`."""
+    end = tokenizer.token_to_id(END_TOKEN)
+    return () if end is None else (end,)
+
+
 def byte_tokenizer(merges: Sequence[tuple[str, str]] = (("t", "h"), ("th", "e"), ("Ġ", "the"))) -> Tokenizer:
     """Byte-level BPE with every byte, a few merges and, as the last id, the end token."""
     pieces = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(left + right for left, right in merges)]

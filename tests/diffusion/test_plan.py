@@ -22,7 +22,15 @@ from unmask_diffusion import (
     sample,
 )
 
-from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, plan_for, prime_model, run_to_end, table_model
+from tests.helpers import (
+    ToyModel,
+    byte_tokenizer,
+    end_tokens,
+    plan_for,
+    prime_model,
+    run_to_end,
+    table_model,
+)
 
 SHORT = prime_model(classes=30, length=24, digits=2)
 FULL = dataclasses.replace(SHORT, full_canvas=True)
@@ -30,7 +38,7 @@ TOKENIZER = byte_tokenizer()
 WRITER = dataclasses.replace(
     prime_model(classes=TOKENIZER.get_vocab_size(), length=24, digits=2),
     tokenizer=TOKENIZER,
-    end_token_ids=(TOKENIZER.token_to_id(END_TOKEN),),
+    end_token_ids=end_tokens(TOKENIZER),
 )
 
 ids = st.lists(st.integers(0, 29), max_size=8)

@@ -17,7 +17,16 @@ from unmask_diffusion import (
 )
 
 from tests.conftest import possible_table
-from tests.helpers import END_TOKEN, DenoiserAround, ToyModel, byte_tokenizer, code_table, prime_model, table_model
+from tests.helpers import (
+    END_TOKEN,
+    DenoiserAround,
+    ToyModel,
+    byte_tokenizer,
+    code_table,
+    end_tokens,
+    prime_model,
+    table_model,
+)
 from tests.helpers_scoring import score_plan
 
 
@@ -34,7 +43,7 @@ def reader() -> ToyModel:
     tokenizer.normalizer = normalizers.Strip()
     classes = tokenizer.get_vocab_size()
     toy = prime_model(classes=classes, length=16, base=17)
-    return ToyModel(toy.denoiser, toy.sub_tokenizer, tokenizer, tokenizer.token_to_id(END_TOKEN), full_canvas=False)
+    return ToyModel(toy.denoiser, toy.sub_tokenizer, tokenizer, end_tokens(tokenizer), full_canvas=False)
 
 
 # --- what it comes to ------------------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ def tensors_of(config: BundleConfig) -> dict[str, Tensor]:
     if isinstance(config, MarkovConfig):
         initial, transition = random_chain(config.vocabulary_size, seed=1)
         return {"log_initial": initial.float(), "log_transition": transition.float()}
+    assert isinstance(config, PrimeConfig)
     return dict(random_network(shape_of(config)).state_dict())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unmask_diffusion import Plan, run
 from unmask_service.cli.generate import GLOW, STYLES, LiveCanvas, canvas_text
 
-from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, plan_for, prime_model
+from tests.helpers import END_TOKEN, ToyModel, byte_tokenizer, end_tokens, plan_for, prime_model
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture(scope="module")
 def model(tokenizer: Tokenizer) -> ToyModel:
     toy = prime_model(classes=tokenizer.get_vocab_size(), digits=2, base=17)
-    return ToyModel(toy.denoiser, toy.sub_tokenizer, tokenizer, tokenizer.token_to_id(END_TOKEN), full_canvas=False)
+    return ToyModel(toy.denoiser, toy.sub_tokenizer, tokenizer, end_tokens(tokenizer), full_canvas=False)
 
 
 @pytest.fixture(scope="module")

@@ -313,7 +313,6 @@ class ModelCard(Message):
         description="how canvases are painted; left out where they are no pictures",
     )
     end_token_id: Annotated[int, Field(ge=0)] | None
-    end_token_ids: list[Annotated[int, Field(ge=0)]] = Field(description="the tokens that end a text; the first again")
     description: str | None = Field(description="what the model is, in a sentence")
     examples: list[str] = Field(description="prompts that show what it can do")
     generation: dict[str, Any] | None = Field(
