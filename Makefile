@@ -4,7 +4,8 @@ PYTHON ?= python3
 PIP_INDEX ?=
 HOST ?= 127.0.0.1
 PORT ?= 8000
-MODEL ?= tales
+# names or folders, the default of requests first; empty: the models that ship
+MODEL ?=
 MINUTES ?= 60
 # of `make test`; each computes with one thread and starts servers of its own
 TEST_PROCESSES ?= 2
@@ -42,8 +43,8 @@ python-venv:
 	@command -v apt-get >/dev/null || { echo "python3 has no working venv module: install it and try again"; exit 1; }
 	@if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; $$sudo apt-get update -qq && $$sudo apt-get install -y -qq python3-venv
 
-serve: free-port $(SERVING) ## the server with the model that ships: make serve PORT=8000 MODEL=tales
-	$(BIN)/unmask serve --model $(MODEL) --host $(HOST) --port $(PORT)
+serve: free-port $(SERVING) ## the server with the models that ship: make serve PORT=8000 MODEL=tales
+	$(BIN)/unmask serve $(foreach model,$(MODEL),--model $(model)) --host $(HOST) --port $(PORT)
 
 # before minutes of installation
 .PHONY: free-port

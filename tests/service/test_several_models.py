@@ -8,7 +8,9 @@ import httpx
 import pytest
 from unmask_service.settings import SHIPPED_MODELS, SettingsError, read_settings
 
-from tests.helpers_server import ANSWER_SECONDS, Server, parse_events, unmask, wait_for
+from tests.helpers_cluster import Cluster
+from tests.helpers_redis import Redis
+from tests.helpers_server import ANSWER_SECONDS, Body, Server, parse_events, unmask, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -16,6 +18,10 @@ def both(bundles: Path) -> Iterator[Server]:
     """Serves `writer`, the default, and `long-chain`."""
     with Server(bundles / "writer", "--model", str(bundles / "long-chain")) as server:
         yield server.until_ready()
+
+
+def tokens_of(answer: Body) -> list[list[int]]:
+    return [choice["token_ids"] for choice in answer["choices"]]
 
 
 def error_of(response: httpx.Response) -> tuple[int, str, str]:
@@ -38,9 +44,7 @@ def test_a_request_chooses_its_model(both: Server, writer: Server, long_chain: S
     for body, alone in (({}, writer), ({"model": "writer"}, writer), ({"model": "long-chain"}, long_chain)):
         answer, expected = both.generate(**request, **body), alone.generate(**request)
         assert answer["model"] == expected["model"]
-        assert [choice["token_ids"] for choice in answer["choices"]] == [
-            choice["token_ids"] for choice in expected["choices"]
-        ]
+        assert tokens_of(answer) == tokens_of(expected)
 
 
 @pytest.mark.parametrize("path", ["/generate", "/plan", "/score"])
@@ -122,6 +126,38 @@ def test_under_load_each_model_has_its_turns_its_metrics_and_its_cancellations(b
     assert count(both, "writer", "cancelled") == 0
     assert crowded == [ask(seed) for seed in range(24)], "no token depends on the other model"
     assert set(samples(both, "unmask_tokens_per_tick")) == {'{model="writer"}', '{model="long-chain"}'}
+
+
+def test_each_model_can_be_ready_by_itself(both: Server) -> None:
+    assert both.status_of("/ready?model=long-chain") == 200
+    assert both.status_of("/ready?model=tales") == 404
+
+
+# --- over Redis ------------------------------------------------------------------------------------------------------
+
+
+def test_an_api_serves_the_models_of_several_workers(bundles: Path, writer: Server, chain: Server) -> None:
+    """A worker has one model; the queues, and who is missing, are each model's own."""
+    request = {"max_tokens": 9, "seed": 3}
+    with Redis(persistent=False) as redis, Cluster(bundles / "chain", redis.url) as cluster:
+        api = cluster.start_api("--model", str(bundles / "writer"))
+        cluster.start_worker().until_ready()
+        wait_for(lambda: api.status_of("/ready?model=chain") == 200, ANSWER_SECONDS, api.check_alive)
+        assert error_of(api.http.get("/ready")) == (503, "no_worker", "no worker of 'writer' is alive")
+        assert samples(api, "unmask_workers") == {'{model="chain"}': 1, '{model="writer"}': 0}
+        accepted = api.http.post("/generate", json=request | {"model": "writer", "detach": True}).json()
+        assert accepted["eta_ms"] is None
+        assert tokens_of(api.generate(**request)) == tokens_of(chain.generate(**request))
+        assert api.http.get(f"/generate/{accepted['id']}").json()["state"] == "waiting"
+        assert samples(api, "unmask_queue_requests")['{model="writer",state="waiting"}'] == 1
+
+        cluster.workers.append(Server(bundles / "writer", command="worker", settings=cluster.settings))
+        api.until_ready()
+        path = f"/generate/{accepted['id']}"
+        wait_for(lambda: api.http.get(path).json()["state"] == "finished", ANSWER_SECONDS)
+        assert tokens_of(api.http.get(path).json()) == tokens_of(writer.generate(**request))
+        assert api.stream(**request, model="writer").done["model"] == "writer"
+        assert error_of(api.http.post("/generate", json={"model": "tales"}))[:2] == (404, "model_not_found")
 
 
 # --- which models ----------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from unmask_service.api.admission import admit, key_of, what_it_would_cost
 from unmask_service.api.bodies import read_body
-from unmask_service.api.errors import RefusedError, invalid
+from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower
 from unmask_service.api.schemas import (
     ErrorAnswer,
@@ -202,10 +202,12 @@ def state_routes(states: Sequence[State], with_metrics: bool = True) -> APIRoute
         return Status(status="ok")
 
     @router.head("/ready", include_in_schema=False)
-    @router.get("/ready", responses=UNAVAILABLE)
-    async def ready() -> Status:
-        """Every model is loaded, an engine of it is alive, and work is accepted."""
-        for state in states:
+    @router.get("/ready", responses=UNAVAILABLE | MODEL)
+    async def ready(model: Annotated[str | None, Query(description="one model; left out: all")] = None) -> Status:
+        """Every model, or the one that is named, is loaded, an engine of it is alive, and work is accepted."""
+        if not (named := [state for state in states if model in (None, state.model)]):
+            raise RefusedError("model_not_found", f"model {quoted(model or '')} is not served here", "model")
+        for state in named:
             await state.check()
         return Status(status="ready")
 

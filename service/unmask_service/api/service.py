@@ -102,7 +102,7 @@ class State:
         """Raise RefusedError where no work is accepted or no engine is alive, BrokerAwayError without a queue."""
         self.gate.pass_through()
         if (await self.load()).capacity is None:
-            raise RefusedError("no_worker", "no worker is alive")
+            raise RefusedError("no_worker", f"no worker of {self.model!r} is alive")
 
     async def measure(self) -> Load | None:
         """Set the gauge `ready`; return the load, None where it is not known."""
