@@ -64,6 +64,9 @@ BENCHMARKS = {
         plot=True,
     ),
     "tales_quality": Benchmark("papers.tales_quality", "--samples 2 --steps 4", plot=True),
+    "faces_quality": Benchmark(
+        "papers.faces_quality", "--samples 2 --steps 4 --clocks 3 --avatars 50", model=False, plot=True
+    ),
     "high_order": Benchmark("papers.high_order", model=False),
     "import_checkpoint": Benchmark("import_checkpoint", model=False),
     "cluster": Benchmark("cluster.cluster"),
