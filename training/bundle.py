@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 from unmask_diffusion import GenerationSettings, PrimeDenoiser
-from unmask_model_store import PrimeConfig, ranges_of, write_bundle
+from unmask_model_store import ImageConfig, PrimeConfig, ranges_of, write_bundle
 
 from training.curve import draw_loss_curve
 from training.loop import Trainer
@@ -26,6 +26,7 @@ class Content:
     description: str | None = None  # one sentence on what the model is
     examples: tuple[str, ...] = ()  # prompts to try
     generation: GenerationSettings | None = None  # recommended settings
+    image: ImageConfig | None = None  # for pictures
     clock: int = 1  # the `sampler.clock` of requests that have none
     verdict: str = "consistent throughout"  # what a good sample is
 
@@ -67,12 +68,13 @@ def write_model(trainer: Trainer, name: str, content: Content, measured: Measure
         absolute_positions=recipe.absolute_positions,
         codes=content.codes,
         carry_over=True,
-        canvas="as_requested",
+        canvas="as_requested" if content.image is None else "full",  # half a picture is none
         end_token_id=content.end_token_id,
         description=content.description,
         examples=list(content.examples),
         generation=content.generation,
         clock=content.clock,
+        image=content.image,
         trained_tokens=ranges_of(trainer.used.tolist()),
         provenance={
             "command": f"python -m training {recipe.name}",

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from unmask_diffusion import GenerationSettings, Sampler
+from unmask_model_store import ImageConfig
 
 from training.bundle import Content, Measured
 from training.evaluation import Model, Order, held_out_loss
@@ -64,7 +65,10 @@ is the colour.
 def run(recipe: Recipe, options: Options) -> Measured:
     """Train `faces`."""
     classes = list(range(recipe.vocabulary_size))
-    content = Content(classes, description=DESCRIPTION, generation=GENERATION, clock=CLOCK, verdict="whole")
+    image = ImageConfig(height=SIDE, width=SIDE, channels=1, palette=list(PALETTE))
+    content = Content(
+        classes, description=DESCRIPTION, generation=GENERATION, image=image, clock=CLOCK, verdict="whole"
+    )
     source = Avatars()
     judge = FacesJudge(source, recipe, options.out / "sheet.png")
     return train(recipe, options, content, source, torch.tensor(classes), judge, ABOUT)

@@ -99,8 +99,8 @@ def table_of(qualities: Sequence[Quality], about: str) -> Table:
         ]
         for each in qualities
     ]
-    columns = ["sampler", "clock", "temperature", "evaluations", "whole", "95 % interval", "unseen patches", "different"]
-    return Table(about, columns, rows)
+    judged = ["whole", "95 % interval", "unseen patches", "different"]
+    return Table(about, ["sampler", "clock", "temperature", "evaluations", *judged], rows)
 
 
 def measure(model: Model, judge: Judge, sampler: Sampler, temperature: float, samples: int) -> tuple[Quality, Tensor]:

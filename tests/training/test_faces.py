@@ -3,12 +3,18 @@
 import math
 import random
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
+from unmask_diffusion import Sampler, sample
+from unmask_model_store import open_bundle
 
+from training import run_faces
+from training.__main__ import app
 from training.evaluation import Order
 from training.faces.composition import EMPTY, SIDE, Avatars
 from training.faces.judge import Patches, is_whole, parts_of
@@ -105,3 +111,21 @@ def test_groups_end_where_the_clock_says() -> None:
     assert Order(steps=4).ends(8) == [2, 4, 6, 8]
     assert Order(steps=4, clock=3).ends(512) == [8, 64, 216, 512]
     assert Order(steps=8, clock=3).ends(64) == [1, 2, 3, 8, 15, 27, 42, 64], "a group has at least one reveal"
+
+
+def test_one_command_leaves_a_bundle_that_paints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_faces, "HELD_OUT", 4)
+    monkeypatch.setattr(run_faces, "SHEET", 2)
+    monkeypatch.setattr(run_faces.FacesJudge, "orders", {"all at once": Order(steps=1)})
+    small = [f"--set={change}" for change in ("hidden_size=32", "blocks=1", "heads=2", "batch_tokens=512")]
+    command = ["faces", "--out", str(tmp_path), "--steps", "2", "--samples", "2", *small]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    bundle = open_bundle(tmp_path / "bundle")
+    assert (bundle.name, bundle.clock, bundle.tokenizer) == ("my-faces", 3, None)
+    assert bundle.image is not None
+    (drawn,) = sample(bundle, canvas=[None] * SIDE**2, seed=1, sampler=Sampler(steps=1))
+    assert bundle.image.paint(drawn.token_ids).shape == (SIDE, SIDE, 4)
+    assert "| all at once | 0% (0 of 2) |" in (tmp_path / "bundle" / "README.md").read_text()
+    for file in (tmp_path / "sheet.png", tmp_path / "bundle" / "samples.png"):
+        assert Image.open(file).width == 2 * 17 * 4
