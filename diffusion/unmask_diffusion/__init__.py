@@ -9,6 +9,8 @@ from unmask_diffusion.networks import (
     NetworkShape,
     PrimeDenoiser,
     TableDenoiser,
+    UNetDenoiser,
+    UNetShape,
 )
 from unmask_diffusion.painter import Colour, Painter
 from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
@@ -88,6 +90,8 @@ __all__ = [
     "TableDenoiser",
     "Tally",
     "TokenNats",
+    "UNetDenoiser",
+    "UNetShape",
     "Work",
     "accept",
     "advance",

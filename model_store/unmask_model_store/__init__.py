@@ -23,6 +23,7 @@ from unmask_model_store.config import (
     NetworkConfig,
     PrimeConfig,
     TableConfig,
+    UNetConfig,
     ranges_of,
 )
 from unmask_model_store.facts import ModelFacts, OpenModelFacts, open_facts, read_facts
@@ -45,6 +46,7 @@ __all__ = [
     "PrimeConfig",
     "SkipInitialisation",
     "TableConfig",
+    "UNetConfig",
     "default_model_dir",
     "find_bundle",
     "list_bundles",

@@ -23,6 +23,8 @@ from unmask_diffusion import (
     PrimeDenoiser,
     SubTokenizer,
     TableDenoiser,
+    UNetDenoiser,
+    UNetShape,
 )
 from unmask_kernels import CPU_HAS_BFLOAT16
 
@@ -34,6 +36,7 @@ from unmask_model_store.config import (
     MarkovConfig,
     NetworkConfig,
     TableConfig,
+    UNetConfig,
 )
 from unmask_model_store.weights import (
     LazyTensor,
@@ -183,7 +186,8 @@ def read_config(folder: Path) -> BundleConfig:
                 "`unmask import` makes a bundle of an MDLM"
             ) from error
         first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"] if part not in ("prime", "llama", "table", "markov"))
+        architectures = ("prime", "llama", "unet", "table", "markov")
+        key = ".".join(str(part) for part in first["loc"] if part not in architectures)
         raise BundleError(f"{file}: {key + ': ' if key else ''}{first['msg']}") from error
 
 
@@ -270,7 +274,7 @@ def _build_denoiser(
 
 def _build_network(
     folder: Path, config: NetworkConfig, sub_tokenizer: SubTokenizer, tensors: Mapping[str, Tensor], dtype: torch.dtype
-) -> PrimeDenoiser | LlamaDenoiser:
+) -> PrimeDenoiser | LlamaDenoiser | UNetDenoiser:
     try:
         shape = config.shape
     except ValueError as error:
@@ -279,14 +283,17 @@ def _build_network(
     if shape.parameters > max(
         2 * stored, FREE_PARAMETERS
     ):  # far too many to allocate them before the shapes are checked
+        size = "widths" if isinstance(shape, UNetShape) else "hidden_size"
         raise BundleError(
-            f"{folder / CONFIG_FILE}: hidden_size, blocks, vocabulary_size and base ask for {shape.parameters} "
+            f"{folder / CONFIG_FILE}: {size}, blocks, vocabulary_size and base ask for {shape.parameters} "
             f"parameters; {WEIGHTS_FILE} holds {stored}"
         )
-    network: PrimeDenoiser | LlamaDenoiser
+    network: PrimeDenoiser | LlamaDenoiser | UNetDenoiser
     with SkipInitialisation():
         if isinstance(config, LlamaConfig):
             network = LlamaDenoiser(config.shape, config.undrawable)
+        elif isinstance(config, UNetConfig):
+            network = UNetDenoiser(config.shape)
         else:
             network = PrimeDenoiser(config.shape, sub_tokenizer.codes)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}

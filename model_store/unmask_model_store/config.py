@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
 from unmask_diffusion import Clock, GenerationSettings
-from unmask_diffusion.networks import DigitEmbeddings, LlamaShape, NetworkShape, Parameterization, TableDtype
+from unmask_diffusion.networks import (
+    DigitEmbeddings,
+    LlamaShape,
+    NetworkShape,
+    Parameterization,
+    TableDtype,
+    UNetShape,
+)
 from unmask_diffusion.painter import BYTES
 
 MAX_CODES = 2**62
@@ -200,6 +207,50 @@ class PrimeConfig(CommonConfig):
         return NetworkShape(**{field.name: getattr(self, field.name) for field in fields(NetworkShape)})
 
 
+class UNetConfig(CommonConfig):
+    """The U-Net of MDM-Prime's image models. Its sizes are those of `UNetShape`."""
+
+    canvas: Literal["full"] = "full"
+
+    architecture: Literal["unet"]
+    height: Size  # pixels
+    width: Size
+    channels: Size  # tokens of a pixel
+    widths: Annotated[list[Size], Field(min_length=1, max_length=8)]  # feature maps of each level
+    blocks: Annotated[int, Field(ge=1, le=64)]  # residual blocks of a level on the way down
+    attention: list[bool]  # for each level whether attention follows its blocks
+    head_channels: Size  # feature maps of an attention head
+
+    @property
+    def shape(self) -> UNetShape:
+        """The sizes of the network.
+
+        Raises:
+            ValueError: they do not fit each other.
+        """
+        sizes = {field.name: getattr(self, field.name) for field in fields(UNetShape)}
+        shape = UNetShape(**sizes | {"widths": tuple(self.widths), "attention": tuple(self.attention)})
+        if shape.length != self.length:
+            raise ValueError(f"length is {self.length}; height, width and channels make {shape.length} tokens")
+        return shape
+
+    @property
+    def switches(self) -> str:
+        """What tells this network from others of its architecture, in words."""
+        attending = [f"{self.height >> i} x {self.width >> i}" for i, attends in enumerate(self.attention) if attends]
+        return (
+            f"{self.height} x {self.width} pixels, {self.blocks} blocks a level of {', '.join(map(str, self.widths))} "
+            f"channels, attention at {', '.join(attending) or 'the bottom'} with {self.head_channels} channels a head"
+        )
+
+    @model_validator(mode="after")
+    def _pictures_are_the_networks(self) -> Self:
+        grid = (self.height, self.width, self.channels)
+        if self.image is not None and (self.image.height, self.image.width, self.image.channels) != grid:
+            raise ValueError(f"image: its height, width and channels must be the network's, {grid}")
+        return self
+
+
 class LlamaConfig(CommonConfig):
     """The llama-shaped network of MDM-Prime-v2, SMDM, LLaDA, Dream and a2d. Its sizes are those of `LlamaShape`."""
 
@@ -286,6 +337,6 @@ class MarkovConfig(CommonConfig):
     architecture: Literal["markov"]
 
 
-NetworkConfig = PrimeConfig | LlamaConfig
-BundleConfig = Annotated[PrimeConfig | LlamaConfig | TableConfig | MarkovConfig, Field(discriminator="architecture")]
+NetworkConfig = PrimeConfig | LlamaConfig | UNetConfig
+BundleConfig = Annotated[NetworkConfig | TableConfig | MarkovConfig, Field(discriminator="architecture")]
 BUNDLE_CONFIG: TypeAdapter[BundleConfig] = TypeAdapter(BundleConfig)

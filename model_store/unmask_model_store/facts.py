@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from unmask_model_store.bundle import TOKENIZER_FILE, Bundle, name_of, read_config
-from unmask_model_store.config import BundleConfig, LlamaConfig, PrimeConfig
+from unmask_model_store.config import BundleConfig, LlamaConfig, PrimeConfig, UNetConfig
 
 FLOAT_BYTES = 4
 
@@ -45,7 +45,7 @@ class ModelFacts:
         keys |= {"image": None if config.image is None else config.image.model_dump(exclude_none=True)}
         ends = [*config.end_token_ids]
         keys |= {"end_token_id": ends[0] if ends else None, "end_token_ids": ends}
-        keys["switches"] = config.switches if isinstance(config, LlamaConfig) else None
+        keys["switches"] = config.switches if isinstance(config, LlamaConfig | UNetConfig) else None
         return ModelFacts(**{"parameterization": None, "examples": []} | keys)
 
 
@@ -97,6 +97,7 @@ _LABELS = {
     "sha256": "SHA-256",
     "format": "format",
     "weights": "weights",
+    "dataset": "dataset",
     "epoch": "epoch",
     "global_step": "step",
     "ema_decay": "EMA decay",
@@ -105,19 +106,18 @@ _LABELS = {
 }
 
 
-def import_card(facts: ModelFacts, config: PrimeConfig) -> str:
+def import_card(facts: ModelFacts, config: BundleConfig) -> str:
     """The README.md of an imported bundle: what the model is and where it came from."""
     kind = "MDLM" if facts.sub_tokens_per_token == 1 else "MDM-Prime"
     origin = config.provenance
     lines = [
         f"# {facts.name}",
         "",
-        f"An {kind} model, imported by `unmask import`.",
+        f"An {kind} model{' of images' if isinstance(config, UNetConfig) else ''}, imported by `unmask import`.",
         "",
         f"- {facts.vocabulary_size:,} classes, {facts.length:,} tokens",
         f"- sub-tokens per token: l = {facts.sub_tokens_per_token}, in base {facts.base}",
-        f"- hidden size {config.hidden_size}, {config.blocks} blocks, {config.heads} heads",
-        "- time-agnostic: the constant modulations are folded into the weights",
+        *_network_lines(config),
         f"- trained {'with' if facts.carry_over else 'without'} carry-over; the sampler always respects it",
         f"- canvas: {facts.canvas}",
         "",
@@ -129,3 +129,14 @@ def import_card(facts: ModelFacts, config: PrimeConfig) -> str:
         names = ", ".join(f"`{name}`" for name in ignored)
         lines.append(f"- named by the file's pickle, recorded and never executed: {names}")
     return "\n".join([*lines, ""])
+
+
+def _network_lines(config: BundleConfig) -> list[str]:
+    if isinstance(config, PrimeConfig):
+        return [
+            f"- hidden size {config.hidden_size}, {config.blocks} blocks, {config.heads} heads",
+            "- time-agnostic: the constant modulations are folded into the weights",
+        ]
+    if isinstance(config, UNetConfig):
+        return [f"- {config.switches}", "- time-agnostic: the constant scales and shifts are folded into the norms"]
+    return []

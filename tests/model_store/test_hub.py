@@ -28,6 +28,18 @@ from tests.model_store.test_import_golden import GOLDEN, TOLERANCE, error_of, to
         ("someone/model", None, False, (None, "model")),
         ("someone/model/last.ckpt", None, False, ("last.ckpt", "last")),
         ("someone/model/a b/ü/last.ckpt", None, False, ("a b/ü/last.ckpt", "-")),
+        (
+            "mdm-prime-cifar10",
+            2,
+            False,
+            ("image/cifar10/results_prime_l2_cifar10/checkpoint-4249.pth", "mdm-prime-cifar10-l2"),
+        ),
+        (
+            "mdm-prime-imagenet32",
+            1,
+            False,
+            ("image/imagenet32/results_mdm_imagenet32/checkpoint-674.pth", "mdm-prime-imagenet32-l1"),
+        ),
     ],
 )
 def test_names(target: str, sub_tokens: int | None, carry_over: bool, expected: tuple[str | None, str]) -> None:
@@ -41,6 +53,9 @@ def test_names(target: str, sub_tokens: int | None, carry_over: bool, expected: 
         ("mdm-prime-owt", None, False, "--sub-tokens: 2, 3, 4, 6, 8"),
         ("mdm-prime-owt", 5, False, "--sub-tokens"),
         ("mdlm-owt", 4, False, "mdm-prime-owt only"),
+        ("mdm-prime-cifar10", None, False, "--sub-tokens, 1, 2, 3, 4, 8"),
+        ("mdm-prime-cifar10", 6, False, "--super-token"),
+        ("mdm-prime-cifar10", 2, True, "mdm-prime-owt only"),
         ("mdlm-owt", None, True, "mdm-prime-owt only"),
         ("model", None, False, "OWNER/NAME"),
         ("", None, False, "OWNER/NAME"),
@@ -53,6 +68,17 @@ def test_names_that_are_none(target: str, sub_tokens: int | None, carry_over: bo
     with pytest.raises(ImportFailure, match=needle) as caught:
         hub.parse(target, sub_tokens, carry_over, None)
     assert str(caught.value).isprintable()
+
+
+def test_the_super_token_models() -> None:
+    wanted = hub.parse("mdm-prime-cifar10", None, False, None, super_token=True)
+    assert wanted.file == "image/cifar10/results_prime_supertoken_cifar10/checkpoint-2249.pth"
+    assert (wanted.name, wanted.official) == ("mdm-prime-cifar10-super-token", False)
+    assert (
+        len({hub.parse(f"mdm-prime-{d}", n, False, None).file for d in hub.IMAGE_EPOCHS for n in (1, 2, 3, 4, 8)}) == 10
+    )
+    with pytest.raises(ImportFailure, match="--super-token is for"):
+        hub.parse("mdlm-owt", None, False, None, super_token=True)
 
 
 @pytest.mark.usefixtures("snapshot")

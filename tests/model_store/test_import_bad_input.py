@@ -140,11 +140,6 @@ def test_configurations_that_cannot_be(tmp_path: Path, edit: Callable[[Content],
     refused(written(tmp_path, edit), *needles)
 
 
-def test_image_models(tmp_path: Path) -> None:
-    torch.save({"model": {"conv.weight": torch.zeros(1)}, "optimizer": {}, "epoch": 1, "args": {}}, tmp_path / "i.pth")
-    refused(tmp_path / "i.pth", "image models")
-
-
 def test_other_checkpoints(tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(1)}, tmp_path / "some.pt")
     refused(tmp_path / "some.pt", "state_dict", "weights")

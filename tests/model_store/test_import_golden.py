@@ -26,7 +26,7 @@ NAMES = ("A", "B", "D")
 
 
 def golden(name: str) -> dict[str, Tensor]:
-    with np.load(GOLDEN / f"tiny_{name}.npz") as arrays:
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
@@ -49,7 +49,7 @@ def worst(found: Tensor, expected: Tensor) -> float:
 
 
 def error_of(bundle: Bundle, name: str) -> float:
-    arrays = golden(name)
+    arrays = golden(f"tiny_{name}")
     classes = bundle.config.vocabulary_size
     return worst(bundle.denoiser.joint_logits(arrays["y"]), arrays["logits"][..., :classes])
 
@@ -61,7 +61,7 @@ def test_logits_are_the_official_ones(bundles: dict[str, Bundle], name: str) -> 
 
 @pytest.mark.parametrize("name", ["A", "B"])
 def test_carry_over_log_probabilities_are_the_official_ones(bundles: dict[str, Bundle], name: str) -> None:
-    bundle, arrays = bundles[name], golden(name)
+    bundle, arrays = bundles[name], golden(f"tiny_{name}")
     logits = bundle.denoiser.joint_logits(arrays["y"]).flatten(0, 1)
     codes = bundle.sub_tokenizer.codes
     found = consistent_log_softmax(logits, arrays["y"].flatten(0, 1), codes)
@@ -74,7 +74,7 @@ def test_carry_over_log_probabilities_are_the_official_ones(bundles: dict[str, B
 
 def test_mdlm_log_probabilities_are_the_official_ones(bundles: dict[str, Bundle]) -> None:
     """The official ones have -1e6 where ours have -inf, and carry revealed tokens over."""
-    bundle, arrays = bundles["D"], golden("D")
+    bundle, arrays = bundles["D"], golden("tiny_D")
     logits = bundle.denoiser.joint_logits(arrays["y"]).flatten(0, 1)
     found = consistent_log_softmax(logits, arrays["y"].flatten(0, 1), bundle.sub_tokenizer.codes)
     expected = arrays["log_probs_subs"].flatten(0, 1)[:, :100]
@@ -83,7 +83,7 @@ def test_mdlm_log_probabilities_are_the_official_ones(bundles: dict[str, Bundle]
 
 def test_the_chain_of_marginals_is_the_official_one(bundles: dict[str, Bundle]) -> None:
     """Reveal one sub-token after another; each one's marginal is that of the filtered joint."""
-    bundle, arrays = bundles["A"], golden("A")
+    bundle, arrays = bundles["A"], golden("tiny_A")
     codes, digits = bundle.sub_tokenizer.codes, bundle.sub_tokenizer.sub_tokens_per_token
     truth = bundle.sub_tokenizer.encode(arrays["chain_x0"])
     canvas = bundle.sub_tokenizer.masked(bundle.config.length)
@@ -97,7 +97,7 @@ def test_the_chain_of_marginals_is_the_official_one(bundles: dict[str, Bundle]) 
 
 
 def test_digits_are_the_official_ones(bundles: dict[str, Bundle]) -> None:
-    arrays = golden("A")
+    arrays = golden("tiny_A")
     assert torch.equal(bundles["A"].sub_tokenizer.encode(arrays["digit_ids"]), arrays["digit_table"])
 
 
@@ -106,7 +106,7 @@ def test_digits_are_the_official_ones(bundles: dict[str, Bundle]) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_raw_weights_are_others(tmp_path: Path, name: str) -> None:
-    bundle, arrays = imported(name, tmp_path, weights="raw"), golden(name)
+    bundle, arrays = imported(name, tmp_path, weights="raw"), golden(f"tiny_{name}")
     assert error_of(bundle, name) > 0.1
     raw = arrays["logits_raw_weights"][..., : bundle.config.vocabulary_size]
     assert worst(bundle.denoiser.joint_logits(arrays["y"][:1]), raw) < TOLERANCE
@@ -180,10 +180,13 @@ def test_every_shape_gives_the_unfolded_networks_logits(
 def to_hugging_face(name: str, folder: Path) -> Path:
     """Golden D's EMA weights as `kuleshov-group/mdlm-owt` lays them out."""
     from safetensors.torch import save_file
-    from unmask_model_store.importers.prime import open_lightning
+    from unmask_model_store.importers.prime import read_lightning
+    from unmask_model_store.importers.torch_file import open_torch_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    with open_lightning(GOLDEN / f"tiny_{name}.ckpt", "ema") as source:
+    file = GOLDEN / f"tiny_{name}.ckpt"
+    with open_torch_file(file) as opened:
+        source = read_lightning(opened, file, "ema")
         tensors = {f"backbone.{key}": source.read(key).contiguous() for key in source.weights}
         shape = source.shape
     half = shape.hidden_size // shape.heads // 2
@@ -259,7 +262,7 @@ def test_bfloat16_is_what_serving_in_bfloat16_makes(tmp_path: Path, bundles: dic
     whole = bundles["A"]
     sizes = [(bundle.path / "model.safetensors").stat().st_size for bundle in (half, whole)]
     assert sizes[0] < 0.75 * sizes[1]
-    canvases = golden("A")["y"]
+    canvases = golden("tiny_A")["y"]
     logits = [open_bundle(bundle.path, dtype="bfloat16").denoiser.joint_logits(canvases) for bundle in (half, whole)]
     assert torch.equal(logits[0], logits[1])
 

@@ -1,6 +1,7 @@
 """Official checkpoints → bundles, executing nothing that they hold."""
 
-from unmask_model_store.importers.checkpoint import Imported, Progress, Request, check_place, import_checkpoint
+from unmask_model_store.importers.checkpoint import Imported, Progress, check_place, import_checkpoint
+from unmask_model_store.importers.source import Request
 from unmask_model_store.importers.tokenizers import cached_gpt2, read_tokenizer
 from unmask_model_store.importers.untrusted import ImportFailure
 

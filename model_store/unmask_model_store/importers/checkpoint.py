@@ -2,27 +2,29 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from unmask_model_store.bundle import CONFIG_FILE, DTYPES, write_bundle
-from unmask_model_store.config import PrimeConfig, printable
+from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, printable
 from unmask_model_store.facts import ModelFacts, import_card
+from unmask_model_store.importers import image, prime
 from unmask_model_store.importers.fold import fold
-from unmask_model_store.importers.prime import Source, Weights, open_source
+from unmask_model_store.importers.source import Request, Source
 from unmask_model_store.importers.tokenizers import GPT2_CLASSES, cached_gpt2, read_tokenizer
+from unmask_model_store.importers.torch_file import open_torch_file
 from unmask_model_store.importers.untrusted import ImportFailure, naming
 from unmask_model_store.weights import LazyTensor
 
-Canvas = Literal["full", "as_requested"]
 # called with the task ("checksum" or "weights"), bytes done and bytes in all
 Progress = Callable[[str, int, int], None]
 
@@ -31,25 +33,10 @@ _MOST_IGNORED = 50  # names that the card lists
 
 
 @dataclass(frozen=True)
-class Request:
-    """The options of an import."""
-
-    file: Path  # a Lightning checkpoint, or a folder in Hugging Face's layout (or its `model.safetensors`)
-    out: Path  # the bundle's folder
-    tokenizer: Path | None = None  # None: GPT-2's from the hub's cache if there are 50257 classes, else none
-    name: str | None = None  # the model's name for the server; None: the folder's name
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the blocks' projections in the bundle
-    weights: Weights = "ema"  # the EMA's, which official evaluation uses, or the raw ones
-    canvas: Canvas = "full"  # full: the network always sees its whole length, as in training
-    force: bool = False  # replace the bundle at `out`
-    origin: Mapping[str, str] | None = None  # more provenance for the card: repository, revision
-
-
-@dataclass(frozen=True)
 class Imported:
     """The result of an import."""
 
-    config: PrimeConfig  # of the bundle
+    config: BundleConfig  # of the bundle
     has_tokenizer: bool
     ignored: tuple[str, ...]  # names in the file's pickle that were not expected, and not executed
 
@@ -60,7 +47,7 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
     Raises `ImportFailure` if the checkpoint or the tokenizer is wrong, `BundleError` if the bundle cannot be written.
     """
     check_place(request.out, request.force)
-    with naming(request.file), open_source(request.file, request.weights) as source:
+    with naming(request.file), open_source(request) as source:
         draft = _config(request, source, {})
         tokenizer = _tokenizer(request, draft.vocabulary_size)
         provenance = {
@@ -71,10 +58,40 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
             **(request.origin or {}),
         }
         config = _config(request, source, provenance)
-        tensors = _reporting(fold(source, DTYPES[request.dtype]), progress)
+        tensors = _reporting(source.tensors, progress)
         card = import_card(ModelFacts.of(request.out, config, tokenizer is not None), config)
         write_bundle(request.out, config, tensors, tokenizer, card, replace=request.force)
     return Imported(config, tokenizer is not None, source.ignored)
+
+
+@contextmanager
+def open_source(request: Request) -> Iterator[Source]:
+    """Open a checkpoint: a file that torch wrote, or a folder in Hugging Face's layout (or a file or cache of it).
+
+    The weights can be read as long as it is open. Raises `ImportFailure` if it is not a checkpoint of a known family.
+    """
+    path = request.file
+    reference = path / "refs" / "main"  # of a repository's folder in the hub's cache
+    if reference.is_file():
+        path = path / "snapshots" / reference.read_text(encoding="utf-8", errors="replace").strip()
+    if path.is_dir() or path.suffix == ".safetensors":
+        with prime.open_hugging_face(path if path.is_dir() else path.parent, request.weights) as network:
+            yield _prime_source(network, request)
+        return
+    with open_torch_file(path) as opened:
+        if image.is_image_checkpoint(opened.content):
+            yield image.read_image_checkpoint(opened, path, request)
+        else:
+            yield _prime_source(prime.read_lightning(opened, path, request.weights), request)
+
+
+def _prime_source(network: prime.Network, request: Request) -> Source:
+    if request.head_channels is not None:
+        raise ImportFailure("is a text model; --head-channels is for image models")
+    keys = dataclasses.asdict(network.shape)
+    keys |= {"architecture": "prime", "carry_over": network.carry_over, "canvas": request.canvas}
+    tensors = fold(network, DTYPES[request.dtype])
+    return Source(network.file, keys, tensors, network.provenance, network.ignored)
 
 
 def check_place(out: Path, force: bool) -> None:
@@ -88,19 +105,12 @@ def check_place(out: Path, force: bool) -> None:
         raise ImportFailure(f"{out}: is not a bundle; --force replaces only bundles", named=True)
 
 
-def _config(request: Request, source: Source, provenance: Mapping[str, Any]) -> PrimeConfig:
+def _config(request: Request, source: Source, provenance: Mapping[str, Any]) -> BundleConfig:
     try:
-        return PrimeConfig(
-            architecture="prime",
-            name=request.name,
-            carry_over=source.carry_over,
-            canvas=request.canvas,
-            provenance=dict(provenance),
-            **dataclasses.asdict(source.shape),
-        )
+        return BUNDLE_CONFIG.validate_python({**source.config, "name": request.name, "provenance": dict(provenance)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"][1:])  # the first names the architecture
         raise ImportFailure(f"{key + ': ' if key else ''}{first['msg']}") from error
 
 

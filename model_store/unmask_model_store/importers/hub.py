@@ -28,9 +28,16 @@ from unmask_model_store.importers.untrusted import ImportFailure
 
 PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
 MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
+PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
+# the image models, in the repository of MDM-Prime: by the sub-tokens of a token the epoch that its file is named after
+SUPER = "super-token"
+IMAGE_EPOCHS: dict[str, dict[int | str, int]] = {
+    "cifar10": {SUPER: 2249, 1: 2499, 2: 4249, 3: 3499, 4: 2499, 8: 1499},
+    "imagenet32": {SUPER: 599, 1: 674, 2: 974, 3: 1049, 4: 899, 8: 649},
+}
+IMAGE_MODELS = {f"mdm-prime-{data}": data for data in IMAGE_EPOCHS}
 # the names that the official models go by
 KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
-PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
 CONNECT_SECONDS = 5.0
 
 
@@ -46,7 +53,7 @@ class Wanted:
     @property
     def official(self) -> bool:
         """Whether it is one of the official text models, which use GPT-2's tokenizer."""
-        return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY)
+        return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY) and not (self.file or "").startswith("image/")
 
     def facts(self, fetched: Path) -> dict[str, str]:
         """The origin, for the card. The hub's cache names a snapshot's folder after its commit."""
@@ -56,8 +63,16 @@ class Wanted:
         return {"repository": self.repository, **({"revision": commit} if commit else {}), **file}
 
 
-def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str | None) -> Wanted:
-    """Parse `REPO[/PATH]` or a known name; raise `ImportFailure` if it is neither, or MDM-Prime without sub-tokens."""
+def parse(
+    target: str, sub_tokens: int | None, carry_over: bool, revision: str | None, super_token: bool = False
+) -> Wanted:
+    """Parse `REPO[/PATH]` or a known name; raise `ImportFailure` if it is neither, or does not say which model."""
+    if target in IMAGE_MODELS:
+        if carry_over:
+            raise ImportFailure(f"{target}: --carry-over chooses among the models of mdm-prime-owt only")
+        return _image(target, SUPER if super_token else sub_tokens, revision)
+    if super_token:
+        raise ImportFailure(f"{printable(target)}: --super-token is for {' and '.join(IMAGE_MODELS)}")
     repository, file = _split(target)
     if repository == PRIME_REPOSITORY and file is None:
         if sub_tokens not in PRIME_SUB_TOKENS:
@@ -72,12 +87,22 @@ def parse(target: str, sub_tokens: int | None, carry_over: bool, revision: str |
     return Wanted(repository, file, _name(repository, file), revision)
 
 
+def _image(target: str, which: int | str | None, revision: str | None) -> Wanted:
+    data = IMAGE_MODELS[target]
+    if which not in IMAGE_EPOCHS[data]:
+        numbers = ", ".join(str(each) for each in IMAGE_EPOCHS[data] if each != SUPER)
+        raise ImportFailure(f"{target}: say which with --sub-tokens, {numbers} were trained, or with --super-token")
+    kind = {SUPER: "prime_supertoken", 1: "mdm"}.get(which, f"prime_l{which}")
+    path = f"image/{data}/results_{kind}_{data}/checkpoint-{IMAGE_EPOCHS[data][which]}.pth"
+    return Wanted(PRIME_REPOSITORY, path, f"{target}-{which if which == SUPER else f'l{which}'}", revision)
+
+
 def _split(target: str) -> tuple[str, str | None]:
     if target in KNOWN:
         return KNOWN[target], None
     parts = target.split("/")
     if len(parts) < 2 or not all(parts) or ".." in parts:
-        known = ", ".join(KNOWN)
+        known = ", ".join([*KNOWN, *IMAGE_MODELS])
         raise ImportFailure(f"{printable(target)}: is neither OWNER/NAME, OWNER/NAME/PATH nor one of {known}")
     return "/".join(parts[:2]), "/".join(parts[2:]) or None
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,11 +21,10 @@ from unmask_diffusion.networks import ROTARY_BASE
 
 from unmask_model_store.bundle import CONFIG_FILE, SHARDS_FILE, WEIGHTS_FILE, is_sharded
 from unmask_model_store.config import printable
-from unmask_model_store.importers.torch_file import TensorRecord, open_torch_file
+from unmask_model_store.importers.source import Weights
+from unmask_model_store.importers.torch_file import TensorRecord, TorchFile
 from unmask_model_store.importers.untrusted import ImportFailure, Literals, entries, naming
 from unmask_model_store.weights import LazyTensor, find_fault
-
-Weights = Literal["ema", "raw"]
 
 PREFIX = "backbone."
 EMBEDDING = "vocab_embed.embedding"
@@ -37,7 +36,7 @@ LONGEST = 2**20
 
 
 @dataclass(frozen=True)
-class Source:
+class Network:
     """An official network in a file, with its weights unread but their shapes checked."""
 
     file: Path  # the file with the weights
@@ -61,50 +60,29 @@ class Source:
         return tensor
 
 
-@contextmanager
-def open_source(path: Path, weights: Weights) -> Iterator[Source]:
-    """Open a checkpoint: a Lightning file, or a folder in Hugging Face's layout (or a file or cache folder of it).
-
-    The weights can be read as long as it is open. Raises `ImportFailure` if it is not a checkpoint of these models.
-    """
-    reference = path / "refs" / "main"  # of a repository's folder in the hub's cache
-    if reference.is_file():
-        path = path / "snapshots" / reference.read_text(encoding="utf-8", errors="replace").strip()
-    if not path.is_dir() and path.suffix != ".safetensors":
-        with open_lightning(path, weights) as source:
-            yield source
-    elif weights == "raw":
-        raise ImportFailure("Hugging Face's layout has one set of weights, the EMA's; --weights raw cannot be chosen")
-    else:
-        with open_hugging_face(path if path.is_dir() else path.parent) as source:
-            yield source
-
-
 # --- Lightning's checkpoints: a dictionary, an OmegaConf configuration, EMA weights without names ---------------------
 
 
-@contextmanager
-def open_lightning(file: Path, weights: Weights) -> Iterator[Source]:
-    """Open a Lightning checkpoint."""
-    with open_torch_file(file) as opened:
-        checkpoint = _checkpoint(opened.content)
-        state = _state(checkpoint)
-        config = _lightning_config(checkpoint)
-        chosen = _ema(checkpoint, state) if weights == "ema" else _parameters(state)
-        network = {name.removeprefix(PREFIX): t for name, t in chosen.items() if name.startswith(PREFIX)}
-        if PREFIX + ROTARY in state:
-            _check_rotary(opened.read_tensor(state[PREFIX + ROTARY]))
-        mask_is_a_class = not config.has("prime") or config.integer("prime.target_length") == 1
-        yield Source(
-            file,
-            _mdlm_shape(config, network) if mask_is_a_class else _prime_shape(config),
-            config.integer("model.cond_dim"),
-            mask_is_a_class,
-            not config.has("prime") or config.boolean("prime.carry_over"),
-            {n: LazyTensor(t.shape, t.storage.dtype, partial(opened.read_tensor, t)) for n, t in network.items()},
-            _lightning_provenance(checkpoint, weights),
-            opened.ignored,
-        )
+def read_lightning(opened: TorchFile, file: Path, weights: Weights) -> Network:
+    """Read a Lightning checkpoint; raise `ImportFailure` if it is not one of these models."""
+    checkpoint = _checkpoint(opened.content)
+    state = _state(checkpoint)
+    config = _lightning_config(checkpoint)
+    chosen = _ema(checkpoint, state) if weights == "ema" else _parameters(state)
+    network = {name.removeprefix(PREFIX): t for name, t in chosen.items() if name.startswith(PREFIX)}
+    if PREFIX + ROTARY in state:
+        _check_rotary(opened.read_tensor(state[PREFIX + ROTARY]))
+    mask_is_a_class = not config.has("prime") or config.integer("prime.target_length") == 1
+    return Network(
+        file,
+        _mdlm_shape(config, network) if mask_is_a_class else _prime_shape(config),
+        config.integer("model.cond_dim"),
+        mask_is_a_class,
+        not config.has("prime") or config.boolean("prime.carry_over"),
+        {n: LazyTensor(t.shape, t.storage.dtype, partial(opened.read_tensor, t)) for n, t in network.items()},
+        _lightning_provenance(checkpoint, weights),
+        opened.ignored,
+    )
 
 
 def _checkpoint(content: object) -> Mapping[Any, Any]:
@@ -112,8 +90,6 @@ def _checkpoint(content: object) -> Mapping[Any, Any]:
     if checkpoint is None:
         raise ImportFailure("is not a Lightning checkpoint: its pickle holds no dictionary")
     if "state_dict" not in checkpoint:
-        if "model" in checkpoint and "args" in checkpoint:
-            raise ImportFailure("is a checkpoint of MDM-Prime's image models; only text models are served")
         keys = ", ".join(printable(key, 30) for key in list(checkpoint)[:8] if isinstance(key, str)) or "none"
         raise ImportFailure(f"is not a Lightning checkpoint: it has no state_dict (keys: {keys})")
     return checkpoint
@@ -212,8 +188,10 @@ def _lightning_provenance(checkpoint: Mapping[Any, Any], weights: Weights) -> di
 
 
 @contextmanager
-def open_hugging_face(folder: Path) -> Iterator[Source]:
+def open_hugging_face(folder: Path, weights: Weights) -> Iterator[Network]:
     """Open an MDLM's folder in Hugging Face's layout."""
+    if weights == "raw":
+        raise ImportFailure("Hugging Face's layout has one set of weights, the EMA's; --weights raw cannot be chosen")
     if is_sharded(folder):
         raise ImportFailure(f"is sharded: {SHARDS_FILE} names several files; only a single {WEIGHTS_FILE} is read")
     file = folder / WEIGHTS_FILE
@@ -227,8 +205,8 @@ def open_hugging_face(folder: Path) -> Iterator[Source]:
         if PREFIX + ROTARY in names:
             names.remove(PREFIX + ROTARY)
             _check_rotary(opened.get_tensor(PREFIX + ROTARY))
-        weights = {name.removeprefix(PREFIX): _lazy(opened, name) for name in names}
-        yield Source(file, shape, condition, True, True, weights, {"format": "huggingface"})
+        tensors = {name.removeprefix(PREFIX): _lazy(opened, name) for name in names}
+        yield Network(file, shape, condition, True, True, tensors, {"format": "huggingface"})
 
 
 def _open_safetensors(file: Path) -> safe_open:
@@ -282,21 +260,21 @@ def _check_rotary(frequencies: Tensor) -> None:
         raise ImportFailure(f"{PREFIX}{ROTARY} is not that of rotary embeddings with base {ROTARY_BASE:.0f}")
 
 
-def _check_shapes(source: Source) -> None:
-    if source.shape.blocks > len(source.weights):
+def _check_shapes(network: Network) -> None:
+    if network.shape.blocks > len(network.weights):
         raise ImportFailure(
-            f"its configuration asks for {source.shape.blocks} blocks; it has only {len(source.weights)} tensors"
+            f"its configuration asks for {network.shape.blocks} blocks; it has only {len(network.weights)} tensors"
         )
-    expected = {PREFIX + name: shape for name, shape in _expected_shapes(source).items()}
-    if fault := find_fault({PREFIX + name: tensor for name, tensor in source.weights.items()}, expected):
+    expected = {PREFIX + name: shape for name, shape in _expected_shapes(network).items()}
+    if fault := find_fault({PREFIX + name: tensor for name, tensor in network.weights.items()}, expected):
         raise ImportFailure(fault)
 
 
-def _expected_shapes(source: Source) -> dict[str, tuple[int, ...]]:
-    shape, condition = source.shape, source.condition_size
-    hidden, columns = shape.hidden_size, shape.vocabulary_size + source.mask_is_a_class
+def _expected_shapes(network: Network) -> dict[str, tuple[int, ...]]:
+    shape, condition = network.shape, network.condition_size
+    hidden, columns = shape.hidden_size, shape.vocabulary_size + network.mask_is_a_class
     # the number of frequencies is no key of the configuration: it is read off the tensor
-    first = source.weights.get("sigma_map.mlp.0.weight")
+    first = network.weights.get("sigma_map.mlp.0.weight")
     frequencies = first.shape[1] if first is not None and len(first.shape) == 2 else 256
     expected: dict[str, tuple[int, ...]] = {
         EMBEDDING: (shape.base + 1, hidden // shape.sub_tokens_per_token),

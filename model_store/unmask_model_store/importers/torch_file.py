@@ -55,7 +55,7 @@ REBUILD_TENSOR = "torch._utils._rebuild_tensor_v2"
 REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 _TYPES = "bool bytearray bytes complex dict float frozenset int list long object set str tuple unicode"
 # what a checkpoint is expected to name, besides OmegaConf's nodes; other names are reported
-EXPECTED = {*STORAGES, *DICTS, REBUILD_TENSOR, REBUILD_PARAMETER, "typing.Any"}
+EXPECTED = {*STORAGES, *DICTS, REBUILD_TENSOR, REBUILD_PARAMETER, "typing.Any", "argparse.Namespace"}
 EXPECTED |= {f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _TYPES.split()}
 # opcodes for a registry of the process, and for data outside the pickle: no file needs them
 _REFUSED = {"EXT1", "EXT2", "EXT4", "NEXT_BUFFER", "READONLY_BUFFER"}

@@ -90,6 +90,12 @@ class Literals:
             raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a whole number ≥ {least}")
         return value
 
+    def number(self, path: str) -> float:
+        value = self._literal(path)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 2**63:
+            raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a number")
+        return value
+
     def boolean(self, path: str) -> bool:
         value = self._literal(path)
         if not isinstance(value, bool):

@@ -34,20 +34,32 @@ NameOption = Annotated[
 DtypeOption = Annotated[StoredDtype, typer.Option("--dtype", help="type of the blocks' projections in the bundle")]
 WeightsOption = Annotated[Weights, typer.Option("--weights", help="ema, as in official evaluation, or raw")]
 CanvasOption = Annotated[Canvas, typer.Option("--canvas", help="full: the network always sees its whole length")]
+HeadChannelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--head-channels",
+        metavar="N",
+        min=1,
+        help="channels of an image model's attention heads, which no file tells; default: 64, as in all official ones",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="replace the bundle that is there")]
 
 
 def import_checkpoint(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="a .ckpt file, or a folder in Hugging Face's layout")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="a .ckpt or .pth file, or a folder in Hugging Face's layout")
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the bundle's folder")],
     tokenizer: TokenizerOption = None,
     name: NameOption = None,
     dtype: DtypeOption = "float32",
     weights: WeightsOption = "ema",
     canvas: CanvasOption = "full",
+    head_channels: HeadChannelsOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn an official MDM-Prime or MDLM checkpoint into a bundle.
+    """Turn an official MDM-Prime or MDLM checkpoint, of text or of images, into a bundle.
 
     Nothing in the file is executed.
 
@@ -58,21 +70,31 @@ def import_checkpoint(
     """
     from unmask_model_store.importers import Request
 
-    _run(Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force))
+    options = Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force)
+    _run(replace(options, head_channels=head_channels))
 
 
 def pull(
     target: Annotated[
-        str, typer.Argument(metavar="REPO[/PATH]", help="OWNER/NAME, OWNER/NAME/PATH, mdm-prime-owt or mdlm-owt")
+        str,
+        typer.Argument(
+            metavar="REPO[/PATH]",
+            help="OWNER/NAME, OWNER/NAME/PATH, mdm-prime-owt, mdlm-owt, mdm-prime-cifar10 or mdm-prime-imagenet32",
+        ),
     ],
     sub_tokens: Annotated[
         int | None,
         typer.Option(
-            "--sub-tokens", metavar="L", help="the model of mdm-prime-owt with L sub-tokens per token: 2, 3, 4, 6 or 8"
+            "--sub-tokens",
+            metavar="L",
+            help="the model with L sub-tokens per token: 2, 3, 4, 6 or 8 of mdm-prime-owt; 1, 2, 3, 4 or 8 of images",
         ),
     ] = None,
     carry_over: Annotated[
         bool, typer.Option("--carry-over", help="the model that was trained with carry-over")
+    ] = False,
+    super_token: Annotated[
+        bool, typer.Option("--super-token", help="the image model whose tokens are halves of a pixel's 24 bits")
     ] = False,
     revision: Annotated[str | None, typer.Option("--revision", help="branch, tag or commit; default: main")] = None,
     out: Annotated[
@@ -94,12 +116,13 @@ def pull(
 
         unmask pull mdm-prime-owt --sub-tokens 4
         unmask serve --model mdm-prime-owt-l4
+        unmask pull mdm-prime-cifar10 --sub-tokens 2
     """
     settings = read_settings(model_dir=model_dir)
     from unmask_model_store import BundleError, default_model_dir
     from unmask_model_store.importers import Request, check_place, hub
 
-    wanted = hub.parse(target, sub_tokens, carry_over, revision)
+    wanted = hub.parse(target, sub_tokens, carry_over, revision, super_token)
     models_folder = settings.model_dir or default_model_dir()
     if out is None:
         if models_folder is None:
@@ -143,6 +166,7 @@ def _describe(folder: Path) -> str:
 
 
 def _run(request: "Request") -> None:
+    from unmask_model_store import NetworkConfig, UNetConfig
     from unmask_model_store.importers import import_checkpoint
 
     with _progress() as progress:
@@ -151,9 +175,14 @@ def _run(request: "Request") -> None:
     if imported.ignored:
         names = ", ".join(imported.ignored[:8]) + (", …" if len(imported.ignored) > 8 else "")
         typer.echo(f"named by the file's pickle, recorded and not executed: {names}", err=True)
-    if not imported.has_tokenizer:
+    if not imported.has_tokenizer and config.architecture != "unet":
         typer.echo("no tokenizer: the model takes and returns token ids (--tokenizer adds one)", err=True)
-    typer.echo(f"{request.out}: {config.sizes}, {config.blocks} blocks of {config.hidden_size}")
+    sizes = [config.sizes]
+    if isinstance(config, UNetConfig):
+        sizes.append(config.switches)
+    elif isinstance(config, NetworkConfig):
+        sizes.append(f"{config.blocks} blocks of {config.hidden_size}")
+    typer.echo(f"{request.out}: {', '.join(sizes)}")
 
 
 @contextmanager
