@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import Reveal
 from unmask_diffusion.model import Outline
 from unmask_diffusion.request import GenerationRequest, RequestError, Sampler, check_ids, token_ids
@@ -35,6 +36,7 @@ class Plan:
     generated: range  # the positions whose tokens are the answer
     length: int  # tokens of the canvas that the network sees, at least len(canvas)
     schedules: tuple[Schedule, ...]  # one a sample
+    digits: tuple[GivenDigit, ...] = ()  # what is given of the tokens that are not wholly given, ascending
 
     @property
     def given(self) -> list[tuple[int, int]]:
@@ -75,31 +77,47 @@ def make_plan(model: Outline, request: GenerationRequest) -> Plan:
     Raises:
         RequestError: this model can never serve the request; the error names the field and the limit.
     """
+    if request.sub_tokens is not None:
+        canvas, digits = read_sub_tokens(model, request.sub_tokens)
+        check_picture(model, "sub_tokens", len(canvas))
+        return plan_on_canvas(model, request, canvas, range(len(canvas)), digits)
     canvas, generated = _lay_out(model, request)
     return plan_on_canvas(model, request, canvas, generated)
 
 
 def plan_on_canvas(
-    model: Outline, request: GenerationRequest, canvas: tuple[int | None, ...], generated: range
+    model: Outline,
+    request: GenerationRequest,
+    canvas: tuple[int | None, ...],
+    generated: range,
+    digits: tuple[GivenDigit, ...] = (),
 ) -> Plan:
     """Draw the schedules of a request whose canvas is known: a function of its seed, its holes and its sampler.
 
     So a plan can be stored without its schedules: it is the same wherever it is made again.
 
     Raises:
-        RequestError: the sampler has fewer steps than blocks.
+        RequestError: the sampler has fewer steps than blocks, or blocks of partly given tokens.
     """
     length = model.denoiser.length if model.full_canvas else len(canvas)
     seed = secrets.randbelow(DRAWN_SEED_LIMIT) if request.seed is None else request.seed
     digits_a_token = model.sub_tokenizer.sub_tokens_per_token
     holes = torch.tensor([p for p, token in enumerate(canvas) if token is None], dtype=torch.int64)
     sub_tokens = (holes[:, None] * digits_a_token + torch.arange(digits_a_token)).flatten()
+    if digits:
+        if request.sampler.block_length is not None:
+            message = (
+                "sampler.block_length is for tokens that are given or masked; sub_tokens gives some of them partly"
+            )
+            raise RequestError("sampler.block_length", message)
+        given = torch.tensor([position * digits_a_token + j for position, j, _ in digits])
+        sub_tokens = sub_tokens[~torch.isin(sub_tokens, given)]
     if request.sampler.clock is None and model.clock != 1:
         request = request.model_copy(update={"sampler": request.sampler.model_copy(update={"clock": model.clock})})
     _check_steps(request.sampler, request.sampler.steps, len(holes))
     times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
     schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
-    return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules)
+    return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules, digits)
 
 
 def cut(plan: Plan, steps: int) -> Plan:
@@ -126,6 +144,9 @@ def initial_state(model: Outline, plan: Plan) -> Tensor:
     if plan.given:
         positions, tokens = zip(*plan.given, strict=True)
         digits[list(positions)] = model.sub_tokenizer.codes[list(tokens)]
+    if plan.digits:
+        positions, js, values = zip(*plan.digits, strict=True)
+        digits[list(positions), list(js)] = torch.tensor(values)
     return digits
 
 
@@ -163,10 +184,14 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sampl
 def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | None, ...], range]:
     """The request's canvas, and the positions that are the answer."""
     limit = model.denoiser.length
+    if model.image is not None and request.canvas is None:
+        _refuse_text(request)
+        return (None,) * limit, range(limit)
     if request.canvas is not None:
         check_ids(model, "canvas", [token for token in request.canvas if token is not None])
         if len(request.canvas) > limit:
             raise RequestError("canvas", f"canvas has {len(request.canvas)} tokens; the model's length is {limit}")
+        check_picture(model, "canvas", len(request.canvas))
         return tuple(request.canvas), range(len(request.canvas))
     prompt = token_ids(model, "prompt", request.prompt, limit)
     suffix = token_ids(model, "suffix", request.suffix, limit)
@@ -186,6 +211,20 @@ def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | No
             f"{limit} tokens: max_tokens can be at most {room} here",
         )
     return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap)
+
+
+def check_picture(model: Outline, param: str, tokens: int) -> None:
+    """Refuse a canvas that is only a part of a picture."""
+    if model.image is not None and tokens != model.image.length:
+        message = f"{param} has {tokens} tokens; a picture of this model has {model.image.length}"
+        raise RequestError(param, message)
+
+
+def _refuse_text(request: GenerationRequest) -> None:
+    for param in ("prompt", "suffix", "max_tokens"):
+        if getattr(request, param) not in ("", [], None):
+            message = "this is an image model: give a canvas, sub_tokens or an image to complete, or none of them"
+            raise RequestError(param, f"{param} is for text; {message}")
 
 
 def blocks_of(holes: int, block_length: int | None) -> int:

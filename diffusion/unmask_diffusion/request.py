@@ -19,6 +19,10 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
+# a row of `sub_tokens`; the model says how many digits there are, and of which base
+Digits = Annotated[
+    list[Annotated[int, Field(ge=0, le=2**24)] | None], Field(min_length=1, max_length=64, fail_fast=True)
+]
 BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
 Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
@@ -99,6 +103,12 @@ class GenerationRequest(Strict):
         default=None,
         description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill",
     )
+    sub_tokens: Annotated[list[Digits], Field(min_length=1, fail_fast=True)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
+        description="instead of canvas: the digits of each token, with holes (null) to fill: a token may be given, "
+        "masked, or partly given",
+    )
     n: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] = Field(default=1, description="samples of this request")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         default=None,
@@ -111,10 +121,13 @@ class GenerationRequest(Strict):
 
     @model_validator(mode="after")
     def _canvas_stands_alone(self) -> Self:
-        if self.canvas is not None:
-            others = sorted({"prompt", "suffix", "max_tokens"} & self.model_fields_set)
-            if others:
-                raise ValueError(f"canvas takes the place of prompt, suffix and max_tokens; leave out {others[0]}")
+        for field, others in (("canvas", ()), ("sub_tokens", ("canvas",))):
+            replaced = [*others, "prompt", "suffix", "max_tokens"]
+            found = [name for name in replaced if name in self.model_fields_set and getattr(self, name) is not None]
+            if getattr(self, field) is not None and found:
+                raise ValueError(
+                    f"{field} takes the place of {', '.join(replaced[:-1])} and {replaced[-1]}; leave out {min(found)}"
+                )
         return self
 
 

@@ -61,6 +61,7 @@ def test_a_log_entry_comes_back(entry: LogEntry) -> None:
             {"max_tokens": 5},
             {"prompt": [1, 2], "suffix": [0], "max_tokens": 3, "top_k": 2, "top_p": 0.5, "temperature": 0.3},
             {"canvas": [None, 3, None, None], "sampler": {"steps": 2}},
+            {"sub_tokens": [[0, None], [None, None], [None, 0]], "sampler": {"steps": 2, "clock": 2}},
             {"prompt": [1], "max_tokens": 7, "sampler": {"name": "ancestral", "steps": 9}},
         ]
     ),

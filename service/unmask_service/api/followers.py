@@ -227,13 +227,15 @@ class Generation(Follower[GenerateAnswer]):
         self._reveals: list[Reveal] = []
         # of each sample the digits of its intermediate tokens: position → j → digit
         self._intermediate: list[dict[int, dict[int, int]]] = [{} for _ in self.plan.schedules]
+        for position, j, digit in self.plan.digits:
+            for intermediate in self._intermediate:
+                intermediate.setdefault(position, {})[j] = digit
 
     def _start(self) -> StartEvent:
         plan, sub_tokenizer, text_of = self.plan, self.served.model.sub_tokenizer, self.served.vocabulary.text_of
         given = [(position, token, text_of(token)) for position, token in plan.given]
         image = self.service.card.image
-        return StartEvent(
-            **{} if image is None else {"image": image},
+        start = StartEvent(
             id=self.job.id,
             model=self.served.name,
             length=plan.length,
@@ -245,6 +247,8 @@ class Generation(Follower[GenerateAnswer]):
             seed=plan.seed,
             canvas=[given] * len(plan.schedules),
         )
+        more = {"image": image, "sub_tokens": [*plan.digits]}
+        return start.model_copy(update={name: value for name, value in more.items() if value})
 
     def _note(self, entry: LogEntry) -> None:
         if isinstance(entry, Revealed):

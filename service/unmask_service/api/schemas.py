@@ -241,6 +241,11 @@ class StartEvent(Message):
         default=None, description="as in /v1/models; left out where canvases are no pictures"
     )
     canvas: list[list[Token]] = Field(description=f"for each sample the given tokens: {ABOUT_TOKENS}")
+    sub_tokens: list[Digit] = Field(
+        default=[],
+        description="[position, j, digit] of every digit that is given of a token which is not wholly given, in every "
+        "sample; left out where there are none",
+    )
 
 
 class UnmaskEvent(Message):

@@ -306,4 +306,5 @@ def plan_bytes(plan: Plan | ScorePlan) -> int:
     """Memory that a plan takes at most, in bytes, estimated from its sizes: its schedules are arrays of integers."""
     if isinstance(plan, ScorePlan):
         return 1000 + 100 * len(plan.tokens)
-    return 5000 + 40 * len(plan.canvas) + 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)
+    given = 40 * len(plan.canvas) + 200 * len(plan.digits)
+    return 5000 + given + 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)

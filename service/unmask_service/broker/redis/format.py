@@ -82,6 +82,8 @@ def encode_job(job: Job) -> str:
     else:
         value["request"] = plan.request.model_dump(include=REQUEST_FIELDS)
         value["canvas"], value["generated"] = plan.canvas, [plan.generated.start, plan.generated.stop]
+        if plan.digits:
+            value["digits"] = plan.digits
     return _dumps(value)
 
 
@@ -93,7 +95,8 @@ def decode_job(text: bytes, model: Outline) -> Job:
         plan = make_score_plan(model, ScoreRequest.model_validate(value["score"]))
     else:
         request = GenerationRequest.model_validate({**value["request"], "canvas": value["canvas"]})
-        plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]))
+        digits = tuple((position, j, digit) for position, j, digit in value.get("digits", ()))
+        plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]), digits)
     return Job(plan=plan, **{name: value[name] for name in JOB_FIELDS})
 
 
