@@ -2,12 +2,7 @@
 
 from tests.helpers_server import Body, Server
 
-MASKED = [None, None]
-
-
-def codes(ids: list[int | None]) -> list[list[int | None]]:
-    """The digits of tokens in the bundles `chain` and `pixels`: 00, 01, 02 and 10."""
-    return [MASKED if token is None else [token // 3, token % 3] for token in ids]
+MASKED: list[int | None] = [None, None]
 
 
 def test_digits_with_holes_are_completed_in_any_model(chain: Server) -> None:
