@@ -128,4 +128,4 @@ def test_one_command_leaves_a_bundle_that_paints(tmp_path: Path, monkeypatch: py
     assert bundle.image.paint(drawn.token_ids).shape == (SIDE, SIDE, 4)
     assert "| all at once | 0% (0 of 2) |" in (tmp_path / "bundle" / "README.md").read_text()
     for file in (tmp_path / "sheet.png", tmp_path / "bundle" / "samples.png"):
-        assert Image.open(file).width == 2 * 17 * 4
+        assert Image.open(BytesIO(file.read_bytes())).width == 2 * 17 * 4
