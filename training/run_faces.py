@@ -36,6 +36,7 @@ RECIPE = Recipe(
     batch_tokens=24 * SIDE * SIDE,
     weight_floor=0.1,
     mask_clock=CLOCK,
+    decay_from=0.5,
 )
 
 HELD_OUT = 256
