@@ -1,6 +1,6 @@
 """The mathematics of masked diffusion language models. Pure torch: no HTTP, no Redis, no files, no clock."""
 
-from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError
+from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError, TokenLogProbabilities
 from unmask_diffusion.model import Denoiser, Extent, Model, Outline
 from unmask_diffusion.networks import (
     LlamaDenoiser,
@@ -16,6 +16,7 @@ from unmask_diffusion.painter import Colour, Painter
 from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
 from unmask_diffusion.request import (
     MAX_BUDGET,
+    MAX_LOGPROBS,
     MAX_SAMPLES,
     MAX_STEPS,
     MAX_TEMPERATURE,
@@ -47,6 +48,7 @@ from unmask_diffusion.work import Outcome, Phase, SamplingError, State, Work, ad
 
 __all__ = [
     "MAX_BUDGET",
+    "MAX_LOGPROBS",
     "MAX_SAMPLES",
     "MAX_STEPS",
     "MAX_TEMPERATURE",
@@ -89,6 +91,7 @@ __all__ = [
     "SubTokenizer",
     "TableDenoiser",
     "Tally",
+    "TokenLogProbabilities",
     "TokenNats",
     "UNetDenoiser",
     "UNetShape",

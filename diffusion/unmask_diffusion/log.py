@@ -1,13 +1,19 @@
 """What the log of a request says: reveals of samples, readouts of passes, and errors."""
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
 
 # nats are counted in whole units of 2^-40, so that sums do not depend on how they are grouped
 UNITS_A_NAT = 2**40
+
+# (token id, log-probability in nats), the most probable first, of equals the smaller id
+Likeliest = tuple[tuple[int, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +23,11 @@ class Reveal:
     sample: int  # index of the sample in its request
     step: int  # of the sample's schedule, from 0
     sub_tokens: tuple[tuple[int, int, int], ...]  # (position, j, digit) of every sub-token revealed
+    # Where the request asks for log-probabilities; a draft has none, and is right without. They are those of
+    # `log_probabilities`: of every sub-token in the order above, and (position, likeliest classes) of the positions of
+    # which nothing was drawn before.
+    log_probabilities: tuple[float, ...] = field(default=(), compare=False)
+    likeliest: tuple[tuple[int, Likeliest], ...] = field(default=(), compare=False)
 
     @property
     def rows(self) -> int:
@@ -27,6 +38,43 @@ class Reveal:
         """Write the digits into a canvas [L, l], in place."""
         positions, js, values = zip(*self.sub_tokens, strict=True)
         canvas[list(positions), list(js)] = torch.tensor(values)
+
+
+@dataclass(frozen=True)
+class LogProbabilities:
+    """What the log of a sample says of the probabilities of its tokens, in nats."""
+
+    of_sub_tokens: dict[tuple[int, int], float]  # (position, j) → of the digit that was revealed there
+    likeliest: dict[int, Likeliest]  # by position, before anything of it was drawn
+
+    @classmethod
+    def of(cls, log: Iterable[Reveal]) -> Self:
+        """Collect them from the reveals of one sample."""
+        found = cls({}, {})
+        for reveal in log:
+            for (position, j, _), value in zip(reveal.sub_tokens, reveal.log_probabilities, strict=True):
+                found.of_sub_tokens[position, j] = value
+            found.likeliest.update(reveal.likeliest)
+        return found
+
+    @property
+    def total(self) -> float:
+        """Log-probability of all that was revealed, along its order."""
+        return math.fsum(self.of_sub_tokens.values())
+
+
+@dataclass(frozen=True)
+class TokenLogProbabilities:
+    """Log-probabilities of one token of an answer, in nats."""
+
+    sub_tokens: tuple[float | None, ...]  # of each digit, when it was revealed; None: it was given
+    likeliest: Likeliest  # classes, before any digit of it was drawn; empty: it was given, or none are asked for
+
+    @property
+    def total(self) -> float | None:
+        """Their sum; None for a given token."""
+        drawn = [value for value in self.sub_tokens if value is not None]
+        return math.fsum(drawn) if drawn else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
-from unmask_diffusion.log import Reveal
+from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
 from unmask_diffusion.request import GenerationRequest, RequestError, Sampler, check_ids, token_ids
 from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
@@ -69,6 +69,10 @@ class Sample:
     text: str | None  # the generated tokens as text; None without a tokenizer
     token_ids: tuple[int, ...]  # the generated tokens, cut before the end token
     finish_reason: Literal["length", "stop"]  # "stop" where the end token cut the text
+    # Where the request asks for log-probabilities: of each of the tokens, and of all that was revealed along its order,
+    # what comes after an end token included.
+    logprobs: tuple[TokenLogProbabilities, ...] | None = None
+    log_probability: float | None = None
 
 
 def make_plan(model: Outline, request: GenerationRequest) -> Plan:
@@ -158,10 +162,17 @@ def replay(model: Outline, plan: Plan, log: Iterable[Reveal]) -> list[Tensor]:
     return states
 
 
-def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sample:
+def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor, log: Iterable[Reveal] = ()) -> Sample:
     """Turn a finished canvas [length, l] into the answer, cut before the first end token that was generated.
 
     With blocks, positions behind the block with that end token may be masked.
+
+    Args:
+        model: the model.
+        plan: the plan.
+        index: number of the sample.
+        digits: its canvas.
+        log: its reveals, where the request asks for log-probabilities.
 
     Raises:
         ValueError: a position before the end of the answer is masked.
@@ -178,7 +189,15 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor) -> Sampl
         raise ValueError(f"sample {index} is not finished: position {plan.generated[known]} is masked")
     token_ids = token_ids[:end]
     text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
-    return Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
+    sample = Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
+    if plan.request.logprobs is None:
+        return sample
+    found, js = LogProbabilities.of(log), range(digits.shape[1])
+    logprobs = (
+        TokenLogProbabilities(tuple(found.of_sub_tokens.get((p, j)) for j in js), found.likeliest.get(p, ()))
+        for p in plan.generated[: len(token_ids)]
+    )
+    return replace(sample, logprobs=tuple(logprobs), log_probability=found.total)
 
 
 def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | None, ...], range]:

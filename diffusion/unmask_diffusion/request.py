@@ -14,6 +14,8 @@ MAX_TEMPERATURE = 100.0
 MAX_BUDGET = 2**20
 MAX_BLOCK_LENGTH = 2**31 - 1
 MAX_CLOCK = 16
+# classes whose log-probabilities are told with each token
+MAX_LOGPROBS = 5
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
@@ -118,6 +120,13 @@ class GenerationRequest(Strict):
     top_p: TopP = Field(default=1.0, description="nucleus; 1 is off, and exact")
     top_k: TopK = Field(default=0, description="0 is off, and exact")
     sampler: Sampler = Sampler()
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
+        description="log-probability of every sub-token when it was revealed, of every token (their sum) and of every "
+        "sample, and so many of the likeliest classes of each token; null: none. They are the model's own, at "
+        "temperature 1 and without top_k and top_p",
+    )
 
     @model_validator(mode="after")
     def _canvas_stands_alone(self) -> Self:

@@ -4,7 +4,7 @@ All samplers of both papers are this loop over different schedules.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -13,6 +13,7 @@ from unmask_diffusion.candidates import candidates_of_reveals
 from unmask_diffusion.drawing import Drawn, Lane, draw_steps
 from unmask_diffusion.high_order import Earlier, weights
 from unmask_diffusion.log import Candidates, LogEntry, Reveal
+from unmask_diffusion.log_probabilities import with_log_probabilities
 from unmask_diffusion.model import Model
 from unmask_diffusion.plan import Plan, Sample, initial_state, make_plan, read_sample
 from unmask_diffusion.request import GenerationRequest
@@ -38,6 +39,7 @@ class ActiveSample:
     # that holds one. Nothing behind can change what stands before it, and the answer is cut there.
     end: Tensor | None = None
     needless: int = 0  # number of steps that an end token has made needless
+    log: list[Reveal] = field(default_factory=list)  # kept where the request asks for log-probabilities
 
     @classmethod
     def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
@@ -108,6 +110,7 @@ class ActiveSample:
         drawn = iter(draw_steps(model, features, [lane for own in lanes for lane in own]))
         kept = [accept(each.work.drafts, [next(drawn) for _ in own]) for each, own in zip(batch, lanes, strict=True)]
         kept = [own[: each.work._before_stop(own) + 1] for each, own in zip(batch, kept, strict=True)]
+        kept = with_log_probabilities(model, features, [*zip(lanes, kept, strict=True)])
         wanted = [each.work.candidates for each in batch]
         candidates = candidates_of_reveals(model, features, [*zip(lanes, kept, wanted, strict=True)])
         ahead = [each.budget - 1 if each.work.can_draft else 0 for each in batch]
@@ -134,6 +137,8 @@ class ActiveSample:
         """Move on by one entry of the log."""
         entry.write(self.digits)
         self.step += 1
+        if self.plan.request.logprobs is not None:
+            self.log.append(entry)
         if self._stops(self.digits, self.step):
             self.needless = len(self.steps) - self.step
         self.drafts = self.drafts[1:] if self.drafts[:1] == (entry,) else ()
@@ -237,4 +242,4 @@ def run(
     while running := [each for each in samples if not each.finished]:
         advance(model, running)
         after_evaluation(samples)
-    return [read_sample(model, plan, each.index, each.digits) for each in samples]
+    return [read_sample(model, plan, each.index, each.digits, each.log) for each in samples]

@@ -21,15 +21,18 @@ SCORE = ("nats", "standard_error", "estimator", "windows", "tokens", "seed", "to
 
 
 def bodies(count: int, samples: int = 2) -> list[Body]:
-    """Requests that reveal `EVALUATIONS` groups a sample; half of them with filters."""
-    steps = {"steps": EVALUATIONS}
-    return [{"n": samples, "seed": seed, "top_k": 3 * (seed % 2), "sampler": steps} for seed in range(count)]
+    """Requests that reveal `EVALUATIONS` groups a sample; half of them with filters, half with log-probabilities."""
+    every: Body = {"n": samples, "sampler": {"steps": EVALUATIONS}}
+    return [
+        every | {"seed": seed, "top_k": 3 * (seed % 2), "logprobs": 2 if seed // 2 % 2 else None}
+        for seed in range(count)
+    ]
 
 
 def check_tokens(followers: Sequence[Follower], chain: Server, asked: Sequence[Body]) -> None:
-    """Everybody has the tokens of a calm server's answer, and was told of each sub-token once."""
-    expected = [token_ids(answer) for answer in generate_together(chain.url, asked)]
-    assert [token_ids(follower.stream.done) for follower in followers] == expected
+    """Everybody has the tokens and numbers of a calm server's answer, and was told of each sub-token once."""
+    expected = [answer["choices"] for answer in generate_together(chain.url, asked)]
+    assert [follower.stream.done["choices"] for follower in followers] == expected
     for follower, body in zip(followers, asked, strict=True):
         assert follower.unmasks == body["n"] * EVALUATIONS
         tokens = [[each[i] for i in range(len(each))] for each in follower.stream.tokens()]

@@ -16,6 +16,7 @@ from sse_starlette import ServerSentEvent
 from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay, untrained_warnings
 
 from unmask_service.api.errors import JobError, RefusedError, error_answer, job_error, quoted
+from unmask_service.api.logprobs import classes_of, logprobs_of
 from unmask_service.api.schemas import (
     Choice,
     GenerateAnswer,
@@ -265,6 +266,11 @@ class Generation(Follower[GenerateAnswer]):
             sub_tokens=list(reveal.sub_tokens),
             tokens=self._complete(reveal),
         )
+        if self.plan.request.logprobs is not None:
+            unmask = unmask.model_copy(update={"log_probabilities": list(reveal.log_probabilities)})
+        if self.plan.request.logprobs:
+            likeliest = [(position, classes_of(each, self.served.vocabulary)) for position, each in reveal.likeliest]
+            unmask = unmask.model_copy(update={"likeliest": likeliest})
         if self.job.candidates:
             candidates = [
                 (each.position, each.classes_left, [(token, text_of(token), p) for token, p in each.likeliest])
@@ -319,10 +325,21 @@ class Generation(Follower[GenerateAnswer]):
 
     def _choices(self) -> list[Choice]:
         model, plan, choices = self.served.model, self.plan, []
+        logs: list[list[Reveal]] = [[] for _ in plan.schedules]
+        for reveal in self._reveals:
+            logs[reveal.sample].append(reveal)
         for index, digits in enumerate(replay(model, plan, self._reveals)):
-            sample = read_sample(model, plan, index, digits)
-            reason = sample.finish_reason
-            choices.append(Choice(index=index, text=sample.text, token_ids=[*sample.token_ids], finish_reason=reason))
+            sample = read_sample(model, plan, index, digits, logs[index])
+            choices.append(
+                Choice(
+                    index=index,
+                    text=sample.text,
+                    token_ids=[*sample.token_ids],
+                    finish_reason=sample.finish_reason,
+                    logprobs=logprobs_of(sample, model.tokenizer, self.served.vocabulary),
+                    log_probability=sample.log_probability,
+                )
+            )
         return choices
 
     def _finished(self, status: JobStatus, answer: GenerateAnswer) -> JobStatus:

@@ -10,7 +10,8 @@ from unmask_service.broker import State
 Request = TypeVar("Request", bound=BaseModel)
 Token = tuple[int, int, str | None]  # position, token id, text; U+FFFD for bytes that are a part of a character
 Digit = tuple[int, int, int]  # position, j, digit
-Candidates = tuple[int, int, list[tuple[int, str | None, float]]]  # position, classes left, the likeliest of them
+Class = tuple[int, str | None, float]  # token id, text, probability or log-probability
+Candidates = tuple[int, int, list[Class]]  # position, classes left, the likeliest of them
 
 ABOUT_TOKENS = (
     "[position, token_id, text]; the text of the token alone: U+FFFD stands for bytes that are only a part of a "
@@ -90,6 +91,11 @@ class ImageBlock(Message):
     )
 
 
+def _of_each_token(description: str) -> Any:  # noqa: ANN401 — as pydantic's Field
+    """A field that is a list with an entry for each of `token_ids`."""
+    return Field(description=f"for each of token_ids: {description}")
+
+
 Warnings = Annotated[
     list[str],
     Field(
@@ -100,6 +106,27 @@ Warnings = Annotated[
 ]
 
 
+class LogProbs(Message):
+    """Log-probabilities of a sample's tokens, in nats: the first four fields are those of OpenAI's completions.
+
+    They are the model's own, at temperature 1 and without top_k and top_p, each given what was known at its reveal.
+    """
+
+    tokens: list[str] = _of_each_token(
+        "its text; of a character that several tokens share, the last one has the text. token_id:N without a tokenizer"
+    )
+    token_logprobs: list[float | None] = _of_each_token("the sum of its digits' numbers; null: it was given")
+    top_logprobs: list[dict[str, float] | None] = _of_each_token(
+        "the likeliest classes before anything of it was revealed, by their texts; of classes with one text the "
+        "likeliest; null: it was given, or `logprobs` is 0"
+    )
+    text_offset: list[int] = _of_each_token("characters of `text` before it")
+    sub_token_logprobs: list[list[float | None]] = _of_each_token(
+        "of each of its digits, when it was revealed; null: it was given"
+    )
+    likeliest: list[list[Class]] = _of_each_token("what top_logprobs has, as [token_id, text, log-probability]")
+
+
 class Choice(Message):
     """One sample of the answer."""
 
@@ -107,6 +134,15 @@ class Choice(Message):
     text: str | None = Field(description="the generated tokens as text; null for a model without a tokenizer")
     token_ids: list[int] = Field(description="the generated tokens, cut before the model's end token")
     finish_reason: Literal["length", "stop"] = Field(description="stop: the model's end token cut the text")
+    logprobs: LogProbs | None = Field(
+        default=None, description="with `logprobs` in the request", exclude_if=lambda value: value is None
+    )
+    log_probability: float | None = Field(
+        default=None,
+        description="with `logprobs` in the request: log-probability of all that was revealed, along its order; it "
+        "includes an end token and what comes after it",
+        exclude_if=lambda value: value is None,
+    )
 
 
 class Usage(Message):
@@ -258,6 +294,14 @@ class UnmaskEvent(Message):
     )
     sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
     tokens: list[Token] = Field(description=f"the tokens that this step completed: {ABOUT_TOKENS}")
+    log_probabilities: list[float] = Field(
+        default=[], description="with `logprobs` in the request: of every one of sub_tokens, in nats"
+    )
+    likeliest: list[tuple[int, list[Class]]] = Field(
+        default=[],
+        description="with `logprobs` above 0 in the request: [position, [[token_id, text, log-probability], …]] of "
+        "every token of which this step reveals the first digits: its likeliest classes before that",
+    )
     candidates: list[Candidates] = Field(
         default=[],
         description="with `candidates` in the request: [position, classes left, [[token_id, text, probability], …]] of "

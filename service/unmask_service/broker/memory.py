@@ -303,8 +303,13 @@ class MemoryBroker:
 
 
 def plan_bytes(plan: Plan | ScorePlan) -> int:
-    """Memory that a plan takes at most, in bytes, estimated from its sizes: its schedules are arrays of integers."""
+    """Memory that a plan, and log-probabilities in its log, take at most, in bytes, estimated from its sizes."""
     if isinstance(plan, ScorePlan):
         return 1000 + 100 * len(plan.tokens)
     given = 40 * len(plan.canvas) + 200 * len(plan.digits)
-    return 5000 + given + 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)
+    schedules = 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)
+    log = 0
+    if plan.request.logprobs is not None:
+        tokens = len(plan.schedules) * plan.canvas.count(None)
+        log = 40 * plan.sub_tokens + (100 + 120 * plan.request.logprobs) * tokens
+    return 5000 + given + schedules + log

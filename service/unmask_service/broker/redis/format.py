@@ -25,9 +25,9 @@ from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Reve
 from unmask_service.forecast import Capacity, Pace, Work
 
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
-FORMAT = 4
+FORMAT = 5
 # Fields of a generation request that the laid-out canvas does not hold.
-REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler"}
+REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler", "logprobs"}
 # Fields of a job but its plan.
 JOB_FIELDS = ("id", "submitted_at", "expected_seconds", "detached", "request_id", "trace_id", "candidates")
 
@@ -107,8 +107,14 @@ def encode_entry(entry: LogEntry) -> str:
             return _dumps(["started", entry.at, entry.fingerprint])
         case Revealed(reveal=reveal):
             fields = ["revealed", entry.at, reveal.sample, reveal.step, reveal.sub_tokens, entry.lane]
-            candidates = [[each.position, each.classes_left, each.likeliest] for each in entry.candidates]
-            return _dumps([*fields, candidates, entry.saved] if candidates or entry.saved else fields)
+            more = {
+                "candidates": [[each.position, each.classes_left, each.likeliest] for each in entry.candidates],
+                "saved": entry.saved,
+                "log_probabilities": reveal.log_probabilities,
+                "likeliest": reveal.likeliest,
+            }
+            more = {name: value for name, value in more.items() if value}
+            return _dumps([*fields, more] if more else fields)
         case Scored(readout=readout):
             sums = [readout.units, readout.joint_units, readout.by_token]
             return _dumps(["scored", entry.at, readout.index, readout.evaluations, *sums])
@@ -125,10 +131,14 @@ def decode_entry(text: bytes) -> LogEntry:
         case "started", [at, fingerprint]:
             return Started(at, fingerprint)
         case "revealed", [at, sample, step, sub_tokens, lane, *rest]:
-            reveal = Reveal(sample, step, tuple(tuple(each) for each in sub_tokens))
-            candidates, saved = rest or ((), 0)
-            likeliest = [(where, left, tuple(map(tuple, each))) for where, left, each in candidates]
-            return Revealed(at, reveal, lane, tuple(Candidates(*each) for each in likeliest), saved)
+            more: dict[str, Any] = rest[0] if rest else {}
+            likeliest = ((where, tuple(map(tuple, each))) for where, each in more.get("likeliest", ()))
+            log_probabilities = tuple(more.get("log_probabilities", ()))
+            reveal = Reveal(sample, step, tuple(map(tuple, sub_tokens)), log_probabilities, tuple(likeliest))
+            candidates = (
+                Candidates(where, left, tuple(map(tuple, each))) for where, left, each in more.get("candidates", ())
+            )
+            return Revealed(at, reveal, lane, tuple(candidates), more.get("saved", 0))
         case "scored", [at, index, evaluations, units, joint_units, by_token]:
             units_by_token = tuple((position, of_token) for position, of_token in by_token)
             return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units))
