@@ -79,7 +79,7 @@ def _touched(model: Model, lane: Lane, reveal: Reveal) -> list[Touched]:
     tokens = []
     for position, group in groupby(reveal.sub_tokens, key=lambda sub_token: sub_token[0]):
         before = lane.canvas[position]
-        first = bool((before == model.sub_tokenizer.mask_id).all())
+        first = int((before != model.sub_tokenizer.mask_id).sum()) == lane.plan.digits_given[position]
         most = (lane.plan.request.logprobs or 0) if first else 0
         revealed = tuple((j, digit) for _, j, digit in group)
         tokens.append(Touched(lane.rows[position], position, before, revealed, most))

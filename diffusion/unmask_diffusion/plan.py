@@ -8,8 +8,10 @@ Progress and cost are counted from these, streams send them, and a generation ca
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -41,6 +43,11 @@ class Plan:
     @property
     def given(self) -> list[tuple[int, int]]:
         return [(position, token) for position, token in enumerate(self.canvas) if token is not None]
+
+    @cached_property
+    def digits_given(self) -> Counter[int]:
+        """Number of digits that are given of the tokens that are not wholly given, by position."""
+        return Counter(position for position, _, _ in self.digits)
 
     @property
     def sub_tokens(self) -> int:

@@ -156,6 +156,19 @@ def test_every_token_has_its_likeliest_classes_once(name: str, most: int) -> Non
                 assert_first_of(model, log)
 
 
+def test_a_partly_given_token_has_the_classes_that_its_digits_leave() -> None:
+    model = table_model(5, 3, 3)
+    canvas = [[0, None, None], [None, None, None], [None, 1, 0]]
+    for each in sample(model, sub_tokens=canvas, n=4, seed=2, logprobs=5):
+        assert each.logprobs is not None
+        for token, given in zip(each.logprobs, canvas, strict=True):
+            assert [value is None for value in token.sub_tokens] == [digit is not None for digit in given]
+            codes: list[list[int]] = model.sub_tokenizer.codes.tolist()
+            left = [c for c, code in enumerate(codes) if all(d in (None, x) for d, x in zip(given, code, strict=True))]
+            assert sorted(c for c, _ in token.likeliest) == left
+            assert math.fsum(math.exp(value) for _, value in token.likeliest) == pytest.approx(1)
+
+
 def assert_first_of(model: ToyModel, log: Sequence[Reveal]) -> None:
     """Revealed as a whole, a token that is among its likeliest classes has the number that is told there."""
     (reveal,) = log
