@@ -58,7 +58,9 @@ def samples_to_try(model: Model, tokens: int, count: int, steps: int | None = No
 
     A token is given where there is room for it: a blank canvas may be known without an evaluation.
     """
-    given = [0] if tokens < model.denoiser.length else []
-    request = GenerationRequest(prompt=given, max_tokens=tokens, n=count, seed=0, sampler=Sampler(steps=steps))
+    room = model.denoiser.length - tokens
+    given = room if model.image is not None else min(1, room)  # the canvas of a picture is whole
+    canvas = [0] * given + [None] * tokens
+    request = GenerationRequest(canvas=canvas, n=count, seed=0, sampler=Sampler(steps=steps))
     plan = make_plan(model, request)
     return [ActiveSample.start(model, plan, index) for index in range(count)]
