@@ -21,6 +21,8 @@ from unmask_diffusion import (
     Reveal,
     SubTokenizer,
     TableDenoiser,
+    UNetDenoiser,
+    UNetShape,
     evaluate,
     make_plan,
     read_sample,
@@ -127,6 +129,26 @@ def prime_model(
     shape = NetworkShape(length, classes, digits, sub_tokenizer.base, hidden_size=48, blocks=2, heads=4)
     network = random_network(shape).serve_in(dtype)
     return ToyModel(network, sub_tokenizer, full_canvas=full_canvas)
+
+
+# pictures of 4 x 4 pixels, red, green and blue bytes of two digits
+PICTURES = UNetShape(4, 4, 3, 256, 2, 16, widths=(96, 96), blocks=1, attention=(False, True), head_channels=32)
+
+
+def random_unet(shape: UNetShape, seed: int = 0) -> UNetDenoiser:
+    """An image network whose logits are far from flat."""
+    network = UNetDenoiser(shape)
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in network.parameters():
+        scale = 0.5 if parameter.ndim == 1 else 1.0 / math.sqrt(parameter[0].numel())
+        nn.init.normal_(parameter, std=scale, generator=generator)
+    return network.requires_grad_(False).eval()
+
+
+def picture_model() -> ToyModel:
+    sub_tokenizer = code_table(256, 2)
+    painter = Painter(PICTURES.height, PICTURES.width, PICTURES.channels, None, sub_tokenizer)
+    return ToyModel(random_unet(PICTURES), sub_tokenizer, clock=3, image=painter)
 
 
 END_TOKEN = "<|end|>"  # noqa: S105 — no password

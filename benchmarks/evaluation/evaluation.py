@@ -3,6 +3,7 @@
     --size official   the official networks' size with random weights (12 blocks, hidden 768, L 1024, C 50257, l 4,
                       b 15): one sample, everything masked, one sub-token revealed
     --size small      the model that ships: eight samples spread over their schedules, one sub-token each
+    --size cifar10    the published image network of CIFAR-10: one and four pictures, against bare convolutions
 
 Our evaluation, its bare matrix products and one step of the papers' sampler (`papers_sampler.py`: dense filter over
 [L, l, C], all rows through the head, float64 noise for every class, float32 network) take turns, so that load on the
@@ -19,9 +20,11 @@ import torch
 
 from benchmarks.evaluation.clock import Parts
 from benchmarks.evaluation.papers_sampler import PAPERS_PARTS
+from benchmarks.evaluation.pictures import measured_pictures
 from benchmarks.evaluation.rows import Limits, Row, measure, measure_half_revealed, measure_on_gpu
-from benchmarks.evaluation.sizes import Size, add_size_options, dtypes_here, sizes_of
+from benchmarks.evaluation.sizes import PICTURES, Size, add_size_options, dtypes_here, sizes_of
 from benchmarks.harness import Figure, Numbers, Table
+from benchmarks.models import prepare
 
 GIB = 1 << 30
 SHOWN = ("trunk", "products", "attention", "elementwise", "head and draw", "rest")
@@ -79,6 +82,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measured(arguments: argparse.Namespace) -> Numbers:
     """The numbers of the first size, and those of the other under its name."""
+    if arguments.size == PICTURES:
+        prepare(arguments)
+        return measured_pictures(arguments.rounds)
     first, *others = [measured_at(size, arguments) for size in sizes_of(arguments)]
     for other in others:
         first["figures"] += other.pop("figures")

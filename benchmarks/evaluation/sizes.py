@@ -27,6 +27,7 @@ from benchmarks.models import (
 )
 
 SIZES = {"official": 1, "small": 8}  # samples of an evaluation
+PICTURES = "cifar10"  # measured by `pictures.py`
 EVALUATIONS = 3  # in the process whose memory is measured
 STATUS = Path("/proc/self/status")
 
@@ -58,7 +59,7 @@ class Size:
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
     """Add `--size`, `--model` and `--threads`."""
-    parser.add_argument("--size", choices=(*SIZES, "both"), default="official", help="(default: official)")
+    parser.add_argument("--size", choices=(*SIZES, "both", PICTURES), default="official", help="(default: official)")
     add_model_options(parser, dtype=False)
 
 

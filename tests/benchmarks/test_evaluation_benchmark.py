@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from unmask_diffusion import NetworkShape, evaluate
+from unmask_diffusion import NetworkShape, UNetShape, evaluate
 from unmask_model_store import Bundle, open_bundle
 from unmask_service.metrics import Metrics
 
@@ -15,6 +15,7 @@ from benchmarks.evaluation import rows as evaluation_rows
 from benchmarks.evaluation import sampler_cost, sizes
 from benchmarks.evaluation.clock import Parts, clocks_around, in_turns, timed_evaluation
 from benchmarks.evaluation.papers_sampler import PapersNetwork
+from benchmarks.evaluation.pictures import BareConvolutions, measured_pictures, random_unet
 from benchmarks.evaluation.products import BareProducts, Product, copy_bandwidth, product_rate, products_of
 from benchmarks.models import half_revealed, on_its_way, plan_of, random_model, spread_out
 from tests.helpers import random_network
@@ -220,3 +221,21 @@ def test_all_metrics_of_a_tick_are_counted(writer_bundle: Bundle) -> None:
     for name in ("network_evaluations_total", "sub_tokens_total", "rounds_total", "lanes_total"):
         assert counted[f"unmask_{name}"] == 3
     assert counted["unmask_batch_tokens_total"] == 3 * writer_bundle.denoiser.length
+
+
+def test_convolutions_of_pictures_are_counted() -> None:
+    """The operations of a small network, counted by hand."""
+    shape = UNetShape(4, 4, 3, 256, 2, 16, (96,), 1, (False,), 32)
+    residual, skip = 2 * 9 * 96 * 96, 192 * 96  # the way up sees 192 maps
+    down, middle = residual, 2 * residual + 4 * 96 * 96
+    up = 2 * (9 * 192 * 96 + 9 * 96 * 96 + skip)
+    attention = 2 * 16 * 96  # of a pixel: scores and values
+    counted = BareConvolutions(random_unet(shape, torch.float32)).flops
+    assert counted == 2 * 16 * (down + middle + up + 9 * 96 * 768 + attention)
+
+
+def test_pictures_are_measured() -> None:
+    numbers = measured_pictures(1, UNetShape(4, 4, 3, 256, 2, 16, (96,), 1, (False,), 32))
+    assert [row["samples"] for row in numbers["rows"][:2]] == [1, 4]
+    for row in numbers["rows"]:
+        assert row["ratio_to_convolutions"] == row["seconds"] / row["bare_convolutions"]

@@ -56,11 +56,12 @@ def check_model(model: Model) -> None:
 def samples_to_try(model: Model, tokens: int, count: int, steps: int | None = None) -> list[ActiveSample]:
     """Samples with so many tokens to generate before their first reveal.
 
-    A token is given where there is room for it: a blank canvas may be known without an evaluation.
+    A token is given where there is room for it: a blank canvas may be known without an evaluation. Steps are equal: a
+    model's own clock would make the first ones small.
     """
     room = model.denoiser.length - tokens
     given = room if model.image is not None else min(1, room)  # the canvas of a picture is whole
     canvas = [0] * given + [None] * tokens
-    request = GenerationRequest(canvas=canvas, n=count, seed=0, sampler=Sampler(steps=steps))
+    request = GenerationRequest(canvas=canvas, n=count, seed=0, sampler=Sampler(steps=steps, clock=1))
     plan = make_plan(model, request)
     return [ActiveSample.start(model, plan, index) for index in range(count)]
