@@ -13,7 +13,20 @@ from unmask_diffusion.networks import (
     UNetShape,
 )
 from unmask_diffusion.painter import Colour, Painter
-from unmask_diffusion.plan import Plan, Sample, cut, initial_state, make_plan, plan_on_canvas, read_sample, replay
+from unmask_diffusion.plan import (
+    DEFAULT_MAX_TOKENS,
+    Plan,
+    Sample,
+    answer_of,
+    cut,
+    find_stop,
+    initial_state,
+    make_plan,
+    plan_on_canvas,
+    read_sample,
+    replay,
+    text_of,
+)
 from unmask_diffusion.request import (
     MAX_BUDGET,
     MAX_LOGPROBS,
@@ -47,6 +60,7 @@ from unmask_diffusion.untrained import untrained_warnings
 from unmask_diffusion.work import Outcome, Phase, SamplingError, State, Work, advance, evaluate
 
 __all__ = [
+    "DEFAULT_MAX_TOKENS",
     "MAX_BUDGET",
     "MAX_LOGPROBS",
     "MAX_SAMPLES",
@@ -99,9 +113,11 @@ __all__ = [
     "accept",
     "advance",
     "ancestral",
+    "answer_of",
     "cut",
     "evaluate",
     "event_of",
+    "find_stop",
     "first_hitting",
     "hitting_times",
     "initial_state",
@@ -116,5 +132,6 @@ __all__ = [
     "sample",
     "score",
     "smallest_base",
+    "text_of",
     "untrained_warnings",
 ]

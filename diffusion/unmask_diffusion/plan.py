@@ -8,8 +8,9 @@ Progress and cost are counted from these, streams send them, and a generation ca
 """
 
 import secrets
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -82,17 +83,24 @@ class Sample:
     log_probability: float | None = None
 
 
-def make_plan(model: Outline, request: GenerationRequest) -> Plan:
+def make_plan(model: Outline, request: GenerationRequest, default_max_tokens: int = DEFAULT_MAX_TOKENS) -> Plan:
     """Check a request against a model and draw its schedules.
+
+    Args:
+        model: the model to plan for.
+        request: the request.
+        default_max_tokens: so many tokens, or what still fits, where the request has no max_tokens.
 
     Raises:
         RequestError: this model can never serve the request; the error names the field and the limit.
     """
+    if request.stop and model.tokenizer is None:
+        raise RequestError("stop", "stop is for text: this model has no tokenizer")
     if request.sub_tokens is not None:
         canvas, digits = read_sub_tokens(model, request.sub_tokens)
         check_picture(model, "sub_tokens", len(canvas))
         return plan_on_canvas(model, request, canvas, range(len(canvas)), digits)
-    canvas, generated = _lay_out(model, request)
+    canvas, generated = _lay_out(model, request, default_max_tokens)
     return plan_on_canvas(model, request, canvas, generated)
 
 
@@ -187,27 +195,54 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor, log: Ite
     span = digits[plan.generated.start : plan.generated.stop]
     masked = (span == model.sub_tokenizer.mask_id).any(-1).tolist()
     known = masked.index(True) if True in masked else len(masked)
-    token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
-    given = plan.canvas[plan.generated.start : plan.generated.stop]
-    ends = (place for place, token in enumerate(token_ids) if token in model.end_token_ids and given[place] is None)
-    end = next(ends, None)
-    stopped = end is not None
-    if not stopped and known < len(span):
+    sample = answer_of(model, plan, index, model.sub_tokenizer.decode(span[:known]).tolist())
+    if sample is None:
         raise ValueError(f"sample {index} is not finished: position {plan.generated[known]} is masked")
-    token_ids = token_ids[:end]
-    text = None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
-    sample = Sample(index, text, tuple(token_ids), "stop" if stopped else "length")
     if plan.request.logprobs is None:
         return sample
     found, js = LogProbabilities.of(log), range(digits.shape[1])
     logprobs = (
         TokenLogProbabilities(tuple(found.of_sub_tokens.get((p, j)) for j in js), found.likeliest.get(p, ()))
-        for p in plan.generated[: len(token_ids)]
+        for p in plan.generated[: len(sample.token_ids)]
     )
     return replace(sample, logprobs=tuple(logprobs), log_probability=found.total)
 
 
-def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | None, ...], range]:
+def answer_of(model: Outline, plan: Plan, index: int, token_ids: Sequence[int]) -> Sample | None:
+    """The answer of a sample, from the first tokens of its text; None where these do not decide it.
+
+    It is cut before the first end token that was generated, unless the request ignores these, and before the first
+    stop string, wherever the borders of the tokens are. Its tokens are the fewest that hold the whole text.
+    """
+    given, request = plan.canvas[plan.generated.start : plan.generated.stop], plan.request
+    ends = (place for place, token in enumerate(token_ids) if token in model.end_token_ids and given[place] is None)
+    end = None if request.ignore_eos else next(ends, None)
+    kept = tuple(token_ids[:end])
+    text = text_of(model, kept)
+    if text is not None and (cut := find_stop(text, request.stop)) is not None:
+        text = text[:cut]
+        tokens = bisect_left(
+            range(len(kept)), True, key=lambda count: (text_of(model, kept[:count]) or "")[:cut] == text
+        )
+        return Sample(index, text, kept[:tokens], "stop")
+    if end is None and len(kept) < len(given):
+        return None
+    return Sample(index, text, kept, "length" if end is None else "stop")
+
+
+def text_of(model: Outline, token_ids: Sequence[int]) -> str | None:
+    """Generated tokens as text, special tokens included; None without a tokenizer."""
+    return None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
+
+
+def find_stop(text: str, stop: Sequence[str]) -> int | None:
+    """Where the first stop string in a text begins; None if there is none."""
+    return min((place for each in stop if (place := text.find(each)) >= 0), default=None)
+
+
+def _lay_out(
+    model: Outline, request: GenerationRequest, default_max_tokens: int
+) -> tuple[tuple[int | None, ...], range]:
     """The request's canvas, and the positions that are the answer."""
     limit = model.denoiser.length
     if model.image is not None and request.canvas is None:
@@ -222,14 +257,16 @@ def _lay_out(model: Outline, request: GenerationRequest) -> tuple[tuple[int | No
     prompt = token_ids(model, "prompt", request.prompt, limit)
     suffix = token_ids(model, "suffix", request.suffix, limit)
     room = limit - len(prompt) - len(suffix)
-    if room < 1:
+    if not prompt and not suffix and request.max_tokens == 0:
+        raise RequestError("prompt", "prompt is empty, and no token is to be generated")
+    if room < (request.max_tokens != 0):
         param = "prompt" if len(prompt) >= limit else "suffix"
         raise RequestError(
             param,
             f"prompt ({len(prompt)} tokens) and suffix ({len(suffix)}) leave no room to generate: "
             f"the model's length is {limit} tokens",
         )
-    gap = min(DEFAULT_MAX_TOKENS, room) if request.max_tokens is None else request.max_tokens
+    gap = min(default_max_tokens, room) if request.max_tokens is None else request.max_tokens
     if gap > room:
         raise RequestError(
             "max_tokens",

@@ -16,6 +16,7 @@ MAX_BLOCK_LENGTH = 2**31 - 1
 MAX_CLOCK = 16
 # classes whose log-probabilities are told with each token
 MAX_LOGPROBS = 5
+MAX_STOPS = 16
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
@@ -127,6 +128,22 @@ class GenerationRequest(Strict):
         "sample, and so many of the likeliest classes of each token; null: none. They are the model's own, at "
         "temperature 1 and without top_k and top_p",
     )
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOPS)] = Field(
+        default=[],
+        exclude_if=lambda value: not value,  # such requests are written without the field, as before it existed
+        description="a string, or up to 16: the text is cut before the first of them that occurs in it; in blocks the "
+        "sampler stops there",
+    )
+    ignore_eos: bool = Field(
+        default=False,
+        exclude_if=lambda value: not value,  # likewise
+        description="true: the text is not cut at the model's end token",
+    )
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_stop_or_none(cls, value: object) -> object:
+        return ([value] if value else []) if isinstance(value, str | None) else value
 
     @model_validator(mode="after")
     def _canvas_stands_alone(self) -> Self:

@@ -14,8 +14,17 @@ from unmask_diffusion.drawing import Drawn, Lane, draw_steps
 from unmask_diffusion.high_order import Earlier, weights
 from unmask_diffusion.log import Candidates, LogEntry, Reveal
 from unmask_diffusion.log_probabilities import with_log_probabilities
-from unmask_diffusion.model import Model
-from unmask_diffusion.plan import Plan, Sample, initial_state, make_plan, read_sample
+from unmask_diffusion.model import Model, Outline
+from unmask_diffusion.plan import (
+    Plan,
+    Sample,
+    answer_of,
+    find_stop,
+    initial_state,
+    make_plan,
+    read_sample,
+    text_of,
+)
 from unmask_diffusion.request import GenerationRequest
 from unmask_diffusion.schedule import Steps
 from unmask_diffusion.speculation import accept, draft
@@ -35,17 +44,21 @@ class ActiveSample:
     # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
     # state before is evaluated again.
     earlier: Earlier | None = None
-    # Digits of the model's end tokens, int64 [E, l], if the plan has several blocks: the sample stops after a block
-    # that holds one. Nothing behind can change what stands before it, and the answer is cut there.
+    # For a plan with several blocks: digits of the end tokens, int64 [E, l], that stop the sample after its block, and
+    # the model if stop strings do so too. Nothing behind can change what stands before them: the answer is cut there.
     end: Tensor | None = None
-    needless: int = 0  # number of steps that an end token has made needless
+    reader: Outline | None = None
+    needless: int = 0  # number of steps that an end token or a stop string has made needless
     log: list[Reveal] = field(default_factory=list)  # kept where the request asks for log-probabilities
 
     @classmethod
     def start(cls, model: Model, plan: Plan, index: int) -> "ActiveSample":
-        stops = model.end_token_ids and plan.schedules[index].steps.borders
-        end = model.sub_tokenizer.codes[list(model.end_token_ids)] if stops else None
-        return cls(plan, index, initial_state(model, plan), end=end)
+        end, reader = None, None
+        if plan.schedules[index].steps.borders:
+            if model.end_token_ids and not plan.request.ignore_eos:
+                end = model.sub_tokenizer.codes[list(model.end_token_ids)]
+            reader = model if plan.request.stop else None
+        return cls(plan, index, initial_state(model, plan), end=end, reader=reader)
 
     @property
     def length(self) -> int:
@@ -144,15 +157,33 @@ class ActiveSample:
         self.drafts = self.drafts[1:] if self.drafts[:1] == (entry,) else ()
 
     def _stops(self, canvas: Tensor, step: int) -> bool:
-        """Whether the last block that is complete before a step holds an end token: what follows is needless."""
-        if self.end is None or not step or self.steps.block_start(step) != step:
+        """Whether the last block that is complete before a step ends the answer: what follows is needless."""
+        if (self.end is None and self.reader is None) or not step or self.steps.block_start(step) != step:
             return False
         positions = self._positions(self.steps.block_start(step - 1), step)
-        return bool((canvas[positions][:, None] == self.end).all(-1).any())
+        if self.end is not None and bool((canvas[positions][:, None] == self.end).all(-1).any()):
+            return True
+        return self.reader is not None and self._holds_stop(self.reader, canvas, positions[0])
+
+    def _holds_stop(self, model: Outline, canvas: Tensor, first: int) -> bool:
+        """Whether the text has a stop string that ends at or behind a position.
+
+        Few tokens are decoded again and again; the answer itself is looked at where these hold a stop string. They are
+        enough if each has a byte; if not, the sample may go on where it could have stopped.
+        """
+        stop, generated = self.plan.request.stop, self.plan.generated
+        span = canvas[generated.start : generated.stop]
+        masked = (span == model.sub_tokenizer.mask_id).any(-1)
+        known = int(masked.int().argmax()) if bool(masked.any()) else len(span)
+        token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
+        window = token_ids[max(0, first - generated.start - max(len(each.encode()) for each in stop) - 1) :]
+        if find_stop(text_of(model, window) or "", stop) is None:
+            return False
+        return answer_of(model, self.plan, self.index, token_ids) is not None
 
     def _before_stop(self, drawn: Sequence[Drawn]) -> int:
         """How many of the next steps come before the one that the sampler stops after; all if it does not stop."""
-        if self.end is not None:
+        if self.end is not None or self.reader is not None:
             canvas = self.digits.clone()
             for count, entry in enumerate(drawn):
                 if isinstance(entry, Reveal):

@@ -28,6 +28,7 @@ from unmask_model_store.config import (
 )
 from unmask_model_store.facts import ModelFacts, OpenModelFacts, open_facts, read_facts
 from unmask_model_store.store import SHIPPED_MODEL, default_model_dir, find_bundle, list_bundles
+from unmask_model_store.texts import TextSettings, read_text_settings
 
 __all__ = [
     "SHIPPED_MODEL",
@@ -46,6 +47,7 @@ __all__ = [
     "PrimeConfig",
     "SkipInitialisation",
     "TableConfig",
+    "TextSettings",
     "UNetConfig",
     "default_model_dir",
     "find_bundle",
@@ -57,6 +59,7 @@ __all__ = [
     "read_card",
     "read_config",
     "read_facts",
+    "read_text_settings",
     "resolve_device",
     "resolve_dtype",
     "write_bundle",

@@ -18,6 +18,7 @@ class ModelFacts:
     """What a bundle's folder says without its weights."""
 
     name: str  # the model's name for the server
+    root: str  # where its source is on the hub; the model's name where that is not known
     path: str
     architecture: str
     length: int  # the longest canvas L, in tokens
@@ -41,7 +42,9 @@ class ModelFacts:
     def of(folder: Path, config: BundleConfig, tokenizer: bool) -> "ModelFacts":
         """The facts of a bundle in this folder."""
         keys = config.model_dump(include={field.name for field in fields(ModelFacts)})
-        keys |= {"name": name_of(folder, config), "path": str(folder), "tokenizer": tokenizer, "clock": config.clock}
+        name = name_of(folder, config)
+        keys |= {"name": name, "root": str(config.provenance.get("repository", name)), "path": str(folder)}
+        keys |= {"tokenizer": tokenizer, "clock": config.clock}
         keys |= {"image": None if config.image is None else config.image.model_dump(exclude_none=True)}
         ends = [*config.end_token_ids]
         keys |= {"end_token_id": ends[0] if ends else None, "end_token_ids": ends}

@@ -20,7 +20,7 @@ from unmask_model_store import default_model_dir, find_bundle, open_outline, rea
 
 from unmask_service.api import Gate, ModelCard, Models, Service, Shared, State, create_app, create_state_app
 from unmask_service.api_keys import read_api_keys
-from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker
+from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker, endpoint_of
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
 from unmask_service.logs import configure_logging, log_request
@@ -198,7 +198,7 @@ def note_end(metrics: Metrics, job: Job, failure: Failed, evaluations_left: int)
     """Count and log the end of a generation that neither an engine nor a client sees."""
     outcome: Outcome = "cancelled" if failure.reason == "cancelled" else "failed"
     reason = "" if outcome == "cancelled" else failure.reason
-    metrics.count_request(outcome, reason)
+    metrics.count_request(endpoint_of(job.id), outcome, reason)
     metrics.evaluations_saved.inc(evaluations_left if outcome == "cancelled" else 0)
     log_request(job, JobProgress(), outcome, reason, metrics.model)
 

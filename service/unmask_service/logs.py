@@ -16,7 +16,7 @@ from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 from unmask_diffusion import ScorePlan
 
-from unmask_service.broker import Job, JobProgress, milliseconds_between
+from unmask_service.broker import Job, JobProgress, endpoint_of, milliseconds_between
 
 request_logger = logging.getLogger("unmask.requests")
 
@@ -121,9 +121,10 @@ def log_request(job: Job, progress: JobProgress, outcome: str, reason: str = "",
     request_logger.info("request", extra=facts_of(job, progress, outcome, reason, model))
 
 
-def log_rejection(reason: str, model: str) -> None:
+def log_rejection(reason: str, model: str, endpoint: str) -> None:
     """Log a request that was refused before it became a job."""
-    request_logger.info("request", extra={"outcome": "rejected", "reason": reason, "model": model})
+    facts = {"outcome": "rejected", "reason": reason, "model": model, "endpoint": endpoint}
+    request_logger.info("request", extra=facts)
 
 
 def facts_of(
@@ -135,6 +136,7 @@ def facts_of(
         "outcome": outcome,  # finished, failed or cancelled
         "reason": reason or None,  # the error's code
         "model": model,
+        "endpoint": endpoint_of(job.id),
         "id": job.id,
         "request_id": job.request_id,
         "trace_id": job.trace_id,

@@ -63,7 +63,7 @@ class Metrics:
         family, counter, gauge, histogram = self._family, self._counter, self._gauge, self._histogram
 
         text = "Requests by outcome; reason says why one failed or was rejected"
-        self._requests = family(Counter, "requests", text, ["outcome", "reason"])
+        self._requests = family(Counter, "requests", text, ["endpoint", "outcome", "reason"])
         self.queue_seconds = histogram("queue_seconds", "Time from submission to the start by an engine")
         self._first_unmask_seconds = histogram("first_unmask_seconds", "Time from submission to the first reveal")
         text = "Time from one tick that reveals something of a request to the next"
@@ -122,8 +122,9 @@ class Metrics:
         self._queued = self._family(Gauge, "queue_requests", text, ["state"])
         self._workers = self._gauge("workers", "Engines that are alive")
 
-    def count_request(self, outcome: Outcome, reason: str = "") -> None:
-        self._requests.labels(self.model, outcome, reason).inc()
+    def count_request(self, endpoint: str, outcome: Outcome, reason: str = "") -> None:
+        """Count a job at its end, or a request that was refused; `endpoint` is one of the broker's `ENDPOINTS`."""
+        self._requests.labels(self.model, endpoint, outcome, reason).inc()
 
     def count_reveal(self, at: float, before: float | None, submitted_at: float, sub_tokens: int) -> None:
         """Count a reveal of one sample. Times are Unix times in seconds; `before` is the request's last reveal."""

@@ -16,6 +16,7 @@ from unmask_model_store import (
     open_bundle,
     open_outline,
     read_facts,
+    read_text_settings,
     resolve_device,
     resolve_dtype,
 )
@@ -112,7 +113,8 @@ def open_for_api(folder: Path) -> ServedModel:
 
 def served_model(outline: BundleOutline) -> ServedModel:
     """A bundle as the API needs it."""
-    return ServedModel(outline.name, outline, Vocabulary(outline), outline.config.trained)
+    texts = read_text_settings(outline.path)
+    return ServedModel(outline.name, outline, Vocabulary(outline), outline.config.trained, texts)
 
 
 def build_facts() -> dict[str, str]:

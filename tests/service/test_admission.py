@@ -77,9 +77,9 @@ def test_a_full_queue_refuses_before_anything_is_planned(monkeypatch: pytest.Mon
 def test_of_a_crowd_only_as_many_are_planned_in_vain_as_are_planned_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = []
 
-    def counted(model: Model, request: GenerationRequest) -> Plan:
+    def counted(model: Model, request: GenerationRequest, max_tokens: int) -> Plan:
         planned.append(request)
-        return make_plan(model, request)
+        return make_plan(model, request, max_tokens)
 
     monkeypatch.setattr(admission, "make_plan", counted)
 

@@ -295,20 +295,50 @@ def test_a_record_says_where_a_generation_is(run: Run) -> None:
     run(test)
 
 
+def test_the_jobs_of_a_call_are_queued_together_or_not_at_all(run: Run) -> None:
+    """Each takes 4 evaluations; a call that would fit in part has no part in the queue."""
+
+    async def test(broker: Sides) -> None:
+        key = IdempotencyKey("mine", "digest")
+        assert await broker.api.submit(job("a", detached=True), job("b", detached=True), key=key) == "a"
+        assert await broker.other_api.submit(job("c"), job("d"), key=key) == "a"
+        with pytest.raises(QueueFullError, match="3"):
+            await broker.api.submit(job("e"), job("f"))
+        assert len((await broker.api.load()).waiting) == 2
+        await broker.api.submit(job("g"))
+        assert [(await broker.claim()).job.id for _ in range(3)] == ["a", "b", "g"]
+
+    run(test, max_requests=3)
+
+
+def test_the_work_of_a_call_is_bounded_as_a_whole(run: Run) -> None:
+    async def test(broker: Sides) -> None:
+        await broker.api.submit(*map(job, "abc"))
+        assert len((await broker.api.load()).waiting) == 3, "a call is accepted whatever its work if it is alone"
+        for name in "ab":
+            await broker.api.leave(name)
+        with pytest.raises(QueueFullError, match="9"):
+            await broker.api.submit(job("d"), job("e"))
+        assert len((await broker.api.load()).waiting) == 1
+        await broker.api.submit(job("d"))
+
+    run(test, max_requests=100, max_evaluations=9)
+
+
 def test_a_key_stands_for_one_generation(run: Run) -> None:
     async def test(broker: Sides) -> None:
         key, other = IdempotencyKey("mine", "digest"), IdempotencyKey("mine", "of something else")
         assert await broker.api.id_of(key) is None
-        assert await broker.api.submit(job("a", detached=True), key) == "a"
-        assert await broker.other_api.submit(job("b", detached=True), key) == "a"
+        assert await broker.api.submit(job("a", detached=True), key=key) == "a"
+        assert await broker.other_api.submit(job("b", detached=True), key=key) == "a"
         assert await broker.other_api.id_of(key) == "a"
-        for ask in (broker.api.id_of(other), broker.api.submit(job("c", detached=True), other)):
+        for ask in (broker.api.id_of(other), broker.api.submit(job("c", detached=True), key=other)):
             with pytest.raises(KeyReusedError):
                 await ask
         assert len((await broker.api.load()).waiting) == 1
         await broker.claim()
         await broker.engine.append([("a", Finished(1.0))])
-        assert await broker.api.submit(job("d", detached=True), key) == "a", "finished ones too"
+        assert await broker.api.submit(job("d", detached=True), key=key) == "a", "finished ones too"
 
     run(test)
 
@@ -318,13 +348,13 @@ def test_a_key_is_forgotten_with_its_generation(run: Run) -> None:
 
     async def test(broker: Sides) -> None:
         key = IdempotencyKey("mine", "digest")
-        await broker.api.submit(job("a", detached=True), key)
+        await broker.api.submit(job("a", detached=True), key=key)
         await broker.claim()
         await broker.engine.append([("a", Finished(1.0))])
         while await broker.api.id_of(key) is not None:
             await asyncio.sleep(0.05)
         assert await broker.api.look_up("a") is None
-        assert await broker.api.submit(job("b", detached=True), key) == "b"
+        assert await broker.api.submit(job("b", detached=True), key=key) == "b"
 
     run(test, keep=1.0)
 

@@ -265,7 +265,7 @@ def test_a_plan_costs_nothing_and_tells_what_the_request_will(writer: Server) ->
     assert (plan["seed"], plan["steps"], plan["samples"], plan["length"]) == (5, 30, 2, 13)
     assert plan["eta_ms"] > 0
     assert plan["queue"] == {"running": 0, "waiting": 0, "network_evaluations": 0}
-    counter = 'unmask_requests_total{model="writer",outcome="rejected",reason="invalid_value"}'
+    counter = 'unmask_requests_total{endpoint="/generate",model="writer",outcome="rejected",reason="invalid_value"}'
     assert writer.http.post("/generate", json={"max_tokens": 10**6}).status_code == 422
     before = writer.metric(counter)
     refused = writer.http.post("/plan", json={"max_tokens": 10**6})

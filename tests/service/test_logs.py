@@ -168,6 +168,7 @@ def test_the_facts_of_a_generation() -> None:
         "outcome": "failed",
         "reason": "engine",
         "model": "tales",
+        "endpoint": "/generate",
         "id": "gen-1",
         "request_id": "mine",
         "trace_id": "ab",
@@ -199,8 +200,8 @@ def test_a_request_is_one_line(requests: Log, request: pytest.FixtureRequest) ->
     log_request(a_job(), a_progress(), "finished", model="tales")
     (line,) = requests.objects()
     asked_for = request.node.callspec.params["requests"]
-    fields = "outcome model id request_id trace_id sampler steps seed samples length sub_tokens network_evaluations "
-    fields += "idle_steps rounds queue_ms first_unmask_ms total_ms eta_ms"
+    fields = "outcome model endpoint id request_id trace_id sampler steps seed samples length sub_tokens "
+    fields += "network_evaluations idle_steps rounds queue_ms first_unmask_ms total_ms eta_ms"
     expected = {*fields.split(), *(["canvas"] if asked_for else [])}
     assert line.keys() - {"time", "level", "logger", "message"} == expected
     assert line.get("canvas") == ([2, None, 1, None] if asked_for else None)
@@ -218,7 +219,7 @@ def test_a_score_is_one_line(requests: Log, request: pytest.FixtureRequest) -> N
 
 
 def test_a_rejected_request_is_a_line_too(requests: Log) -> None:
-    log_rejection("queue_full", "tales")
+    log_rejection("queue_full", "tales", "/generate")
     (line,) = requests.objects()
     assert {name: line[name] for name in ("outcome", "reason", "model")} == {
         "outcome": "rejected",

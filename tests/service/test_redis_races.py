@@ -603,10 +603,10 @@ def test_requests_of_the_same_moment(redis: Redis) -> None:
 def test_a_key_whose_generation_redis_has_evicted(redis: Redis) -> None:
     async def test(house: House) -> None:
         api, key = await house.api(), IdempotencyKey("mine", "digest")
-        await api.submit(job("a"), key)
+        await api.submit(job("a"), key=key)
         with redis.client() as client:
             client.delete(house.keys.base + "generation:a")
-        assert await api.submit(job("b"), key) == "b"
+        assert await api.submit(job("b"), key=key) == "b"
         assert await api.id_of(key) == "b"
 
     run(redis, test)

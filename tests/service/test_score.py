@@ -269,7 +269,7 @@ def test_a_text_of_probability_zero(table: Server, estimator: str) -> None:
 
 
 def test_refusals_are_counted(table: Server) -> None:
-    name = 'unmask_requests_total{model="table",outcome="rejected",reason="invalid_value"}'
+    name = 'unmask_requests_total{endpoint="/score",model="table",outcome="rejected",reason="invalid_value"}'
     refused(table, input=[99])
     before = table.metric(name)
     refused(table, input=[99])

@@ -247,7 +247,7 @@ def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: asyncio.Queue[MutableMapping[str, Any]] = asyncio.Queue()
 
     async def listen() -> list[str]:
-        stream = api_routes.EventStream(cast(Generation, generation))
+        stream = api_routes.EventStream(cast(Generation, generation), generation.events(None))
         gone = asyncio.Event()
 
         async def receive() -> MutableMapping[str, Any]:
@@ -273,7 +273,7 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
     sent: list[MutableMapping[str, Any]] = []
 
     async def listen() -> None:
-        stream = api_routes.EventStream(cast(Generation, generation))
+        stream = api_routes.EventStream(cast(Generation, generation), generation.events(None))
         told = asyncio.Event()
 
         async def send(message: MutableMapping[str, Any]) -> None:

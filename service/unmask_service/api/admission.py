@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import uuid4
 
@@ -33,6 +34,7 @@ from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
 
 AnyRequest = GenerationRequest | ScoreRequest
+AnyBody = GenerateBody | ScoreBody
 
 # the share of a deadline that is planned; the rest is for what a forecast cannot know
 PLANNED_SHARE = 0.8
@@ -44,46 +46,87 @@ SLICE, SLICE_ERROR = 16 << 10, 16
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
-async def admit(service: Service, body: GenerateBody | ScoreBody, key: IdempotencyKey | None = None) -> AnyFollower:
-    """Plan a request and queue it, or find the job that its key stands for.
+async def admit(service: Service, body: AnyBody, key: IdempotencyKey | None = None) -> AnyFollower:
+    """Plan a request and queue it, or find the job that its key stands for. Raises as `admit_call` does."""
+    (follower,) = await admit_call(service, _kind(body).id_prefix, [body], key)
+    return follower
 
-    Raises RefusedError: the request can never be served, or cannot be served now; BrokerError: the key stands for
-    another request, or the broker cannot be reached.
+
+async def admit_call(
+    service: Service, prefix: str, bodies: Sequence[AnyBody], key: IdempotencyKey | None = None
+) -> list[AnyFollower]:
+    """Plan the requests of one call and queue them, all or none, or find the jobs that its key stands for.
+
+    `prefix` begins the ids of the jobs: it is a key of the broker's `ENDPOINTS`.
+
+    Raises RefusedError: a request can never be served, or cannot be served now; BrokerError: the key stands for
+    another call, or the broker cannot be reached.
     """
-    served = check(service, body)
-    kind: type[AnyFollower] = Generation if isinstance(body, GenerateBody) else Scoring
+    for body in bodies:
+        served = check(service, body)
+    if len(bodies) > 1 and len(bodies) > (most := service.card.limits.max_requests):
+        raise invalid(f"prompt: this call needs {len(bodies)} places in the queue, which has {most}", "prompt")
+    ids = job_ids(f"{prefix}-{uuid4().hex}", len(bodies))
     try:
-        async with _turn(service, body), service.shared.planning:
+        async with _turn(service, bodies), service.shared.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
-                    return await kind.known(service, known)
+                    return await _known(service, known, bodies)
             await service.broker.refuse_if_full()
-            plan, seconds = await plan_and_forecast(service, served, body)
-            job = Job(
-                id=f"{kind.id_prefix}-{uuid4().hex}",
-                plan=plan,
-                submitted_at=service.broker.now(),
-                expected_seconds=seconds,
-                detached=body.detach or key is not None,  # a client that sends a key may retry
-                request_id=context_field("request_id"),
-                trace_id=context_field("trace_id"),
-                candidates=body.candidates if isinstance(body, GenerateBody) else 0,
-            )
+            jobs: list[Job] = []
+            for job_id, body in zip(ids, bodies, strict=True):
+                plan, seconds = await plan_and_forecast(service, served, body, [Work.of(job.plan) for job in jobs])
+                job = Job(
+                    id=job_id,
+                    plan=plan,
+                    submitted_at=service.broker.now(),
+                    expected_seconds=seconds,
+                    detached=body.detach or key is not None,  # a client that sends a key may retry
+                    request_id=context_field("request_id"),
+                    trace_id=context_field("trace_id"),
+                    candidates=body.candidates if isinstance(body, GenerateBody) else 0,
+                )
+                jobs.append(job)
             served = service.gate.pass_through()  # the server may have begun to drain
-            answering = await service.broker.submit(job, key)
-            if answering != job.id:
-                return await kind.known(service, answering)
-            return kind(service, served, JobRecord(job, "waiting", plan.network_evaluations, log_length=0), owned=True)
+            answering = await service.broker.submit(*jobs, key=key)
+            if answering != ids[0]:
+                return await _known(service, answering, bodies)
+            return [
+                _kind(body)(
+                    service, served, JobRecord(job, "waiting", job.plan.network_evaluations, log_length=0), owned=True
+                )
+                for job, body in zip(jobs, bodies, strict=True)
+            ]
     except QueueFullError as error:
         load = await service.broker.load()
         wait = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
         raise RefusedError("queue_full", str(error), retry_after=wait) from error
 
 
+def job_ids(call: str, jobs: int) -> list[str]:
+    """The ids of the jobs of a call: its own id, or with several jobs that and their numbers."""
+    return [call] if jobs == 1 else [f"{call}-{number}" for number in range(jobs)]
+
+
+def call_of(first: str, jobs: int) -> str:
+    """The id of a call, from that of its first job."""
+    return first if jobs == 1 else first.removesuffix("-0")
+
+
+async def _known(service: Service, first: str, bodies: Sequence[AnyBody]) -> list[AnyFollower]:
+    """Follow the jobs of a call that was queued before. Raises RefusedError: they are not known any more."""
+    ids = job_ids(call_of(first, len(bodies)), len(bodies))
+    return [await _kind(body).known(service, job_id) for job_id, body in zip(ids, bodies, strict=True)]
+
+
+def _kind(body: AnyBody) -> type[AnyFollower]:
+    return Generation if isinstance(body, GenerateBody) else Scoring
+
+
 async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer:
     """Plan a request and forget it. Raises RefusedError as `admit` does, and BrokerAwayError."""
     served = check(service, body)
-    async with _turn(service, body), service.shared.planning:
+    async with _turn(service, [body]), service.shared.planning:
         plan, seconds = await plan_and_forecast(service, served, body)
     assert isinstance(plan, Plan)  # noqa: S101 — for the type checker
     load = await service.broker.load()
@@ -102,7 +145,7 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
     )
 
 
-def check(service: Service, body: GenerateBody | ScoreBody) -> ServedModel:
+def check(service: Service, body: AnyBody) -> ServedModel:
     """The model, ready. Raises RefusedError: it is not ready, or the body requests too many samples."""
     served = service.gate.pass_through()
     most = service.card.limits.max_samples
@@ -112,14 +155,17 @@ def check(service: Service, body: GenerateBody | ScoreBody) -> ServedModel:
 
 
 async def plan_and_forecast(
-    service: Service, served: ServedModel, body: GenerateBody | ScoreBody
+    service: Service, served: ServedModel, body: AnyBody, before: Sequence[Work] = ()
 ) -> tuple[Plan | ScorePlan, float | None]:
     """Plan a request so that it keeps its deadline. Also the seconds until its end; None: no engine is known.
+
+    `before` is the work of the same call that will be queued before it.
 
     Raises RefusedError: the request can never be served, its deadline is too short, or no engine is known.
     """
     plan = await asyncio.get_running_loop().run_in_executor(service.shared.planners, plan_of, served.model, body)
     load = await service.broker.load()
+    load = dataclasses.replace(load, waiting=(*load.waiting, *before))
     deadline_ms = body.deadline_ms if isinstance(body, GenerateBody) else None
     if load.capacity is None:
         if deadline_ms is not None:
@@ -133,15 +179,15 @@ async def plan_and_forecast(
     return plan, ahead.seconds_of(Work.of(plan))
 
 
-def plan_of(model: Outline, body: GenerateBody | ScoreBody) -> Plan | ScorePlan:
+def plan_of(model: Outline, body: AnyBody) -> Plan | ScorePlan:
     """Check a request against a model and draw its schedules. Raises RefusedError: it can never be served."""
-    request = body.request()
+    request, tokens = body.request(), body.default_max_tokens if isinstance(body, GenerateBody) else 0
     try:
         if not is_large(body):
-            return _plan(model, request)
+            return _plan(model, request, tokens)
         try:
-            _plan(model, _of_as_many_ids(model, request))
-            return _plan(model, request)
+            _plan(model, _of_as_many_ids(model, request), tokens)
+            return _plan(model, request, tokens)
         finally:
             return_freed_memory()
     except RequestError as error:
@@ -153,13 +199,15 @@ def is_large(body: AnyRequest) -> bool:
     return sum(len(text) for text in _texts(body).values()) > LARGE_TEXT
 
 
-def _turn(service: Service, body: GenerateBody | ScoreBody) -> AbstractAsyncContextManager[None]:
+def _turn(service: Service, bodies: Sequence[AnyBody]) -> AbstractAsyncContextManager[None]:
     """Large texts wait for each other."""
-    return service.shared.large_text if is_large(body) else contextlib.nullcontext()
+    return service.shared.large_text if any(map(is_large, bodies)) else contextlib.nullcontext()
 
 
-def _plan(model: Outline, request: AnyRequest) -> Plan | ScorePlan:
-    return make_plan(model, request) if isinstance(request, GenerationRequest) else make_score_plan(model, request)
+def _plan(model: Outline, request: AnyRequest, max_tokens: int) -> Plan | ScorePlan:
+    if isinstance(request, GenerationRequest):
+        return make_plan(model, request, max_tokens)
+    return make_score_plan(model, request)
 
 
 def _texts(request: AnyRequest) -> dict[str, str]:

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from unmask_service.api.schemas import ErrorAnswer, ErrorObject, GenerateBody
 from unmask_service.api.score_schemas import ScoreBody
-from unmask_service.broker import BrokerAwayError, BrokerError, Failed, KeyReusedError
+from unmask_service.broker import ENDPOINTS, BrokerAwayError, BrokerError, Failed, KeyReusedError
 from unmask_service.logs import log_rejection
 from unmask_service.metrics import Metrics
 
@@ -78,6 +78,8 @@ class ApiError(HTTPException):
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             retry_after = RETRY_AFTER_SECONDS
         retry = {} if retry_after is None else {"Retry-After": str(max(1, math.ceil(retry_after)))}
+        if status == HTTPStatus.CONFLICT:
+            retry["x-should-retry"] = "false"  # OpenAI's clients would try again
         super().__init__(status, message, {**retry, **(headers or {})})
         self.code, self.message, self.param = code, message, param
 
@@ -109,6 +111,7 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
     """Make all errors of `app` answer in one form, and count refused requests."""
 
     def answer(request: Request, error: Exception) -> JSONResponse:
+        """The answer to an error. OpenAI's clients expect 400 where we say 422 elsewhere."""
         if isinstance(error, RequestValidationError):  # of a path, a query or a header: `loc` begins with which
             error = first_complaint([{**each, "loc": each["loc"][1:]} for each in error.errors()])
         if isinstance(error, BrokerAwayError):
@@ -117,7 +120,10 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
             error = RefusedError("idempotency_key_reused", f"Idempotency-Key: {error}", "Idempotency-Key")
         if isinstance(error, RefusedError):
             count_rejection(metrics, request, error)
-        return error_response(error)
+        response = error_response(error)
+        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and request.scope["path"].startswith("/v1/"):
+            response.status_code = HTTPStatus.BAD_REQUEST
+        return response
 
     for kind in (HTTPException, RequestValidationError, BrokerError, Exception):
         app.add_exception_handler(kind, answer)
@@ -125,10 +131,10 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
 
 def count_rejection(metrics: Metrics, request: Request, error: RefusedError) -> None:
     """Count a refused request, if it was to become a job: for its model, where that is known (`request.state`)."""
-    metrics = getattr(request.state, "metrics", metrics)
-    if request.method == "POST" and request.url.path in ("/generate", "/score"):
-        metrics.count_request("rejected", error.code)
-        log_rejection(error.code, metrics.model)
+    metrics, path = getattr(request.state, "metrics", metrics), request.scope["path"]
+    if request.method == "POST" and path in ENDPOINTS.values():
+        metrics.count_request(path, "rejected", error.code)
+        log_rejection(error.code, metrics.model, path)
 
 
 def error_response(error: Exception) -> JSONResponse:

@@ -38,7 +38,17 @@ from unmask_service.api.score_schemas import (
     ScoreTimings,
 )
 from unmask_service.api.service import Models, ServedModel, Service
-from unmask_service.broker import Failed, Job, JobProgress, JobRecord, LogEntry, Revealed, Scored, milliseconds_between
+from unmask_service.broker import (
+    Failed,
+    Job,
+    JobProgress,
+    JobRecord,
+    LogEntry,
+    Revealed,
+    Scored,
+    endpoint_of,
+    milliseconds_between,
+)
 from unmask_service.forecast import Load, Work, outlook
 from unmask_service.logs import log_request
 
@@ -92,9 +102,9 @@ class Follower(ABC, Generic[Answer]):
 
     async def answer(self) -> Answer:
         """Follow the log to its end; the answer is its last state. Raises JobError: the log ends with a failure."""
-        async for _, entry in self._follow():
-            self._note(entry)
-        return await self._answer()
+        async for _ in self.follow():
+            pass
+        return await self.read_answer()
 
     async def events(self, after: int | None = None) -> AsyncIterator[ServerSentEvent]:
         """Yield an event for each entry of the log behind a position, as it grows. A failure is an event too.
@@ -105,12 +115,11 @@ class Follower(ABC, Generic[Answer]):
         try:
             if seen < position:
                 yield event("start", position, self._start())
-            async for position, entry in self._follow():
-                self._note(entry)
-                data = self._event(entry)
+            async for position, entry in self.follow():
+                data = self.event_of(entry)
                 if data is not None and seen < position:
                     yield event(data[0], position, data[1])
-            yield event("done", position, await self._answer())
+            yield event("done", position, await self.read_answer())
         except JobError as error:
             yield event("error", position + 1, error_answer(error))
         except Exception as error:
@@ -170,10 +179,14 @@ class Follower(ABC, Generic[Answer]):
         """Count a job that was cancelled before an engine took it (`saved` evaluations); engines count the others."""
         if saved is not None:
             self.service.metrics.evaluations_saved.inc(saved)
-            self.service.metrics.count_request("cancelled")
+            self.service.metrics.count_request(endpoint_of(self.job.id), "cancelled")
             log_request(self.job, JobProgress(), "cancelled", model=self.service.card.id)
 
-    async def _follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
+    async def follow(self) -> AsyncIterator[tuple[int, LogEntry]]:
+        """Yield (position, entry) of the log as it grows, and keep what the answer needs of it.
+
+        Raises JobError: the log ends with a failure.
+        """
         begun = self.service.broker.now()
         async for position, entry in self.service.broker.follow(self.job.id):
             self.progress.note(entry)
@@ -181,6 +194,7 @@ class Follower(ABC, Generic[Answer]):
                 raise job_error(entry)
             if isinstance(entry, Revealed | Scored) and entry.at > begun:
                 self.service.metrics.log_lag_seconds.observe(max(0.0, self.service.broker.now() - entry.at))
+            self._note(entry)
             yield position, entry
 
     async def _eta_ms(self) -> int | None:
@@ -204,11 +218,12 @@ class Follower(ABC, Generic[Answer]):
         """Keep what the answer needs of an entry."""
 
     @abstractmethod
-    def _event(self, entry: LogEntry) -> tuple[str, BaseModel] | None:
+    def event_of(self, entry: LogEntry) -> tuple[str, BaseModel] | None:
         """The event for an entry, if it has one: name and data. It is called for every entry in turn."""
 
     @abstractmethod
-    async def _answer(self) -> Answer: ...
+    async def read_answer(self) -> Answer:
+        """The answer, once the log has been followed to its end."""
 
     @abstractmethod
     def _finished(self, status: JobStatus, answer: Answer) -> JobStatus: ...
@@ -255,7 +270,7 @@ class Generation(Follower[GenerateAnswer]):
         if isinstance(entry, Revealed):
             self._reveals.append(entry.reveal)
 
-    def _event(self, entry: LogEntry) -> tuple[str, UnmaskEvent] | None:
+    def event_of(self, entry: LogEntry) -> tuple[str, UnmaskEvent] | None:
         if not isinstance(entry, Revealed):
             return None
         reveal, text_of = entry.reveal, self.served.vocabulary.text_of
@@ -292,7 +307,7 @@ class Generation(Follower[GenerateAnswer]):
                 completed.append((position, token, vocabulary.text_of(token)))
         return sorted(completed)
 
-    async def _answer(self) -> GenerateAnswer:
+    async def read_answer(self) -> GenerateAnswer:
         plan, progress, since = self.plan, self.progress, self.job.submitted_at
         evaluations = len(self._reveals)
         choices = await asyncio.to_thread(self._choices)
@@ -377,7 +392,7 @@ class Scoring(Follower[ScoreAnswer]):
         if isinstance(entry, Scored):
             self._tally.note(entry.readout)
 
-    def _event(self, entry: LogEntry) -> tuple[str, ProgressEvent] | None:
+    def event_of(self, entry: LogEntry) -> tuple[str, ProgressEvent] | None:
         if not isinstance(entry, Scored):
             return None
         bound, tokens = self._tally.estimate(), self.plan.scored_tokens
@@ -390,7 +405,7 @@ class Scoring(Follower[ScoreAnswer]):
         )
         return "progress", progress
 
-    async def _answer(self) -> ScoreAnswer:
+    async def read_answer(self) -> ScoreAnswer:
         score = await asyncio.to_thread(read_score, self.served.model, self._tally)
         numbers = ScoreNumbers.of(self.served.name, self.plan, score, self.served.vocabulary.text_of)
         progress, since = self.progress, self.job.submitted_at

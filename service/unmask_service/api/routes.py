@@ -2,9 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import anyio
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -30,6 +30,7 @@ from unmask_service.api.schemas import (
 )
 from unmask_service.api.score_schemas import ScoreAnswer, ScoreBody, ScoreStatus
 from unmask_service.api.service import Models, Service, State, exposition
+from unmask_service.broker import IdempotencyKey
 from unmask_service.metrics import CONTENT_TYPE
 
 Documented = dict[int | str, dict[str, Any]]
@@ -110,12 +111,10 @@ def service_routes(models: Models) -> APIRouter:
 
     async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
         """Queue a job; answer in the form that the body requests."""
-        service, key = service_of(models, request, body.model), key_of(idempotency_key, body)
-        if key is not None:
-            await models.refuse_reused(key, service)
+        service, key = await door(models, request, body.model, body, idempotency_key)
         follower = await admit(service, body, key)
         if body.stream:
-            return EventStream(follower)
+            return EventStream(follower, follower.events())
         if body.detach:
             # relative: a proxy may serve us under a path of its own, which browsers and clients know and we do not
             headers = {"Location": f"{request.url.path.rpartition('/')[2]}/{follower.job.id}"}
@@ -156,6 +155,20 @@ def service_of(models: Models, request: Request, name: str | None) -> Service:
     return service
 
 
+async def door(
+    models: Models, request: Request, model: str | None, body: BaseModel, idempotency_key: str | None
+) -> tuple[Service, IdempotencyKey | None]:
+    """The service of the model that a request names, and the idempotency key of its body.
+
+    Raises RefusedError: the model is not served, or the key is invalid; KeyReusedError: the key belongs to a request
+    for another model.
+    """
+    service, key = service_of(models, request, model), key_of(idempotency_key, body)
+    if key is not None:
+        await models.refuse_reused(key, service)
+    return service, key
+
+
 def following_routes(models: Models, kind: type[AnyFollower], path: str) -> APIRouter:
     """The routes for generations, or scores, that were queued before."""
     router = APIRouter(prefix=f"/{path}/{{job_id}}", responses=UNKNOWN, tags=[kind.noun])
@@ -186,7 +199,7 @@ def following_routes(models: Models, kind: type[AnyFollower], path: str) -> APIR
         follower = await kind.find(models, job_id)
         if follower.record.ended and after is not None and after >= follower.record.log_length:
             return Response(status_code=HTTPStatus.NO_CONTENT)
-        return EventStream(follower, after)
+        return EventStream(follower, follower.events(after))
 
     return router
 
@@ -229,25 +242,38 @@ def _accepted(answer: type[BaseModel], status: type[BaseModel], event: str) -> D
     }
 
 
-class EventStream(EventSourceResponse):
-    """The events of a job behind a position. However the response ends, the follower leaves the job."""
+class Reply(Protocol):
+    """A client that waits for one job, or for the jobs of a call."""
 
-    def __init__(self, follower: AnyFollower, after: int | None = None) -> None:
+    @property
+    def service(self) -> Service: ...
+
+    async def answer(self) -> BaseModel:
+        """The answer, once every job has ended. Raises JobError."""
+
+    async def leave(self) -> None:
+        """The client has its answer or has disconnected."""
+
+
+class EventStream(EventSourceResponse):
+    """A reply as Server-Sent Events. However the response ends, the client leaves its jobs."""
+
+    def __init__(self, reply: Reply, events: AsyncIterator[ServerSentEvent], ping: int | None = None) -> None:
         super().__init__(
-            follower.events(after),
-            ping=PING_SECONDS,
+            events,
+            ping=PING_SECONDS if ping is None else ping,
             ping_message_factory=lambda: ServerSentEvent(comment="ping", sep="\n"),
             send_timeout=SEND_TIMEOUT_SECONDS,
             sep="\n",
         )
-        self._follower = follower
+        self._reply = reply
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events; if the process must end before they do, end the response as if there were no more.
 
         A client that returns gets the rest from another process or from the next one.
         """
-        service = self._follower.service
+        service = self._reply.service
         sending = asyncio.create_task(super().__call__(scope, receive, send))
         cutting = asyncio.create_task(service.shared.cut.wait())
         try:
@@ -262,16 +288,16 @@ class EventStream(EventSourceResponse):
                     await asyncio.wait({sending})
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            await _leave(self._follower)
+            await _leave(self._reply)
         return None
 
 
-async def whole_answer(request: Request, follower: AnyFollower) -> Response:
-    """The answer at the end of the job, unless the client goes away before."""
-    answering = asyncio.create_task(follower.answer())
+async def whole_answer(request: Request, reply: Reply) -> Response:
+    """The answer at the end, unless the client goes away before."""
+    answering = asyncio.create_task(reply.answer())
     leaving = asyncio.create_task(_client_gone(request))
     try:
-        with follower.service.answering():
+        with reply.service.answering():
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -279,7 +305,7 @@ async def whole_answer(request: Request, follower: AnyFollower) -> Response:
     finally:
         answering.cancel()
         leaving.cancel()
-        await _leave(follower)
+        await _leave(reply)
 
 
 async def _client_gone(request: Request) -> None:
@@ -287,6 +313,6 @@ async def _client_gone(request: Request) -> None:
         pass
 
 
-async def _leave(follower: AnyFollower) -> None:
+async def _leave(reply: Reply) -> None:
     with anyio.CancelScope(shield=True):
-        await follower.leave()
+        await reply.leave()

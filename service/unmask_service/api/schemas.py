@@ -1,9 +1,9 @@
 """What goes over the wire: bodies, answers, events, errors. The requests themselves come from `unmask_diffusion`."""
 
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from unmask_diffusion import Colour, GenerationRequest
+from unmask_diffusion import DEFAULT_MAX_TOKENS, Colour, GenerationRequest
 
 from unmask_service.broker import State
 
@@ -26,6 +26,7 @@ class GenerateBody(GenerationRequest):
     """The body of `POST /generate`: the request, the model that it is for, and the form of the answer."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "Once upon a time", "seed": 7}]})
+    default_max_tokens: ClassVar[int] = DEFAULT_MAX_TOKENS
 
     model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
@@ -344,6 +345,8 @@ class ModelCard(Message):
     object: Literal["model"] = "model"
     created: int = Field(description="Unix time in seconds at which this server began to serve it")
     owned_by: Literal["unmask"] = "unmask"
+    root: str = Field(description="repository of its source on the hub, or the model's name")
+    parent: None = None
     architecture: str
     length: int = Field(description="the longest canvas, in tokens")
     vocabulary_size: int = Field(description="token ids are below this")

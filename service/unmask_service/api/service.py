@@ -8,6 +8,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from unmask_diffusion import Outline
+from unmask_model_store import TextSettings
 
 from unmask_service.api.errors import RefusedError, quoted
 from unmask_service.api.schemas import ModelCard
@@ -45,6 +46,7 @@ class ServedModel:
     model: Outline  # what planning and reading logs need
     vocabulary: Vocabulary
     trained: bytes | None = None  # for each token id whether training has met it; None: not known
+    texts: TextSettings = field(default_factory=TextSettings)  # its special tokens, and the template of a chat
 
 
 class Gate:

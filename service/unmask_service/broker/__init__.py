@@ -14,6 +14,7 @@ from unmask_service.broker.interface import (
 )
 from unmask_service.broker.memory import MemoryBroker
 from unmask_service.broker.messages import (
+    ENDPOINTS,
     Failed,
     FailureReason,
     Finished,
@@ -24,11 +25,13 @@ from unmask_service.broker.messages import (
     Scored,
     Started,
     State,
+    endpoint_of,
     evaluations_in,
     milliseconds_between,
 )
 
 __all__ = [
+    "ENDPOINTS",
     "ApiBroker",
     "BrokerAwayError",
     "BrokerError",
@@ -50,6 +53,7 @@ __all__ = [
     "Scored",
     "Started",
     "State",
+    "endpoint_of",
     "evaluations_in",
     "milliseconds_between",
 ]

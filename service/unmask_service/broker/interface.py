@@ -91,9 +91,10 @@ class ApiBroker(Broker, Protocol):
     async def refuse_if_full(self) -> None:
         """Raise `QueueFullError` if another request would certainly be refused; before anything is spent on it."""
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        """Queue a job; return the id of the job that will answer: this one, or the one that the key belongs to.
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
+        """Queue the jobs of one call, all or none.
 
+        Returns the id of the first job of the call that will answer: this one, or the one that the key belongs to.
         Raises QueueFullError: too much is waiting or running; KeyReusedError: the key belongs to another request.
         """
 

@@ -131,18 +131,19 @@ class MemoryBroker:
             self._wall_offset = self._wall_clock() - self._clock()
         self._refuse_if_full(evaluations=1, memory=1)
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
         if key is not None and (known := await self.id_of(key)) is not None:
             return known
-        work = Work.of(job.plan)
-        memory = plan_bytes(job.plan)
-        self._refuse_if_full(work.evaluations, memory)
-        self._jobs[job.id] = _KeptJob(job, work, memory, key, work.evaluations, self._clock())
+        works, memory = [Work.of(job.plan) for job in jobs], [plan_bytes(job.plan) for job in jobs]
+        self._refuse_if_full(sum(work.evaluations for work in works), sum(memory), len(jobs))
+        for place, (job, work, of_plan) in enumerate(zip(jobs, works, memory, strict=True)):
+            own_key = None if place else key
+            self._jobs[job.id] = _KeptJob(job, work, of_plan, own_key, work.evaluations, self._clock())
+            self._waiting.append(job.id)
         if key is not None:
-            self._keys[key.name] = key.digest, job.id
-        self._waiting.append(job.id)
+            self._keys[key.name] = key.digest, jobs[0].id
         self._arrived.set()
-        return job.id
+        return jobs[0].id
 
     async def id_of(self, key: IdempotencyKey) -> str | None:
         self._sweep()
@@ -274,16 +275,17 @@ class MemoryBroker:
     def _unfinished(self) -> list[_KeptJob]:
         return [each for each in self._jobs.values() if not each.log.ended]
 
-    def _refuse_if_full(self, evaluations: int, memory: int) -> None:
-        """Make room for a request with so much work and so large a plan, or raise `QueueFullError`.
+    def _refuse_if_full(self, evaluations: int, memory: int, jobs: int = 1) -> None:
+        """Make room for a call with so much work and plans so large, or raise `QueueFullError`.
 
-        One request is accepted whatever its work and its plan if there is no other.
+        One call is accepted whatever its work and its plans if there is no other.
         """
         unfinished = self._unfinished()
-        if len(unfinished) >= self.max_requests:
+        if len(unfinished) + jobs > self.max_requests:
             raise QueueFullError.of_requests(self.max_requests)
-        if len(self._jobs) >= KEPT_LOGS * self.max_requests and not self._forget_oldest():
-            raise QueueFullError(f"the queue is full: {len(self._jobs)} answers have not been read yet")
+        while len(self._jobs) + jobs > KEPT_LOGS * self.max_requests:
+            if not self._forget_oldest():
+                raise QueueFullError(f"the queue is full: {len(self._jobs)} answers have not been read yet")
         planned = sum(each.evaluations_left for each in unfinished)
         if self.max_evaluations is not None and planned and planned + evaluations > self.max_evaluations:
             raise QueueFullError.of_evaluations(self.max_evaluations, planned)

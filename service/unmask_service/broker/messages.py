@@ -13,7 +13,19 @@ FailureReason = Literal[
     "poison",  # every engine that tried it failed
     "lost",  # the broker no longer knows it
 ]
+# the paths whose requests become jobs, by the first word of a job's id
+ENDPOINTS = {
+    "gen": "/generate",
+    "score": "/score",
+    "cmpl": "/v1/completions",
+    "chatcmpl": "/v1/chat/completions",
+}
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
+
+
+def endpoint_of(job_id: str) -> str:
+    """The path of the HTTP request that a job comes from, for metrics and logs: one of `ENDPOINTS`."""
+    return ENDPOINTS.get(job_id.partition("-")[0], "/generate")
 
 
 @dataclass(frozen=True)

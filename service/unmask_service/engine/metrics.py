@@ -15,6 +15,7 @@ from unmask_service.broker import (
     Revealed,
     Scored,
     Started,
+    endpoint_of,
 )
 from unmask_service.engine.tasks import Place, Task, noise_spread
 from unmask_service.forecast import Tick
@@ -58,7 +59,7 @@ class EngineMetrics:
             self._ended(task, "failed", entry.reason)
 
     def failed_to_start(self, job: Job, failure: Failed) -> None:
-        self.metrics.count_request("failed", failure.reason)
+        self.metrics.count_request(endpoint_of(job.id), "failed", failure.reason)
         log_request(job, JobProgress(), "failed", failure.reason, self.metrics.model)
 
     def departed(self, task: Task, why: Departure) -> None:
@@ -74,5 +75,5 @@ class EngineMetrics:
         self.metrics.count_tick(tick, noise_spread(places))
 
     def _ended(self, task: Task, end: End, reason: str = "") -> None:
-        self.metrics.count_request(end, reason)
+        self.metrics.count_request(endpoint_of(task.job.id), end, reason)
         log_request(task.job, task.progress, end, reason, self.metrics.model)

@@ -14,7 +14,7 @@ from unmask_diffusion import Outline, ScorePlan
 
 from unmask_service.broker.interface import BrokerAwayError, IdempotencyKey, JobRecord, KeyReusedError, QueueFullError
 from unmask_service.broker.memory import Log
-from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, lost
+from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, endpoint_of, lost
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, LONGEST_PAUSE_SECONDS, Connections
 from unmask_service.broker.redis.format import Keys, decode_entry, decode_job, encode_entry, encode_job, encode_work
 from unmask_service.broker.redis.side import RedisSide, Timing, ms, read_on
@@ -108,24 +108,19 @@ class RedisApiBroker(RedisSide):
         if self._max_evaluations is not None and load.evaluations >= self._max_evaluations:
             raise QueueFullError.of_evaluations(self._max_evaluations, load.evaluations)
 
-    async def submit(self, job: Job, key: IdempotencyKey | None = None) -> str:
-        work = Work.of(job.plan)
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
+        rows: list[str | int] = []
+        for job in jobs:
+            work = Work.of(job.plan)
+            rows += [job.id, encode_job(job), encode_work(work, job.submitted_at), work.evaluations]
         key_name, digest = ("", "") if key is None else (self._keys.idempotency(key.name), key.digest)
         try:
             with self._link.fail_fast("submit"):
-                outcome, value = await self._scripts.submit(
-                    job.id,
-                    encode_job(job),
-                    encode_work(work, job.submitted_at),
-                    work.evaluations,
-                    self._max_requests,
-                    "" if self._max_evaluations is None else self._max_evaluations,
-                    key_name,
-                    digest,
-                )
+                most = "" if self._max_evaluations is None else self._max_evaluations
+                outcome, value = await self._scripts.submit(self._max_requests, most, key_name, digest, *rows)
         except (BrokerAwayError, asyncio.CancelledError):
             if key is None:  # with a key, the client's retry finds the job
-                self._unwanted.add(job.id)
+                self._unwanted.update(job.id for job in jobs)
             raise
         match outcome:
             case b"requests":
@@ -235,4 +230,4 @@ class RedisApiBroker(RedisSide):
             logger.info("cancelling job %s: no client has read it for a long time", job_id.decode())
             if (saved := await self._cancel(job_id.decode(), self._timing.keep)) is not None:
                 self._metrics.evaluations_saved.inc(saved)
-                self._metrics.count_request("cancelled")
+                self._metrics.count_request(endpoint_of(job_id.decode()), "cancelled")

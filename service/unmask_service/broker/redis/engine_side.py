@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from unmask_diffusion import Outline
 
 from unmask_service.broker.interface import MOST_ATTEMPTS, BrokerAwayError, Claim, Departure
-from unmask_service.broker.messages import Failed, Finished, LogEntry, evaluations_off, poisoned, state_at
+from unmask_service.broker.messages import Failed, Finished, LogEntry, endpoint_of, evaluations_off, poisoned, state_at
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, Connections
 from unmask_service.broker.redis.format import Keys, decode_entry, decode_job, encode_capacity, encode_entry
 from unmask_service.broker.redis.side import Entry, RedisSide, Timing, ms, position, read_on
@@ -145,7 +145,7 @@ class RedisEngineBroker(RedisSide):
                 failure = Failed(self.now(), "engine", "the generation could not be read")
         logger.error("giving up job %s: %s", job_id, failure.message)
         if not await self.append([(job_id, failure)]):
-            self._metrics.count_request("failed", failure.reason)
+            self._metrics.count_request(endpoint_of(job_id), "failed", failure.reason)
         return None
 
     async def _write(self, first: Mapping[str, int]) -> dict[str, int]:

@@ -27,7 +27,7 @@ from unmask_service.forecast import Capacity, Pace, Work
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
 FORMAT = 5
 # Fields of a generation request that the laid-out canvas does not hold.
-REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler", "logprobs"}
+REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler", "logprobs", "stop", "ignore_eos"}
 # Fields of a job but its plan.
 JOB_FIELDS = ("id", "submitted_at", "expected_seconds", "detached", "request_id", "trace_id", "candidates")
 

@@ -1,12 +1,11 @@
--- Queue a job unless the queue is full, or its idempotency key belongs to another job.
--- ARGV: id, job, work, evaluations, most requests, most evaluations ('' for no bound), key ('' for none), digest.
+-- Queue the jobs of a call, unless the queue is full, or the call's idempotency key belongs to another.
+-- ARGV: most requests, most evaluations ('' for no bound), key ('' for none), digest; then for each job its id, job,
+-- work, evaluations. The key belongs to the first job.
 -- Returns {'queued' | 'known' | 'reused' | 'requests' | 'evaluations', id or number}.
-local id, job, work, evaluations = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local most_requests, most_evaluations = tonumber(ARGV[5]), tonumber(ARGV[6])
-local key, digest = ARGV[7], ARGV[8]
-local generation = generation_of(id)
+local most_requests, most_evaluations = tonumber(ARGV[1]), tonumber(ARGV[2])
+local key, digest, first = ARGV[3], ARGV[4], ARGV[5]
 
-if redis.call('EXISTS', generation) == 1 then return {'queued', id} end -- this very call again: its reply was lost
+if redis.call('EXISTS', generation_of(first)) == 1 then return {'queued', first} end -- this very call: its reply was lost
 if key ~= '' then
   local known = redis.call('HMGET', key, 'id', 'digest')
   if known[1] and redis.call('EXISTS', generation_of(known[1])) == 1 then
@@ -14,20 +13,24 @@ if key ~= '' then
   end
 end
 local requests = redis.call('HLEN', open)
-if requests >= most_requests then return {'requests', requests} end
+if requests + (#ARGV - 4) / 4 > most_requests then return {'requests', requests} end
 if most_evaluations then
-  local at_hand = 0
+  local at_hand, evaluations = 0, 0
   for _, each in ipairs(redis.call('HVALS', left)) do at_hand = at_hand + tonumber(each) end
+  for place = 5, #ARGV, 4 do evaluations = evaluations + tonumber(ARGV[place + 3]) end
   if at_hand > 0 and at_hand + evaluations > most_evaluations then return {'evaluations', at_hand} end
 end
 
-local entry = redis.call('XADD', jobs, '*', 'id', id)
-redis.call('HSET', generation, 'job', job, 'entry', entry, 'token', 0, 'attempts', 0)
-redis.call('HSET', open, id, work)
-redis.call('HSET', left, id, evaluations)
-redis.call('ZADD', attended, now(), id)
-if key ~= '' then
-  redis.call('HSET', generation, 'key', key)
-  redis.call('HSET', key, 'id', id, 'digest', digest)
+for place = 5, #ARGV, 4 do
+  local id, job, work, evaluations = unpack(ARGV, place, place + 3)
+  local entry = redis.call('XADD', jobs, '*', 'id', id)
+  redis.call('HSET', generation_of(id), 'job', job, 'entry', entry, 'token', 0, 'attempts', 0)
+  redis.call('HSET', open, id, work)
+  redis.call('HSET', left, id, evaluations)
+  redis.call('ZADD', attended, now(), id)
 end
-return {'queued', id}
+if key ~= '' then
+  redis.call('HSET', generation_of(first), 'key', key)
+  redis.call('HSET', key, 'id', first, 'digest', digest)
+end
+return {'queued', first}

@@ -1,0 +1,242 @@
+"""The answers of the OpenAI-compatible endpoints, whole or in chunks, made from the logs of a call's jobs."""
+
+import asyncio
+import json
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel
+from sse_starlette import ServerSentEvent
+from unmask_diffusion import Sample, text_of
+
+from unmask_service.api.admission import call_of
+from unmask_service.api.errors import JobError, error_answer
+from unmask_service.api.followers import AnyFollower, Generation
+from unmask_service.api.openai_bodies import CompletionBody, OpenAIBody
+from unmask_service.api.schemas import Message, Usage
+from unmask_service.api.text_stream import TextStream
+from unmask_service.broker import LogEntry
+
+logger = logging.getLogger("unmask")
+
+FinishReason = Literal["stop", "length"]
+ENTRIES_AHEAD = 64  # log entries that may wait for a slow reader
+DONE = ServerSentEvent("[DONE]", sep="\n")
+
+
+class CompletionChoice(Message):
+    """One sample of one prompt."""
+
+    index: int
+    text: str | None
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class CompletionAnswer(Message):
+    """The answer of `POST /v1/completions`."""
+
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class Call(ABC):
+    """A client that waits for the jobs of a call, one for each prompt."""
+
+    object: ClassVar[str]  # of a chunk
+
+    def __init__(self, body: OpenAIBody, followers: Sequence[AnyFollower]) -> None:
+        self.body = body
+        self.followers = [each for each in followers if isinstance(each, Generation)]
+        self.service = followers[0].service
+        self.id = call_of(followers[0].job.id, len(followers))
+        self.samples = max(1, body.n or 1)
+        self.texts = [
+            [TextStream(each.served.model, each.plan, index) for index in range(len(each.plan.schedules))]
+            for each in followers
+        ]
+
+    async def answer(self) -> BaseModel:
+        """The answer, once every job has ended. Raises JobError."""
+        async for _ in followed(self.followers):
+            pass
+        answers = [await each.read_answer() for each in self.followers]
+        usage = usage_of(
+            sum(each.usage.prompt_tokens for each in answers), sum(each.usage.completion_tokens for each in answers)
+        )
+        samples = [
+            (number, Sample(each.index, each.text, tuple(each.token_ids), each.finish_reason))
+            for number, answer in enumerate(answers)
+            for each in answer.choices
+        ]
+        return self._whole({"choices": [self._choice(*each) for each in samples], "usage": usage})
+
+    async def events(self) -> AsyncIterator[ServerSentEvent]:
+        """Yield frames of nothing but data: the text as it grows, then the end. A failure is a frame too."""
+        try:
+            for number, texts in enumerate(self.texts):
+                for index in range(len(texts)):
+                    for chunk in self._first_chunks(number, index):
+                        yield frame(chunk)
+            async for number, entry in followed(self.followers):
+                for chunk in self._chunks(number, entry):
+                    yield frame(chunk)
+            if self.body.include_usage:
+                yield frame(self._chunk([]) | {"usage": self._usage()})
+        except JobError as error:
+            yield frame(error_answer(error).model_dump())
+        except Exception as error:
+            logger.exception("the chunks of call %s cannot be made", self.id)
+            yield frame(error_answer(error).model_dump())
+        yield DONE
+
+    async def leave(self) -> None:
+        """The client has its answer or has disconnected: its jobs are cancelled together."""
+        await asyncio.gather(*(each.leave() for each in self.followers))
+
+    def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
+        """What a sample has to say before its first evaluation."""
+        return self._text_chunks(number, index, self.texts[number][index].take())
+
+    def _chunks(self, number: int, entry: LogEntry) -> list[dict[str, Any]]:
+        follower = self.followers[number]
+        event = follower.event_of(entry)
+        if event is None:
+            return []
+        unmask = event[1]
+        text = self.texts[number][unmask.index]
+        if text.sample is not None:  # what is behind its end changes nothing
+            return []
+        chunks = self._text_chunks(number, unmask.index, text.take(unmask.tokens))
+        if follower.job.candidates:
+            chunks = chunks or [self._chunk([self._delta(number, unmask.index, "")])]
+            chunks[0]["choices"][0]["candidates"] = unmask.candidates
+        return chunks
+
+    def _text_chunks(self, number: int, index: int, piece: str) -> list[dict[str, Any]]:
+        text = self.texts[number][index]
+        if self.body.diffusing:
+            whole = text.canvas_text()
+            choice = self._delta(number, index, whole) | {"diffusion_content": whole}
+            chunk = self._chunk([choice]) | {"diffusion_meta": {"diffusion_content": True}}
+        elif piece or text.sample is not None:
+            chunk = self._chunk([self._delta(number, index, piece)])
+        else:
+            return []
+        return [chunk]
+
+    def _index(self, number: int, index: int) -> int:
+        return number * self.samples + index
+
+    def _end(self, number: int, index: int) -> FinishReason | None:
+        sample = self.texts[number][index].sample
+        return None if sample is None else sample.finish_reason
+
+    def _head(self) -> dict[str, Any]:
+        first = self.followers[0]
+        fingerprint = next((each.progress.fingerprint for each in self.followers if each.progress.engines), "")
+        return {
+            "id": self.id,
+            "created": int(first.job.submitted_at),
+            "model": first.served.name,
+            "system_fingerprint": fingerprint,
+        }
+
+    def _chunk(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        chunk = self._head() | {"object": self.object, "choices": choices}
+        if self.body.continuous_usage:
+            return chunk | {"usage": self._usage()}
+        return chunk | {"usage": None} if self.body.include_usage else chunk
+
+    def _usage(self) -> dict[str, int]:
+        """Tokens so far: the given ones, and those that the text has reached."""
+        given = sum(len(each.plan.given) for each in self.followers)
+        known = [text.token_ids if text.sample is None else text.sample.token_ids for own in self.texts for text in own]
+        return usage_of(given, sum(map(len, known))).model_dump()
+
+    @abstractmethod
+    def _whole(self, fields: Mapping[str, Any]) -> BaseModel: ...
+
+    @abstractmethod
+    def _choice(self, number: int, sample: Sample) -> Any: ...  # noqa: ANN401 — of the endpoint
+
+    @abstractmethod
+    def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]: ...
+
+
+class Completion(Call):
+    """A client of `POST /v1/completions`."""
+
+    object = "text_completion"
+    body: CompletionBody
+
+    def _whole(self, fields: Mapping[str, Any]) -> BaseModel:
+        return CompletionAnswer(**self._head(), **fields)
+
+    def _choice(self, number: int, sample: Sample) -> CompletionChoice:
+        return CompletionChoice(
+            index=self._index(number, sample.index),
+            text=None if sample.text is None else self._echo(number) + sample.text,
+            finish_reason=sample.finish_reason,
+        )
+
+    def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
+        piece = self._echo(number) + self.texts[number][index].take()
+        return self._text_chunks(number, index, piece)
+
+    def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]:
+        reason = self._end(number, index)
+        return {"index": self._index(number, index), "text": piece, "logprobs": None, "finish_reason": reason}
+
+    def _echo(self, number: int) -> str:
+        """The text that the request repeats before the answer."""
+        prompt = self.body.prompts[number] if self.body.echo else ""
+        return prompt if isinstance(prompt, str) else text_of(self.followers[number].served.model, prompt) or ""
+
+
+async def followed(followers: Sequence[AnyFollower]) -> AsyncIterator[tuple[int, LogEntry]]:
+    """Follow several logs at once: yield (number of the follower, entry) to the end of all.
+
+    Raises JobError: one of them ends with a failure.
+    """
+    entries: asyncio.Queue[tuple[int, LogEntry] | Exception | None] = asyncio.Queue(ENTRIES_AHEAD)
+
+    async def follow(number: int, follower: AnyFollower) -> None:
+        try:
+            async for _, entry in follower.follow():
+                await entries.put((number, entry))
+            await entries.put(None)
+        except Exception as error:
+            await entries.put(error)
+
+    following = [asyncio.create_task(follow(*each)) for each in enumerate(followers)]
+    try:
+        running = len(following)
+        while running:
+            entry = await entries.get()
+            if isinstance(entry, Exception):
+                raise entry
+            if entry is None:
+                running -= 1
+            else:
+                yield entry
+    finally:
+        for task in following:
+            task.cancel()
+
+
+def frame(data: Mapping[str, Any]) -> ServerSentEvent:
+    """One frame of a stream: a line of data and nothing else."""
+    return ServerSentEvent(json.dumps(data, allow_nan=False), sep="\n")  # ASCII: nobody splits lines within it
+
+
+def usage_of(prompt: int, completion: int) -> Usage:
+    """Numbers of tokens."""
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
