@@ -1,5 +1,6 @@
 """What all tests share: reproducible examples, and servers that start once, when the first test asks for them."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from unmask_diffusion import NetworkShape
 from unmask_model_store import ImageConfig, MarkovConfig, PrimeConfig, TableConfig, write_bundle
 
-from tests.helpers import END_TOKEN, byte_tokenizer, random_chain, random_network, random_table
+from tests.helpers import END_TOKEN, SCRIBES_TEXT, byte_tokenizer, random_chain, random_network, random_table
 from tests.helpers_command_line import Run, command_line
 from tests.helpers_server import Server
 
@@ -66,9 +67,10 @@ def possible_table() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bundles: `writer` (a random network with a tokenizer), `table`, `chain`, `long-chain`, `pixels`."""
+    """A folder of bundles: `writer` (a random network with a tokenizer), `scribe`, `table`, `chain`, …, `pixels`."""
     folder = tmp_path_factory.mktemp("bundles")
     _write_writer(folder / "writer")
+    _write_scribe(folder / "scribe")
     table = TableConfig(architecture="table", length=2, vocabulary_size=4, sub_tokens_per_token=2, base=2)
     write_bundle(folder / "table", table, {"log_probabilities": possible_table().float()})
     for name, length, classes in (("chain", 64, 4), ("long-chain", 1024, 8)):
@@ -109,6 +111,28 @@ def _write_writer(folder: Path) -> None:
     write_bundle(folder, config, dict(network.state_dict()), tokenizer, card="# A random network\n")
 
 
+def _write_scribe(folder: Path) -> None:
+    """A chain that writes one text, a byte a token, then end tokens: in whatever order, nothing else has a chance."""
+    tokenizer = byte_tokenizer()
+    classes, end = tokenizer.get_vocab_size(), tokenizer.token_to_id(END_TOKEN)
+    path = [*tokenizer.encode(SCRIBES_TEXT).ids, end, end]
+    initial, transition = torch.full((classes,), -torch.inf), torch.full((classes, classes), -torch.inf)
+    transition.fill_diagonal_(0.0)
+    initial[path[0]] = 0.0
+    for token, following in itertools.pairwise(path):
+        transition[token] = -torch.inf
+        transition[token, following] = 0.0
+    config = MarkovConfig(
+        architecture="markov",
+        length=len(path) + 4,
+        vocabulary_size=classes,
+        sub_tokens_per_token=2,
+        base=17,
+        end_token_id=end,
+    )
+    write_bundle(folder, config, {"log_initial": initial, "log_transition": transition}, tokenizer)
+
+
 def _served(model: Path) -> Iterator[Server]:
     with Server(model) as server:
         yield server.until_ready()
@@ -117,6 +141,11 @@ def _served(model: Path) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def writer(bundles: Path) -> Iterator[Server]:
     yield from _served(bundles / "writer")
+
+
+@pytest.fixture(scope="session")
+def scribe(bundles: Path) -> Iterator[Server]:
+    yield from _served(bundles / "scribe")
 
 
 @pytest.fixture(scope="session")

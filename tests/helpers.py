@@ -152,6 +152,8 @@ def picture_model() -> ToyModel:
 
 
 END_TOKEN = "<|end|>"  # noqa: S105 — no password
+# no byte twice; characters of several bytes, a combining mark, and what readers of lines take for their end
+SCRIBES_TEXT = "Ab🙂cn\u0303\u2028d\x85e-stop!xyz"
 
 
 def end_tokens(tokenizer: Tokenizer) -> tuple[int, ...]:

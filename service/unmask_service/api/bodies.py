@@ -71,7 +71,7 @@ def parse(body: bytes, model: type[Body]) -> Body:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise first_complaint(error.errors()) from error
+        raise first_complaint(error.errors(), model.model_fields) from error
 
 
 def _parse_large(body: bytes, model: type[Body]) -> Body:

@@ -9,7 +9,7 @@ Every other exception is a bug. It becomes a 500 that says nothing about the ins
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -18,8 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from unmask_service.api.schemas import ErrorAnswer, ErrorObject, GenerateBody
-from unmask_service.api.score_schemas import ScoreBody
+from unmask_service.api.schemas import ErrorAnswer, ErrorObject
 from unmask_service.broker import ENDPOINTS, BrokerAwayError, BrokerError, Failed, KeyReusedError
 from unmask_service.logs import log_rejection
 from unmask_service.metrics import Metrics
@@ -155,8 +154,10 @@ def error_answer(error: Exception) -> ErrorAnswer:
     return ErrorAnswer(error=answer)
 
 
-def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
+def first_complaint(errors: Sequence[Mapping[str, Any]], fields: Container[str] = ()) -> RefusedError:
     """What is wrong with the first field that pydantic names.
+
+    A message about the body as a whole begins with the name of one of its `fields`.
 
     Where a field may have several types there is an error for each: the deepest errors count.
     """
@@ -169,7 +170,7 @@ def first_complaint(errors: Sequence[Mapping[str, Any]]) -> RefusedError:
     if param is not None:
         return invalid(f"{param}: {message}", param)
     first_word = message.split()[0]
-    return invalid(message, first_word if first_word in GenerateBody.model_fields | ScoreBody.model_fields else None)
+    return invalid(message, first_word if first_word in fields else None)
 
 
 def _param_of(error: Mapping[str, Any]) -> str | None:

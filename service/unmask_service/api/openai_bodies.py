@@ -6,7 +6,7 @@ said less.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from unmask_diffusion import Sampler
@@ -73,6 +73,7 @@ class OpenAIBody(Strict):
         description="extension, for a stream: each chunk has the whole text so far, with a placeholder for each "
         "masked token, in place of a piece of text",
     )
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
     ignore_eos: bool | None = Field(default=None, description="true: the text is not cut at the model's end token")
     sampler: Sampler | None = Field(default=None, description="as in /generate")
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
@@ -126,7 +127,7 @@ class CompletionBody(OpenAIBody):
     canvas: list[TokenId | None] | None = Field(
         default=None, description="as in /generate: instead of prompt, suffix and max_tokens"
     )
-    best_of: Literal[1] | None = None
+    best_of: Annotated[int, Field(ge=1, le=1)] | None = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
@@ -174,7 +175,7 @@ def parsed(kind: type[GenerateBody], fields: Mapping[str, Any]) -> GenerateBody:
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise first_complaint(error.errors()) from error
+        raise first_complaint(error.errors(), kind.model_fields) from error
 
 
 def seed_of(seed: int | None, number: int) -> dict[str, int]:
