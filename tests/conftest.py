@@ -12,7 +12,15 @@ from torch import nn
 from unmask_diffusion import NetworkShape
 from unmask_model_store import ImageConfig, MarkovConfig, PrimeConfig, TableConfig, write_bundle
 
-from tests.helpers import END_TOKEN, SCRIBES_TEXT, byte_tokenizer, random_chain, random_network, random_table
+from tests.helpers import (
+    END_TOKEN,
+    SCRIBES_TEMPLATE,
+    SCRIBES_TEXT,
+    byte_tokenizer,
+    random_chain,
+    random_network,
+    random_table,
+)
 from tests.helpers_command_line import Run, command_line
 from tests.helpers_server import Server
 
@@ -131,6 +139,7 @@ def _write_scribe(folder: Path) -> None:
         end_token_id=end,
     )
     write_bundle(folder, config, {"log_initial": initial, "log_transition": transition}, tokenizer)
+    (folder / "chat_template.jinja").write_text(SCRIBES_TEMPLATE)
 
 
 def _served(model: Path) -> Iterator[Server]:

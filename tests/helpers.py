@@ -152,6 +152,13 @@ def picture_model() -> ToyModel:
 
 
 END_TOKEN = "<|end|>"  # noqa: S105 — no password
+# what the messages say, one after the other; for some of them it does what a template should not
+SCRIBES_TEMPLATE = """
+{%- set said = messages | map(attribute='content') | join -%}
+{%- if said == 'loop' %}{% for _ in range(99999) %}{% for _ in range(99999) %}{% endfor %}{% endfor %}{% endif -%}
+{%- if said == 'raise' %}{{ raise_exception('roles must alternate') }}{% endif -%}
+{%- if said == 'reach' %}{{ said.__class__.__mro__ }}{% endif -%}
+{{ said }}"""
 # no byte twice; characters of several bytes, a combining mark, and what readers of lines take for their end
 SCRIBES_TEXT = "Ab🙂cn\u0303\u2028d\x85e-stop!xyz"
 

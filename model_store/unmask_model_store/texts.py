@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmask_model_store.bundle import BundleOutline
 from unmask_model_store.config import BundleError
 
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -27,18 +28,27 @@ class TextSettings:
     chat_template: str | None = None
 
 
-def read_text_settings(folder: Path) -> TextSettings:
-    """Read the settings of a bundle's folder. Raises BundleError: a file is too large, or broken."""
-    file = folder / TOKENIZER_CONFIG_FILE
+def read_text_settings(bundle: BundleOutline) -> TextSettings:
+    """Read the settings of a bundle: special tokens that its files do not name are those of its own configuration.
+
+    Raises BundleError: a file is too large, or broken.
+    """
+    file = bundle.path / TOKENIZER_CONFIG_FILE
     try:
         config = json.loads(_read(file) or "{}")
     except ValueError as error:
         raise BundleError(f"{file}: is not valid JSON: {error}") from error
     if not isinstance(config, dict):
         raise BundleError(f"{file}: must be a JSON object")
-    template = _read(folder / CHAT_TEMPLATE_FILE)
+    template = _read(bundle.path / CHAT_TEMPLATE_FILE)
+    own = bundle.config
+    ids = {
+        "bos_token": own.bos_token_id,
+        "eos_token": next(iter(own.end_token_ids), None),
+        "pad_token": own.pad_token_id,
+    }
     return TextSettings(
-        **{name: _token(file, name, config.get(name)) for name in ("bos_token", "eos_token", "pad_token")},
+        **{name: _token(file, name, config.get(name)) or _text(bundle, token) for name, token in ids.items()},
         chat_template=_template(file, config.get("chat_template")) if template is None else template,
     )
 
@@ -63,6 +73,10 @@ def _token(file: Path, name: str, value: Any) -> str | None:  # noqa: ANN401 —
     if value is not None and not isinstance(value, str):
         raise BundleError(f"{file}: {name} must be a string or null")
     return value
+
+
+def _text(bundle: BundleOutline, token: int | None) -> str | None:
+    return None if token is None or bundle.tokenizer is None else bundle.tokenizer.id_to_token(token)
 
 
 def _template(file: Path, value: Any) -> str | None:  # noqa: ANN401 — JSON

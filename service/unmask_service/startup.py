@@ -113,7 +113,7 @@ def open_for_api(folder: Path) -> ServedModel:
 
 def served_model(outline: BundleOutline) -> ServedModel:
     """A bundle as the API needs it."""
-    texts = read_text_settings(outline.path)
+    texts = read_text_settings(outline)
     return ServedModel(outline.name, outline, Vocabulary(outline), outline.config.trained, texts)
 
 

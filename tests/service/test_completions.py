@@ -113,11 +113,13 @@ def test_neutral_values_are_accepted(writer: Server) -> None:
 def test_the_forms_of_a_prompt(writer: Server) -> None:
     ids: list[int] = TOKENIZER.encode(" the").ids
     one = complete(writer, prompt=" the", max_tokens=4, seed=3)
-    for prompt in (ids, [" the"], [ids]):
+    prompts: list[Any] = [ids, [" the"], [ids]]
+    for prompt in prompts:
         assert texts(complete(writer, prompt=prompt, max_tokens=4, seed=3)) == texts(one)
     nothing = complete(writer, max_tokens=4, seed=3)
-    for prompt in ("", [], [""], [[]], None):
-        assert texts(complete(writer, prompt=prompt, max_tokens=4, seed=3)) == texts(nothing)
+    nothings: list[Any] = ["", [], [""], [[]], None]
+    for empty in nothings:
+        assert texts(complete(writer, prompt=empty, max_tokens=4, seed=3)) == texts(nothing)
     assert complete(writer, prompt=[" the", "ab"], max_tokens=4)["usage"]["prompt_tokens"] == 3
 
 

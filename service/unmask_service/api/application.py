@@ -12,7 +12,7 @@ from starlette.types import ASGIApp
 from unmask_service.api.errors import install_error_answers
 from unmask_service.api.followers import Generation, Scoring
 from unmask_service.api.middleware import is_open, with_middleware
-from unmask_service.api.openai_bodies import CompletionBody
+from unmask_service.api.openai_bodies import ChatBody, CompletionBody
 from unmask_service.api.openai_routes import openai_routes
 from unmask_service.api.pages import documentation_routes, mount_playground
 from unmask_service.api.routes import following_routes, service_routes, state_routes
@@ -28,7 +28,12 @@ DESCRIPTION = (
 )
 # FastAPI does not see the bodies (`read_body` reads them), nor the events of a stream
 BODIES: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/plan": GenerateBody, "/score": ScoreBody}
-BODIES |= {"/v1/completions": CompletionBody, "/tokenize": TokenizeBody, "/detokenize": DetokenizeBody}
+BODIES |= {
+    "/v1/completions": CompletionBody,
+    "/v1/chat/completions": ChatBody,
+    "/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
+}
 EVENTS: dict[str, dict[str, type[BaseModel]]] = {
     "/generate": {"start": StartEvent, "unmask": UnmaskEvent, "done": GenerateAnswer, "error": ErrorAnswer},
     "/score": {"start": ScoreStartEvent, "progress": ProgressEvent, "done": ScoreAnswer, "error": ErrorAnswer},

@@ -47,6 +47,35 @@ class CompletionAnswer(Message):
     usage: Usage
 
 
+class AssistantMessage(Message):
+    """What the model says."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(Message):
+    """One sample of a chat's next message."""
+
+    index: int
+    message: AssistantMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class ChatAnswer(Message):
+    """The answer of `POST /v1/chat/completions`."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChoice]
+    usage: Usage
+
+
 class Call(ABC):
     """A client that waits for the jobs of a call, one for each prompt."""
 
@@ -199,6 +228,28 @@ class Completion(Call):
         """The text that the request repeats before the answer."""
         prompt = self.body.prompts[number] if self.body.echo else ""
         return prompt if isinstance(prompt, str) else text_of(self.followers[number].served.model, prompt) or ""
+
+
+class ChatCompletion(Call):
+    """A client of `POST /v1/chat/completions`."""
+
+    object = "chat.completion.chunk"
+
+    def _whole(self, fields: Mapping[str, Any]) -> BaseModel:
+        return ChatAnswer(**self._head(), **fields)
+
+    def _choice(self, number: int, sample: Sample) -> ChatChoice:
+        message = AssistantMessage(content=sample.text or "")
+        return ChatChoice(index=self._index(number, sample.index), message=message, finish_reason=sample.finish_reason)
+
+    def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
+        role = {"role": "assistant", "content": ""}
+        begin = {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
+        return [self._chunk([begin]), *super()._first_chunks(number, index)]
+
+    def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]:
+        reason = self._end(number, index)
+        return {"index": index, "delta": {"content": piece}, "logprobs": None, "finish_reason": reason}
 
 
 async def followed(followers: Sequence[AnyFollower]) -> AsyncIterator[tuple[int, LogEntry]]:

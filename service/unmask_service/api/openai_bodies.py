@@ -6,17 +6,19 @@ said less.
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from unmask_diffusion import Sampler
 from unmask_diffusion.request import MAX_SEED, MAX_STOPS, Strict, Temperature, TokenId, TokenIds, TopP
+from unmask_model_store import TextSettings
 
 from unmask_service.api.errors import first_complaint
 from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS, GenerateBody
 
 MOST_PROMPTS = 128
 COMPLETION_TOKENS = 16
+CHAT_TOKENS = 128
 # fields that `GenerateBody` has too; those that are null are left out
 SAME_FIELDS: tuple[str, ...] = (
     "model",
@@ -34,6 +36,8 @@ SAME_FIELDS += ("stream", "candidates", "canvas")
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
 Stop = str | Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=MAX_STOPS)]
+Nothing = Annotated[list[Any], Field(max_length=0)]
+MaxTokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 IGNORED = "accepted and ignored"
 
 
@@ -106,7 +110,7 @@ class OpenAIBody(Strict):
     def same_fields(self) -> dict[str, Any]:
         """The fields that mean the same in /generate."""
         values = {name: getattr(self, name, None) for name in SAME_FIELDS}
-        values["top_k"] = max(0, self.top_k or 0)
+        values["top_k"] = None if self.top_k is None else max(0, self.top_k)
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -160,6 +164,86 @@ class CompletionBody(OpenAIBody):
             parsed(CompletionRequest, fields | {"prompt": prompt} | seed_of(self.seed, number))
             for number, prompt in enumerate(self.prompts)
         ]
+
+
+class TextPart(Strict):
+    """A part of a message: text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
+    """A message of a chat. The fields of an answer can be sent back, as long as they say nothing."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[TextPart]
+    name: str | None = None
+    refusal: None = None
+    audio: None = None
+    function_call: None = None
+    tool_calls: Nothing | None = None
+    annotations: Nothing | None = None
+
+    def for_template(self) -> dict[str, str]:
+        """The message as templates know it: its content is one text."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return {"role": self.role, "content": content} | ({} if self.name is None else {"name": self.name})
+
+
+class ChatBody(OpenAIBody):
+    """The body of `POST /v1/chat/completions`."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Hello"}]}]})
+
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    max_completion_tokens: MaxTokens | None = Field(
+        default=None, description="tokens to generate (default: 128, or what still fits)"
+    )
+    max_tokens: MaxTokens | None = Field(default=None, description="the same, by its old name")
+    logprobs: Literal[False] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    tools: Nothing | None = None
+    tool_choice: Literal["none"] | None = None
+    parallel_tool_calls: None = None
+    functions: Nothing | None = None
+    function_call: Literal["none"] | None = None
+    modalities: Annotated[list[Literal["text"]], Field(max_length=1)] | None = None
+    audio: None = None
+    prediction: None = None
+    reasoning_effort: Literal["none"] | None = None
+    verbosity: None = None
+    web_search_options: None = None
+    service_tier: Literal["auto", "default"] | None = None
+    store: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Self:
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens mean the same, and have two values")
+        return self
+
+    def context(self, texts: TextSettings) -> dict[str, Any]:
+        """What the template of the chat is told."""
+        tokens = {name: getattr(texts, name) for name in ("bos_token", "eos_token", "pad_token")}
+        messages = [message.for_template() for message in self.messages]
+        known = {name: token for name, token in tokens.items() if token is not None}
+        return {"messages": messages, "add_generation_prompt": True, "tools": None, **known}
+
+    def request(self, prompt: str, recommended: Mapping[str, Any]) -> GenerateBody:
+        """The request for the text that follows a prompt, with the author's settings where the body has none.
+
+        Raises RefusedError.
+        """
+        tokens = self.max_completion_tokens or self.max_tokens
+        fields = {**recommended, **self.same_fields(), **({} if tokens is None else {"max_tokens": tokens})}
+        return parsed(ChatRequest, fields | {"prompt": prompt})
+
+
+class ChatRequest(GenerateBody):
+    """A chat, as a request for tokens."""
+
+    default_max_tokens: ClassVar[int] = CHAT_TOKENS
 
 
 class CompletionRequest(GenerateBody):

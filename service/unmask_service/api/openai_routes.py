@@ -1,15 +1,18 @@
 """The endpoints that clients of OpenAI's API use; they become the same requests, jobs and logs as `/generate`."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
 from unmask_service.api.admission import admit_call
 from unmask_service.api.bodies import read_body
-from unmask_service.api.openai_answers import Call, Completion, CompletionAnswer
-from unmask_service.api.openai_bodies import CompletionBody
+from unmask_service.api.chat_template import ChatTemplateError
+from unmask_service.api.errors import invalid
+from unmask_service.api.openai_answers import Call, ChatAnswer, ChatCompletion, Completion, CompletionAnswer
+from unmask_service.api.openai_bodies import ChatBody, CompletionBody
 from unmask_service.api.routes import REFUSALS, EventStream, door, whole_answer
-from unmask_service.api.service import Models
+from unmask_service.api.service import Models, Service
 
 # such clients read every line of a stream as JSON: no comment may break the silence
 NEVER = 10**9
@@ -18,7 +21,7 @@ KeyHeader = Annotated[str | None, Header(description="the same key gives the sam
 
 
 def openai_routes(models: Models) -> APIRouter:
-    """The routes of completions."""
+    """The routes of completions, of prompts and of chats."""
     router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
     limit, parsers = models.max_body_bytes, models.shared.parsers
 
@@ -30,7 +33,33 @@ def openai_routes(models: Models) -> APIRouter:
         followers = await admit_call(service, "cmpl", body.requests(), key)
         return await reply(request, Completion(body, followers))
 
+    @router.post("/chat/completions", response_model=None, responses=answered(ChatAnswer), summary="Continue a chat")
+    async def chat(request: Request, idempotency_key: KeyHeader = None) -> Response:
+        """Write the next message of a chat, by the template of the model, with its author's settings as defaults."""
+        body = await read_body(request, ChatBody, limit, parsers)
+        service, key = await door(models, request, body.model, body, idempotency_key)
+        prompt = await rendered(service, body)
+        followers = await admit_call(service, "chatcmpl", [body.request(prompt, service.card.generation or {})], key)
+        return await reply(request, ChatCompletion(body, followers))
+
     return router
+
+
+async def rendered(service: Service, body: ChatBody) -> str:
+    """The prompt that the template of a model makes of messages. Raises RefusedError."""
+    served, shared = service.gate.pass_through(), service.shared
+    template = served.texts.chat_template
+    if template is None or served.model.tokenizer is None:
+        lacks = "tokenizer" if served.model.tokenizer is None else "chat template"
+        raise invalid(
+            f"messages: model {served.name!r} has no {lacks}: it completes prompts, in /v1/completions", "messages"
+        )
+    render = shared.chat_renderer.render
+    try:
+        context = body.context(served.texts)
+        return await asyncio.get_running_loop().run_in_executor(shared.planners, render, template, context)
+    except ChatTemplateError as error:
+        raise invalid(f"messages: the model's chat template cannot be rendered: {error}", "messages") from error
 
 
 async def reply(request: Request, call: Call) -> Response:

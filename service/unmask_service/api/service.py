@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from unmask_diffusion import Outline
 from unmask_model_store import TextSettings
 
+from unmask_service.api.chat_template import ChatRenderer
 from unmask_service.api.errors import RefusedError, quoted
 from unmask_service.api.schemas import ModelCard
 from unmask_service.broker import ApiBroker, BrokerAwayError, IdempotencyKey
@@ -155,6 +156,7 @@ class Shared:
     # their own threads: what is short, such as reading a log, never waits for these
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
     parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "parse"))
+    chat_renderer: ChatRenderer = field(default_factory=ChatRenderer)
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 

@@ -97,12 +97,8 @@ def tokenizer_routes(models: Models) -> APIRouter:
     @router.get("/tokenizer_info", summary="Special tokens")
     async def info(model: Annotated[str | None, Query(description=MODEL)] = None) -> TokenizerInfo:
         """The special tokens of the model's texts."""
-        served = named(model)
-        tokenizer, ends, texts = served.model.tokenizer, served.model.end_token_ids, served.texts
-        end_token = tokenizer.id_to_token(ends[0]) if tokenizer and ends else None
-        return TokenizerInfo(
-            eos_token=texts.eos_token or end_token, bos_token=texts.bos_token, pad_token=texts.pad_token
-        )
+        texts = named(model).texts
+        return TokenizerInfo(eos_token=texts.eos_token, bos_token=texts.bos_token, pad_token=texts.pad_token)
 
     return router
 
