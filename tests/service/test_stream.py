@@ -229,7 +229,8 @@ class Silent:
     left = False
 
     def __init__(self) -> None:
-        self.service = SimpleNamespace(answering=contextlib.nullcontext, cut=asyncio.Event())
+        shared = SimpleNamespace(cut=asyncio.Event())
+        self.service = SimpleNamespace(answering=contextlib.nullcontext, shared=shared)
 
     async def events(self, after: int | None) -> AsyncIterator[ServerSentEvent]:
         assert after is None
