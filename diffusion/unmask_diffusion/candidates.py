@@ -6,9 +6,9 @@ from itertools import compress
 
 import torch
 from torch import Tensor
-from unmask_kernels import agrees, consistent_log_softmax
+from unmask_kernels import agrees, consistent_log_softmax, to_device
 
-from unmask_diffusion.drawing import Drawn, Lane
+from unmask_diffusion.drawing import Drawn, Lane, take_rows
 from unmask_diffusion.log import Candidates, Reveal
 from unmask_diffusion.model import Model
 
@@ -66,11 +66,13 @@ def _intermediate(
 
 def _find(model: Model, features: Tensor, tokens: Sequence[Intermediate]) -> None:
     codes = model.sub_tokenizer.codes_on(features.device)
-    digits = torch.stack([token.digits for token in tokens]).to(features.device)
-    logits = model.denoiser.head(features[[token.row for token in tokens]])
+    (digits,) = to_device([torch.stack([token.digits for token in tokens])], features.device)
+    logits = model.denoiser.head(take_rows(features, [token.row for token in tokens]))
     left: list[int] = agrees(digits, codes).sum(1).tolist()
     ordered = consistent_log_softmax(logits, digits, codes).exp().sort(dim=1, descending=True, stable=True)
+    most = max(token.most for token in tokens)
+    classes, probabilities = (each[:, :most].tolist() for each in (ordered.indices, ordered.values))
     for row, token in enumerate(tokens):
-        classes, probabilities = (each[row, : token.most].tolist() for each in (ordered.indices, ordered.values))
-        likeliest = [pair for pair in zip(classes, probabilities, strict=True) if pair[1] > 0]
+        pairs = zip(classes[row][: token.most], probabilities[row][: token.most], strict=True)
+        likeliest = [pair for pair in pairs if pair[1] > 0]
         token.found.append(Candidates(token.position, left[row], tuple(likeliest)))

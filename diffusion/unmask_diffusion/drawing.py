@@ -6,7 +6,7 @@ from itertools import chain
 
 import torch
 from torch import Tensor
-from unmask_kernels import DrawError, Draws, consistent_log_softmax, draw
+from unmask_kernels import DrawError, Draws, consistent_log_softmax, draw_from_logits, to_device
 
 from unmask_diffusion.high_order import Earlier, extrapolate, weights
 from unmask_diffusion.log import Reveal, SampleError
@@ -103,29 +103,36 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place]) -> N
         event = event_of(lane.sample, place.position * digits + place.js[0])
         numbers.append((lane.plan.seed, event, request.temperature, request.top_k, request.top_p))
     seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
-    device = features.device
     draws = Draws(
-        revealed=torch.stack(revealed).to(device),
-        seeds=torch.tensor(seeds, device=device),
-        events=torch.tensor(events, device=device),
-        temperature=torch.tensor(temperatures, dtype=torch.float64, device=device),
-        top_k=torch.tensor(top_k, device=device),
-        top_p=torch.tensor(top_p, dtype=torch.float64, device=device),
+        revealed=torch.stack(revealed),
+        seeds=torch.tensor(seeds),
+        events=torch.tensor(events),
+        temperature=torch.tensor(temperatures, dtype=torch.float64),
+        top_k=torch.tensor(top_k),
+        top_p=torch.tensor(top_p, dtype=torch.float64),
     )
-    codes = model.sub_tokenizer.codes_on(device)
+    codes = model.sub_tokenizer.codes_on(features.device)
+    own = take_rows(features, rows)
     errors: dict[int, str] = {}
     try:
         if places[0].weight:
-            logits = _extrapolated(model, features[rows], places, draws.revealed, codes)
-            classes = draw(logits, codes=codes, **vars(draws))
+            classes = draw_from_logits(_extrapolated(model, own, places, draws.revealed, codes), codes, draws)
         else:
-            classes = model.denoiser.draw(features[rows], codes, draws)
+            classes = model.denoiser.draw(own, codes, draws)
     except DrawError as error:
         classes = error.classes
         errors = dict.fromkeys(error.no_candidate, IMPOSSIBLE) | dict.fromkeys(error.invalid, INVALID)
-    drawn: list[list[int]] = model.sub_tokenizer.codes[classes.cpu()].tolist()
+    drawn: list[list[int]] = model.sub_tokenizer.codes[classes].tolist()
     for row, place in enumerate(places):
         place.drawn = errors.get(row, drawn[row])
+
+
+def take_rows(features: Tensor, rows: Sequence[int]) -> Tensor:
+    """Rows of features [N, F], often all of them in their order, which takes no copy."""
+    if rows == [*range(len(features))]:
+        return features
+    (index,) = to_device([torch.tensor(rows, dtype=torch.int64)], features.device)
+    return features[index]
 
 
 def join(places: Sequence[Place]) -> Drawn:
@@ -150,6 +157,7 @@ def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], revealed:
     The difference is what other positions have revealed: both predictions know a position's own digits.
     """
     before = torch.stack([place.lane.earlier.at(place.position) for place in places if place.lane.earlier])
+    weight = torch.tensor([place.weight for place in places], dtype=torch.float64)
+    revealed, weight = to_device([revealed, weight], rows.device)
     now, then = (consistent_log_softmax(model.denoiser.head(each), revealed, codes) for each in (rows, before))
-    weight = torch.tensor([place.weight for place in places], dtype=torch.float64, device=rows.device)
     return extrapolate(now, then, weight)

@@ -49,11 +49,11 @@ class Denoiser(Extent, Protocol):
 
         Args:
             features: [N, F], from `trunk`.
-            codes: int64 [C, l], the digits of every class.
-            draws: N rows; all tensors are on the features' device.
+            codes: int64 [C, l], the digits of every class, on the features' device.
+            draws: N rows, in host memory: it is the network that moves them.
 
         Returns:
-            int64 [N]; errors are those of `unmask_kernels.draw` at `head(features)`.
+            int64 [N], in host memory; errors are those of `unmask_kernels.draw` at `head(features)`.
         """
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:

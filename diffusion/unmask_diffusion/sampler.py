@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from unmask_diffusion.candidates import candidates_of_reveals
-from unmask_diffusion.drawing import Drawn, Lane, draw_steps
+from unmask_diffusion.drawing import Drawn, Lane, draw_steps, take_rows
 from unmask_diffusion.high_order import Earlier, weights
 from unmask_diffusion.log import Candidates, LogEntry, Reveal
 from unmask_diffusion.log_probabilities import with_log_probabilities
@@ -219,7 +219,7 @@ class ActiveSample:
         state = evaluated.states[0]
         if state.step >= self.step:
             return self.earlier
-        return Earlier(self.step, state.positions, features[[*evaluated.rows()[0].values()]])
+        return Earlier(self.step, state.positions, take_rows(features, [*evaluated.rows()[0].values()]))
 
     def _outcome(
         self,
@@ -235,10 +235,11 @@ class ActiveSample:
         earlier = None
         if self._weights(self.step + 1):
             positions = self._positions(self.step + 1, self.step + 2)
-            earlier = Earlier(self.step + 1, positions, features[[lanes[0].rows[each] for each in positions]])
-        rows = kept[0].rows if isinstance(kept[0], Reveal) else 0
-        all_rows = rows * len(lanes) + sum(each.rows for each in drafts)
-        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows, all_rows, drafts, candidates, earlier)
+            rows = [lanes[0].rows[each] for each in positions]
+            earlier = Earlier(self.step + 1, positions, take_rows(features, rows))
+        rows_read = kept[0].rows if isinstance(kept[0], Reveal) else 0
+        all_rows = rows_read * len(lanes) + sum(each.rows for each in drafts)
+        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows_read, all_rows, drafts, candidates, earlier)
 
 
 def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest

@@ -2,7 +2,7 @@
 
 from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh, silu
 from unmask_kernels.attention import attention
-from unmask_kernels.categorical import draw
+from unmask_kernels.categorical import draw, draw_from_logits
 from unmask_kernels.consistency import agrees
 from unmask_kernels.dispatch import CPU_HAS_BFLOAT16
 from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandidateError
@@ -11,6 +11,7 @@ from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log_softmax
 from unmask_kernels.norm import rms_norm
 from unmask_kernels.philox import Purpose, random_uniform, random_words
+from unmask_kernels.transfer import to_device
 
 __all__ = [
     "CPU_HAS_BFLOAT16",
@@ -26,6 +27,7 @@ __all__ = [
     "consistent_log_softmax",
     "draw",
     "draw_from_hidden",
+    "draw_from_logits",
     "fixed_tile_linear",
     "gelu_tanh",
     "linear_gelu_tanh",
@@ -33,4 +35,5 @@ __all__ = [
     "random_words",
     "rms_norm",
     "silu",
+    "to_device",
 ]

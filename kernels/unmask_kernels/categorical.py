@@ -12,6 +12,7 @@ from unmask_kernels import dispatch
 from unmask_kernels.consistency import Classes, agrees, consistent_classes
 from unmask_kernels.draws import Drawn, Draws, checked_classes
 from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32, random_words
+from unmask_kernels.transfer import to_device
 
 Scores = npt.NDArray[np.float64]
 
@@ -65,7 +66,18 @@ def draw(
         if value.ndim and value.shape != (count,):
             raise ValueError(f"{name} must be [{count}], not {list(value.shape)}")
         each_row[name] = value.expand(count)
-    draws = Draws(revealed, **each_row)
+    return draw_from_logits(logits, codes, Draws(revealed, **each_row)).to(device)
+
+
+@torch.no_grad()
+def draw_from_logits(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
+    """Draw as `draw` does, with arguments that are known to fit: int64 [N], in host memory.
+
+    Args:
+        logits: [N, C], any floating dtype.
+        codes: int64 [C, l], on the logits' device.
+        draws: N rows.
+    """
     return checked_classes(
         _draw_on_cpu(logits, codes, draws) if dispatch.on_cpu(logits) else draw_on_gpu(logits, codes, draws)
     )
@@ -200,14 +212,15 @@ def draw_on_gpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
     Rows with top_k or top_p, and all rows of float64 logits, go through the reference in float64: which form computes
     a row depends on that row alone.
     """
+    filtered = draws.filtered.nonzero()[:, 0]
+    draws = draws.to(logits.device)
     if not dispatch.by_triton(logits):
         return _draw_by_reference(logits, codes, draws)
     from unmask_kernels.triton.categorical import draw_in_tiles  # only CUDA builds of torch bring Triton
 
     drawn = draw_in_tiles(logits, codes, draws)
-    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
-    filtered = draws.filtered.nonzero()[:, 0]
     if len(filtered):
+        (filtered,) = to_device([filtered], logits.device)
         drawn.classes[filtered] = _draw_by_reference(logits[filtered], codes, draws.take(filtered)).classes
     return drawn
 

@@ -108,13 +108,13 @@ class ClassTable:
     base: int  # above every digit, so the least digit that means masked
     places: int  # l
     classes: Tensor  # int32 [base ** l], -1 where a code names no class
-    pattern_powers: Tensor  # int64 [l]: a pattern is a number in base + 2
+    pattern_powers: Tensor  # int64 [l], in host memory: a pattern is a number in base + 2
 
     def patterns(self, revealed: Tensor) -> Tensor:
         """Return int64 [N]: equal where the same places show the same digits, 0 where no place shows any."""
         # masked → 0; negative → 1, a digit that no class has; the others follow
         letters = (revealed.clamp(-1, self.base) + 2) % (self.base + 2)
-        return (letters * self.pattern_powers).sum(1)
+        return (letters * self.pattern_powers.to(revealed.device)).sum(1)
 
 
 @once_per_tensor
@@ -125,11 +125,11 @@ def class_table(codes: Tensor) -> ClassTable | None:
     too_many = base**places > _MOST_CODES_PER_CLASS * count or (base + 2) ** places >= 2**63
     if too_many or int(codes.min()) < 0:
         return None
-    code_powers, pattern_powers = (_powers(number, places).to(codes.device) for number in (base, base + 2))
+    code_powers = _powers(base, places).to(codes.device)
     classes = torch.full((base**places,), -1, dtype=torch.int32, device=codes.device)
     classes[(codes * code_powers).sum(1)] = torch.arange(count, dtype=torch.int32, device=codes.device)
     distinct = int((classes >= 0).sum()) == count
-    return ClassTable(base, places, classes, pattern_powers) if distinct else None
+    return ClassTable(base, places, classes, _powers(base + 2, places)) if distinct else None
 
 
 def _powers(base: int, places: int) -> Tensor:

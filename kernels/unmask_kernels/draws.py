@@ -6,10 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unmask_kernels.transfer import to_device, to_host
+
 
 @dataclass(frozen=True)
 class Draws:
-    """What the draw of each row depends on besides its logits; every field has one entry for each row."""
+    """What the draw of each row depends on besides its logits; every field has one entry for each row.
+
+    The fields lie in host memory, whatever device draws: `filtered` is asked there. They may also lie on the device,
+    which then has to be waited for.
+    """
 
     revealed: Tensor  # int64 [N, l]; a digit above the greatest of the codes means masked
     seeds: Tensor  # int64 [N]
@@ -26,13 +32,13 @@ class Draws:
         """The rows that have top_k or top_p, as bool [N]."""
         return (self.top_k > 0) | (self.top_p < 1)
 
-    def take(self, index: Tensor) -> "Draws":
-        """Return the rows of an index, int64 [n]."""
+    def take(self, index: Tensor | slice) -> "Draws":
+        """Return the rows of an index, int64 [n], or of a slice."""
         return Draws(**{name: value[index] for name, value in vars(self).items()})
 
     def to(self, device: torch.device) -> "Draws":
-        """Return the same rows on a device."""
-        return Draws(**{name: value.to(device) for name, value in vars(self).items()})
+        """Return the same rows on a device: one copy from host memory."""
+        return Draws(*to_device([*vars(self).values()], device))
 
 
 class Drawn(NamedTuple):
@@ -69,11 +75,17 @@ def _listed(rows: list[int], limit: int = 10) -> str:
 
 
 def checked_classes(drawn: Drawn) -> Tensor:
-    """Return the classes of a draw, int64 [N]; raise `NoCandidateError` or `InvalidLogitsError` for what has none."""
-    finite = drawn.highest.isfinite()
+    """Return the classes of a draw, int64 [N] in host memory, after one copy to it.
+
+    Raises:
+        NoCandidateError: some rows have no candidate.
+        InvalidLogitsError: some rows have NaN or +inf.
+    """
+    classes, highest = to_host(drawn.classes, drawn.highest)
+    finite = highest.isfinite()
     if bool(finite.all()):
-        return drawn.classes
-    empty = drawn.highest == -torch.inf
+        return classes
+    empty = highest == -torch.inf
     no_candidate, invalid = (rows.nonzero()[:, 0].tolist() for rows in (empty, ~finite & ~empty))
     kind = InvalidLogitsError if invalid else NoCandidateError
-    raise kind(no_candidate, invalid, drawn.classes.masked_fill(~finite, -1))
+    raise kind(no_candidate, invalid, classes.masked_fill(~finite, -1))

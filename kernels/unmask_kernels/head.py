@@ -27,7 +27,9 @@ def draw_from_hidden(
     codes: Tensor,  # int64 [C, l], the digits of every class
     draws: Draws,  # N rows
 ) -> Tensor:
-    """Draw a class for each row from the softmax of the head's logits, `draw(hidden @ weight.T + bias, …)`: int64 [N].
+    """Draw a class for each row from the softmax of the head's logits, `draw(hidden @ weight.T + bias, …)`.
+
+    The result is int64 [N], in host memory.
 
     Rows with revealed digits read only the rows of the weight that belong to consistent classes, others all of it;
     the maths is in this folder's README. A row's class is a function of that row's arguments alone, bit for bit.

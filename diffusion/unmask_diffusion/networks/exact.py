@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from unmask_kernels import Draws, agrees, draw, fixed_tile_linear
+from unmask_kernels import Draws, agrees, draw_from_logits, fixed_tile_linear
 
 from unmask_diffusion.model import check_sub_tokens
 from unmask_diffusion.sub_tokens import SubTokenizer
@@ -46,7 +46,7 @@ class ExactDenoiser:
         return features
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        return draw(features, codes=codes, **vars(draws))
+        return draw_from_logits(features, codes, draws)
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
         """Log p(token_i | all revealed digits), -inf where impossible: int64 [B, L, l] → float32 [B, L, C]."""

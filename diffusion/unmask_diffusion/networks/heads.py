@@ -18,8 +18,8 @@ from unmask_kernels import (
     Draws,
     InvalidLogitsError,
     NoCandidateError,
-    draw,
     draw_from_hidden,
+    draw_from_logits,
     fixed_tile_linear,
 )
 
@@ -67,15 +67,15 @@ class IndependentHead(nn.Linear):
         classes: list[Tensor] = []
         no_candidate: list[int] = []
         invalid: list[int] = []
-        for rows in torch.arange(len(features), device=features.device).split(ROWS_AT_ONCE):
-            first = sum(map(len, classes))
+        for first in range(0, len(features), ROWS_AT_ONCE):
+            rows = slice(first, first + ROWS_AT_ONCE)
             try:
-                classes.append(draw(self.joint_logits(features[rows]), codes=codes, **vars(draws.take(rows))))
+                classes.append(draw_from_logits(self.joint_logits(features[rows]), codes, draws.take(rows)))
             except DrawError as error:
                 classes.append(error.classes)
                 no_candidate += [first + row for row in error.no_candidate]
                 invalid += [first + row for row in error.invalid]
-        drawn = torch.cat(classes)
+        drawn = torch.cat(classes) if classes else torch.zeros(0, dtype=torch.int64)
         if no_candidate or invalid:
             raise (InvalidLogitsError if invalid else NoCandidateError)(no_candidate, invalid, drawn)
         return drawn

@@ -126,7 +126,7 @@ class LlamaBlock(nn.Module):
 
     def read(self, x: Tensor, layout: PackedLayout, rotary: Rotary) -> Tensor:
         """Map x [R, hidden] to the next residual stream at the rows that are read, [N, hidden]."""
-        normed, indices = self.norm1(x).to(self.attn_qkv.weight.dtype), layout.indices.to(x.device)
+        normed, indices = self.norm1(x).to(self.attn_qkv.weight.dtype), layout.indices
         split = self.shape.heads * self.shape.head_width
         weight, bias = self.attn_qkv.weight, self.attn_qkv.bias
         parts = (slice(split), slice(split, None))
@@ -209,9 +209,8 @@ class LlamaDenoiser(Transformer):
 
     def _evaluate(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         layout = PackedLayout([len(canvas) for canvas in canvases], rows)
-        device = self.embedding.weight.device
-        positions = layout.positions().to(device)
-        x = self._embed(layout.pack(canvases).to(device))
+        digits, positions = layout.load(canvases, self.embedding.weight.device)
+        x = self._embed(digits)
         rotary = (self.cosines[positions], self.sines[positions])
         *earlier, last = [block for block in self.blocks if isinstance(block, LlamaBlock)]
         for block in earlier:

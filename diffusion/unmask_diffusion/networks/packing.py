@@ -6,6 +6,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
+from unmask_kernels import to_device
 
 # Positions of a canvas that are read are attended from in tiles of so many queries: an attention whose number of
 # queries varied would add in another order.
@@ -48,13 +49,18 @@ class PackedLayout:
         self.queries = torch.zeros(sum(tiled), dtype=torch.int64)
         self.queries[self.places] = torch.arange(len(self.places))
 
-    def pack(self, canvases: Sequence[Tensor]) -> Tensor:
-        """Concatenate canvases [L_i, l] to [sum L_i, l] in this layout's order."""
-        return torch.cat([canvases[i] for i in self.order])
+    def load(self, canvases: Sequence[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Move canvases [L_i, l] and what this layout holds to a device, all in one copy.
 
-    def positions(self) -> Tensor:
-        """The position in its own canvas of every packed row, int64 [sum L_i]."""
-        return torch.cat([torch.arange(run.length).repeat(run.count) for run in self.runs])
+        Returns:
+            The canvases' digits in this layout's order, int64 [sum L_i, l], and the position of each of these rows in
+            its own canvas, int64 [sum L_i].
+        """
+        packed = torch.cat([canvases[i] for i in self.order])
+        positions = torch.cat([torch.arange(run.length).repeat(run.count) for run in self.runs])
+        tensors = packed, positions, self.indices, self.queries, self.places
+        packed, positions, self.indices, self.queries, self.places = to_device(tensors, device)
+        return packed, positions
 
 
 def _tiled(length: int, rows: int) -> int:

@@ -89,7 +89,7 @@ class Block(nn.Module):
 
     def read(self, x: Tensor, layout: PackedLayout, rotary: Rotary) -> Tensor:
         """Map x [R, hidden] to the next residual stream at the rows that are read, [N, hidden]."""
-        normed, indices = self.norm1(x), layout.indices.to(x.device)
+        normed, indices = self.norm1(x), layout.indices
         q = rotate_half_split(self._project(normed[indices], 0, 1), (rotary[0][indices], rotary[1][indices]))[:, 0]
         keys_values = self._project(normed, 1, 3)
         k = rotate_half_split(keys_values[:, 0], rotary)
@@ -162,9 +162,8 @@ class PrimeDenoiser(Transformer):
 
     def _evaluate(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
         layout = PackedLayout([len(canvas) for canvas in canvases], rows)
-        device = self.embedding.weight.device
-        positions = layout.positions().to(device)
-        x = self.embedding(layout.pack(canvases).to(device)).flatten(1)
+        digits, positions = layout.load(canvases, self.embedding.weight.device)
+        x = self.embedding(digits).flatten(1)
         if self.position is not None:
             x = x + self.position(positions)
         rotary = (self.cosines[positions], self.sines[positions])

@@ -7,7 +7,7 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from unmask_kernels import attention, fixed_tile_linear
+from unmask_kernels import attention, fixed_tile_linear, to_device
 
 from unmask_diffusion.model import check_sub_tokens
 from unmask_diffusion.networks.packing import QUERY_TILE, PackedLayout
@@ -58,7 +58,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
 
 def attend_from_read(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
     """Attend from the rows that are read, q [N, heads, d], to all rows of their canvases, k, v [R, heads, d]."""
-    q = q[layout.queries.to(q.device)]
+    q = q[layout.queries]
     outputs = []
     start = first = 0
     for run in layout.runs:
@@ -68,7 +68,7 @@ def attend_from_read(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> T
         if run.queries:
             outputs.append(torch.cat([attention(tile, keys, values) for tile in tiles], dim=1).flatten(0, 1))
         start, first = rows.stop, queries.stop
-    return torch.cat(outputs)[layout.places.to(q.device)]
+    return torch.cat(outputs)[layout.places]
 
 
 class Transformer(nn.Module, ABC):
@@ -105,8 +105,10 @@ class Transformer(nn.Module, ABC):
         blank = [bool((canvas == self.mask_id).all()) for canvas in canvases]
         if not any(blank):
             return self._evaluate(canvases, rows)
-        parts = {i: self._blank(len(canvases[i]))[rows[i]] for i, known in enumerate(blank) if known}
-        if others := [i for i, known in enumerate(blank) if not known]:
+        known = [i for i, each in enumerate(blank) if each]
+        indices = to_device([rows[i] for i in known], self.embedding.weight.device)
+        parts = {i: self._blank(len(canvases[i]))[index] for i, index in zip(known, indices, strict=True)}
+        if others := [i for i, each in enumerate(blank) if not each]:
             features = self._evaluate([canvases[i] for i in others], [rows[i] for i in others])
             parts |= dict(zip(others, features.split([len(rows[i]) for i in others]), strict=True))
         return torch.cat([parts[i] for i in range(len(canvases))])

@@ -19,7 +19,7 @@ from itertools import chain, pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from unmask_kernels import CPU_HAS_BFLOAT16, Draws, attention, draw
+from unmask_kernels import CPU_HAS_BFLOAT16, Draws, attention, draw_from_logits, to_device
 
 from unmask_diffusion.model import check_sub_tokens
 
@@ -239,17 +239,14 @@ class UNetDenoiser(nn.Module):
         if any(len(canvas) != self.length for canvas in canvases):
             raise ValueError(f"every canvas must have the model's length, {self.length} tokens")
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-            pairs = zip(canvases, rows, strict=True)
-            return torch.cat([self._evaluate(canvas)[read.to(self.device)] for canvas, read in pairs])
-
-    @property
-    def device(self) -> torch.device:
-        return self.embedding.weight.device
+            moved = to_device([*canvases, *rows], self.embedding.weight.device)
+            pairs = zip(moved[: len(canvases)], moved[len(canvases) :], strict=True)
+            return torch.cat([self._evaluate(canvas)[read] for canvas, read in pairs])
 
     def _evaluate(self, canvas: Tensor) -> Tensor:
         """One canvas, int64 [L, l] → joint logits of every position, float32 [L, C]."""
         shape = self.shape
-        planes = self.embedding(canvas.to(self.device)).reshape(shape.height, shape.width, -1)
+        planes = self.embedding(canvas).reshape(shape.height, shape.width, -1)
         # Contiguous maps: in channels_last a CPU's group norm loses three digits.
         x = planes.permute(2, 0, 1).contiguous()[None]
         kept = [x]
@@ -274,7 +271,7 @@ class UNetDenoiser(nn.Module):
         return features
 
     def draw(self, features: Tensor, codes: Tensor, draws: Draws) -> Tensor:
-        return draw(features, codes=codes, **vars(draws))
+        return draw_from_logits(features, codes, draws)
 
     def joint_logits(self, sub_tokens: Tensor) -> Tensor:
         """The network's own logits, unfiltered: int64 [B, L, l] → float32 [B, L, C].

@@ -10,6 +10,7 @@ from torch import Tensor
 from unmask_kernels.categorical import draw_on_gpu as draw_logits_on_gpu
 from unmask_kernels.consistency import ClassTable, class_table
 from unmask_kernels.draws import Drawn, Draws
+from unmask_kernels.transfer import to_device
 from unmask_kernels.triton.consistency import code_in_slots
 from unmask_kernels.triton.linear import aligned, linear_in_tiles, product_of_tiles
 from unmask_kernels.triton.philox import gumbel_from_words, random_words
@@ -103,11 +104,11 @@ def draw_on_gpu(
     if table is None:
         return _draw_by_logits(head, codes, draws)
     drawn = draw_in_tiles(head, table, draws)
-    # This waits for the kernels, as looking at `highest` would; without filters it takes no GPU time.
     rows = draws.filtered.nonzero()[:, 0]
     if len(rows):
-        some = head._replace(hidden=head.hidden[rows])
-        drawn.classes[rows], drawn.highest[rows] = _draw_by_logits(some, codes, draws.take(rows))
+        (places,) = to_device([rows], hidden.device)
+        some = head._replace(hidden=head.hidden[places])
+        drawn.classes[places], drawn.highest[places] = _draw_by_logits(some, codes, draws.take(rows))
     return drawn
 
 
@@ -118,8 +119,11 @@ def _draw_by_logits(head: Head, codes: Tensor, draws: Draws) -> Drawn:
 def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> Drawn:
     """Draw rows without filters. Nothing waits for the device: no shape or grid depends on what is revealed."""
     (count, inner), (dense, sparse) = head.hidden.shape, TILES[head.weight.dtype]
-    each_row = (aligned(each) for each in (draws.seeds, draws.events, draws.temperature))
-    rows = Ordered(*table.patterns(draws.revealed).sort(stable=True), *each_row)
+    patterns, order = table.patterns(draws.revealed).sort(stable=True)
+    begins = torch.searchsorted(patterns, patterns)
+    each_row = patterns, order, draws.seeds, draws.events, draws.temperature, draws.revealed, begins
+    *ordered, revealed, begins = map(aligned, to_device(each_row, head.hidden.device))
+    rows = Ordered(*ordered)
     dense_tiles = triton.cdiv(len(head.weight), dense.classes)
     sparse_tiles = triton.cdiv(len(table.classes) // table.base, sparse.classes)
     width = max(dense_tiles, sparse_tiles)
@@ -128,8 +132,6 @@ def draw_in_tiles(head: Head, table: ClassTable, draws: Draws) -> Drawn:
     _dense_kernel[triton.cdiv(count, dense.rows), dense_tiles](
         *(head, rows, winners, count, len(head.weight), inner, width), **dense.launch()
     )
-    begins = torch.searchsorted(rows.patterns, rows.patterns)
-    revealed = draws.revealed.contiguous()
     _sparse_kernel[count, sparse_tiles](
         *(head, rows, winners, count, revealed, begins, table.classes, table.base, table.places, inner, width),
         **sparse.launch(),

@@ -108,7 +108,7 @@ def _evaluated(model: Model, canvases: list[Tensor], rows: list[Tensor]) -> tupl
     draws = Draws(revealed, seeds=zeros, events=events, temperature=ones, top_k=zeros, top_p=ones)
     codes = model.sub_tokenizer.codes_on(features.device)
     try:
-        return features, model.denoiser.draw(features, codes, draws.to(features.device))
+        return features, model.denoiser.draw(features, codes, draws)
     except DrawError as error:  # an exact model gives some random canvases probability zero
         return features, error.classes
 
