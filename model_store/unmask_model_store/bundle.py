@@ -183,7 +183,7 @@ def read_config(folder: Path) -> BundleConfig:
         if b'"model_type"' in content and b'"architecture"' not in content:
             raise BundleError(
                 f"{folder}: is not a bundle: its {CONFIG_FILE} is that of a Hugging Face model, with a model_type; "
-                "`unmask import` makes a bundle of an MDLM"
+                "`unmask import` makes a bundle of it if its family is known"
             ) from error
         first = error.errors(include_url=False, include_context=False)[0]
         architectures = ("prime", "llama", "unet", "table", "markov")
@@ -212,8 +212,11 @@ def write_bundle(
     tokenizer: Tokenizer | None = None,
     card: str = "",
     replace: bool = False,
+    extras: Mapping[str, str] | None = None,
 ) -> None:
     """Write a bundle to a temporary folder and rename it, so that nobody sees a half-written one.
+
+    `extras` are further files, by name: `chat_template.jinja` and `tokenizer_config.json`, as those of transformers.
 
     Raises `BundleError` if the folder exists already and `replace` is false, or it cannot be written.
     """
@@ -230,7 +233,8 @@ def write_bundle(
         save_file(tensors, temporary / WEIGHTS_FILE)
         if tokenizer is not None:
             (temporary / TOKENIZER_FILE).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-        (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+        for name, text in {CARD_FILE: card, **(extras or {})}.items():
+            (temporary / name).write_text(text, encoding="utf-8")
         temporary.chmod(0o755)
         _rename_over(temporary, target)
     except (OSError, SafetensorError) as error:
@@ -299,7 +303,9 @@ def _build_network(
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     check_tensors(folder / WEIGHTS_FILE, tensors, expected)
     check_finite(folder / WEIGHTS_FILE, tensors)
-    network.load_state_dict(tensors, assign=True)  # mapped memory, until `serve_in` wants another dtype
+    if not isinstance(network, LlamaDenoiser):  # its large tensors stay mapped, unless `serve_in` wants another dtype
+        tensors = {name: tensor.float() for name, tensor in tensors.items()}
+    network.load_state_dict(tensors, assign=True)
     return network.requires_grad_(False).eval().serve_in(dtype)
 
 

@@ -154,10 +154,10 @@ class PrimeDenoiser(Transformer):
         The head's products are the logits themselves, and a draw that is exact to 2^-64 deserves float32 ones.
         """
         self._blank_features.clear()
-        for module in self.modules():
-            if not module._modules:
-                projection = isinstance(module, nn.Linear) and module is not self.output
-                module.to(dtype if projection else torch.float32)
+        for block in self.blocks:
+            for layer in block.children():
+                if isinstance(layer, nn.Linear):
+                    layer.to(dtype)
         return self
 
     def _evaluate(self, canvases: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,11 +17,12 @@ from torch import Tensor
 from unmask_model_store.bundle import CONFIG_FILE, DTYPES, write_bundle
 from unmask_model_store.config import BUNDLE_CONFIG, BundleConfig, printable
 from unmask_model_store.facts import ModelFacts, import_card
-from unmask_model_store.importers import image, prime
+from unmask_model_store.importers import hugging_face, image, lit_gpt, megatron, prime
 from unmask_model_store.importers.fold import fold
+from unmask_model_store.importers.safetensors_files import open_file
 from unmask_model_store.importers.source import Request, Source
 from unmask_model_store.importers.tokenizers import GPT2_CLASSES, cached_gpt2, read_tokenizer
-from unmask_model_store.importers.torch_file import open_torch_file
+from unmask_model_store.importers.torch_file import TorchFile, open_torch_file
 from unmask_model_store.importers.untrusted import ImportFailure, naming
 from unmask_model_store.weights import LazyTensor
 
@@ -39,6 +40,7 @@ class Imported:
     config: BundleConfig  # of the bundle
     has_tokenizer: bool
     ignored: tuple[str, ...]  # names in the file's pickle that were not expected, and not executed
+    notes: tuple[str, ...] = ()  # what the importer assumed, in sentences
 
 
 def import_checkpoint(request: Request, progress: Progress = lambda *_: None) -> Imported:
@@ -49,10 +51,10 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
     check_place(request.out, request.force)
     with naming(request.file), open_source(request) as source:
         draft = _config(request, source, {})
-        tokenizer = _tokenizer(request, draft.vocabulary_size)
+        tokenizer = source.tokenizer or _tokenizer(request, draft.vocabulary_size)
         provenance = {
             "file": printable(request.file.absolute().name),
-            "sha256": _sha256(source.file, progress),
+            "sha256": _sha256(source.files, progress),
             **source.provenance,
             "ignored": list(source.ignored[:_MOST_IGNORED]),
             **(request.origin or {}),
@@ -60,8 +62,8 @@ def import_checkpoint(request: Request, progress: Progress = lambda *_: None) ->
         config = _config(request, source, provenance)
         tensors = _reporting(source.tensors, progress)
         card = import_card(ModelFacts.of(request.out, config, tokenizer is not None), config)
-        write_bundle(request.out, config, tensors, tokenizer, card, replace=request.force)
-    return Imported(config, tokenizer is not None, source.ignored)
+        write_bundle(request.out, config, tensors, tokenizer, card, replace=request.force, extras=source.extras)
+    return Imported(config, tokenizer is not None, source.ignored, source.notes)
 
 
 @contextmanager
@@ -74,24 +76,38 @@ def open_source(request: Request) -> Iterator[Source]:
     reference = path / "refs" / "main"  # of a repository's folder in the hub's cache
     if reference.is_file():
         path = path / "snapshots" / reference.read_text(encoding="utf-8", errors="replace").strip()
-    if path.is_dir() or path.suffix == ".safetensors":
-        with prime.open_hugging_face(path if path.is_dir() else path.parent, request.weights) as network:
-            yield _prime_source(network, request)
-        return
-    with open_torch_file(path) as opened:
-        if image.is_image_checkpoint(opened.content):
-            yield image.read_image_checkpoint(opened, path, request)
+    if path.is_dir() and (folder := megatron.folder_of(path)) is not None:
+        yield megatron.read_folder(folder, request)
+    elif path.suffix == ".safetensors" and lit_gpt.is_known(tensors := open_file(path)):
+        yield lit_gpt.read_tensors(tensors, path, request)
+    elif path.is_dir() or path.suffix == ".safetensors":
+        folder = path if path.is_dir() else path.parent
+        if hugging_face.is_known(folder):
+            yield hugging_face.read_folder(folder, request)
         else:
-            yield _prime_source(prime.read_lightning(opened, path, request.weights), request)
+            with prime.open_hugging_face(folder, request.weights) as network:
+                yield _prime_source(network, request)
+    else:
+        with open_torch_file(path) as opened:
+            yield _torch_source(opened, path, request)
+
+
+def _torch_source(opened: TorchFile, path: Path, request: Request) -> Source:
+    if megatron.is_known(opened.content):
+        return megatron.read_file(opened, path, request)
+    if lit_gpt.is_known(lit_gpt.state_of(opened.content)):
+        return lit_gpt.read_file(opened, path, request)
+    if image.is_image_checkpoint(opened.content):
+        return image.read_image_checkpoint(opened, path, request)
+    return _prime_source(prime.read_lightning(opened, path, request.weights), request)
 
 
 def _prime_source(network: prime.Network, request: Request) -> Source:
-    if request.head_channels is not None:
-        raise ImportFailure("is a text model; --head-channels is for image models")
+    request.takes("a text model of MDM-Prime or MDLM")
     keys = dataclasses.asdict(network.shape)
-    keys |= {"architecture": "prime", "carry_over": network.carry_over, "canvas": request.canvas}
-    tensors = fold(network, DTYPES[request.dtype])
-    return Source(network.file, keys, tensors, network.provenance, network.ignored)
+    keys |= {"architecture": "prime", "carry_over": network.carry_over, "canvas": request.canvas or "full"}
+    tensors = fold(network, DTYPES[request.dtype or "float32"])
+    return Source([network.file], keys, tensors, network.provenance, network.ignored)
 
 
 def check_place(out: Path, force: bool) -> None:
@@ -121,13 +137,15 @@ def _tokenizer(request: Request, classes: int) -> Tokenizer | None:
     return None if path is None else read_tokenizer(path, classes)
 
 
-def _sha256(file: Path, progress: Progress) -> str:
-    digest, size, done = hashlib.sha256(), file.stat().st_size, 0
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-            done += len(chunk)
-            progress("checksum", done, size)
+def _sha256(files: Sequence[Path], progress: Progress) -> str:
+    """The digest of the files' bytes, one behind the other."""
+    digest, size, done = hashlib.sha256(), sum(file.stat().st_size for file in files), 0
+    for file in files:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+                done += len(chunk)
+                progress("checksum", done, size)
     return digest.hexdigest()
 
 

@@ -63,7 +63,7 @@ def is_image_checkpoint(content: object) -> bool:
 
 def read_image_checkpoint(opened: TorchFile, file: Path, request: Request) -> Source:
     """Read an image checkpoint; raise `ImportFailure` if it is not one, or an option is not for images."""
-    if request.tokenizer is not None or request.canvas != "full":
+    if request.tokenizer is not None or request.canvas == "as_requested":
         option = "--tokenizer" if request.tokenizer else "--canvas as_requested"
         raise ImportFailure(f"is an image model, which has no text and always sees all of its canvas: no {option}")
     checkpoint = entries(opened.content) or {}
@@ -88,9 +88,8 @@ def read_image_checkpoint(opened: TorchFile, file: Path, request: Request) -> So
         config["image"] = {"height": shape.height, "width": shape.width, "channels": shape.channels}
     if arguments.has("schedule_n"):
         config["clock"] = _clock(arguments)
-    return Source(
-        file, config, _tensors(network, DTYPES[request.dtype]), _provenance(checkpoint, arguments, kept), opened.ignored
-    )
+    tensors = _tensors(network, DTYPES[request.dtype or "float32"])
+    return Source([file], config, tensors, _provenance(checkpoint, arguments, kept), opened.ignored)
 
 
 # --- the weights of the file ------------------------------------------------------------------------------------------

@@ -1,34 +1,128 @@
 """Reading tokenizers: `tokenizer.json`, GPT-2's pair of files, or a folder in the format of transformers."""
 
 import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from unmask_model_store.bundle import TOKENIZER_FILE
 from unmask_model_store.config import printable
-from unmask_model_store.importers.untrusted import ImportFailure, naming
+from unmask_model_store.importers.untrusted import ImportFailure, Literals, naming
 
 # vocabulary and merges: in the names of transformers, and of OpenAI
 PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}
+
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 GPT2_CLASSES = 50257
 GPT2_REPOSITORIES = ("openai-community/gpt2", "gpt2")
 GPT2_END = "<|endoftext|>"
 
+# Qwen2's pieces, first match wins: a contraction; letters with at most one sign before them; one digit; signs and line
+# ends; white space
+QWEN_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# tokenizers that have these pieces, by what their class is called
+QWEN_CLASSES = ("Qwen2", "Dream")
 
-def read_tokenizer(path: Path, classes: int) -> Tokenizer:
-    """Read a tokenizer: `tokenizer.json`, one file of GPT-2's pair beside the other, or a folder that holds either.
 
-    Raises `ImportFailure` if there is none, it is broken, or its number of tokens is not `classes`.
+def read_tokenizer(path: Path, classes: int, fewer: bool = False) -> Tokenizer:
+    """Read a tokenizer: `tokenizer.json`, one file of a pair of vocabulary and merges, or a folder that holds either.
+
+    Raises `ImportFailure` if there is none, it is broken, or its number of tokens is not `classes`; with `fewer` it may
+    be less.
     """
     vocabulary, merges = _files(path)
     with naming(vocabulary):
         tokenizer = _read_json(vocabulary, classes) if merges is None else _read_pair(vocabulary, merges)
         tokens = 1 + max(tokenizer.get_vocab().values(), default=-1)
-        if tokens != classes:
+        if tokens > classes or (tokens < classes and not fewer):
             raise ImportFailure(f"the tokenizer has {tokens} tokens; the checkpoint has {classes} classes")
     return tokenizer
+
+
+@dataclass(frozen=True)
+class ModelTokens:
+    """The tokenizer of a model's folder, and what its files say of special tokens."""
+
+    tokenizer: Tokenizer | None
+    unnamed: list[int]  # classes that name no token; none if there is no tokenizer
+    bos: int | None = None
+    mask: int | None = None
+    ends: tuple[int, ...] = ()  # tokens that end a text
+    # files for the bundle: the chat template, and a tokenizer_config.json that names the special tokens
+    extras: Mapping[str, str] = field(default_factory=dict)
+
+    def config(self, ends: Sequence[int]) -> dict[str, Any]:
+        """The keys of a bundle's configuration that name special tokens."""
+        return {"end_token_id": ends[0] if len(ends) == 1 else [*ends] or None, "bos_token_id": self.bos}
+
+
+def read_model_tokens(
+    folder: Path, given: Path | None, classes: int, end_tokens: tuple[str, ...] = ("</s>",)
+) -> ModelTokens:
+    """Read the tokenizer of a model's folder, or another that is given; tokens may be fewer than classes.
+
+    Args:
+        folder: the model's folder.
+        given: the tokenizer to read instead; its folder may have a `tokenizer_config.json` too.
+        classes: rows of the head.
+        end_tokens: names of tokens that end a text, besides the `eos_token`; those that there are count.
+
+    Raises:
+        ImportFailure: a file is broken, or there are more tokens than classes.
+    """
+    place = folder if given is None else given if given.is_dir() else given.parent
+    if given is None and not any((folder / name).is_file() for name in (TOKENIZER_FILE, *PAIRS)):
+        return ModelTokens(None, [], extras=_chat_template(folder))
+    tokenizer = read_tokenizer(given or folder, classes, fewer=True)
+    vocabulary = tokenizer.get_vocab()
+    known = set(vocabulary.values())
+
+    def named(role: str) -> str | None:
+        """A special token's text: a string, or an object with its content."""
+        for name in ("tokenizer_config.json", "special_tokens_map.json"):
+            if (place / name).is_file():
+                with naming(place / name):
+                    config = Literals.of_file(place / name)
+                value = config.value(f"{role}_token.content") or config.value(f"{role}_token")
+                if isinstance(value, str) and value in vocabulary:
+                    return value
+        return None
+
+    special = {role: named(role) for role in ("bos", "eos", "pad", "mask")}
+    ends = [vocabulary[name] for name in (special["eos"], *end_tokens) if name in vocabulary]
+    bos, mask = special["bos"], special["mask"] or "<|mask|>"
+    texts = {f"{role}_token": text for role, text in special.items() if text is not None}
+    extras = {"tokenizer_config.json": json.dumps(texts, indent=2) + "\n"} if texts else {}
+    return ModelTokens(
+        tokenizer,
+        unnamed=[each for each in range(classes) if each not in known],
+        bos=None if bos is None else vocabulary[bos],
+        mask=vocabulary.get(mask),
+        ends=tuple(dict.fromkeys(ends)),
+        extras=extras | _chat_template(place),
+    )
+
+
+def _chat_template(folder: Path) -> dict[str, str]:
+    """The chat template as a file for the bundle: of `chat_template.jinja`, or of the tokenizer's configuration."""
+    template: object = None
+    if (folder / CHAT_TEMPLATE_FILE).is_file():
+        with naming(folder / CHAT_TEMPLATE_FILE):
+            template = (folder / CHAT_TEMPLATE_FILE).read_bytes().decode(errors="replace")
+    elif (folder / "tokenizer_config.json").is_file():
+        with naming(folder / "tokenizer_config.json"):
+            template = Literals.of_file(folder / "tokenizer_config.json").value("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
+        template = named.get("default")
+    return {CHAT_TEMPLATE_FILE: template} if isinstance(template, str) else {}
 
 
 def cached_gpt2() -> Path | None:
@@ -85,7 +179,7 @@ def _beyond(token_id: object, classes: int) -> bool:
 
 
 def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
-    """GPT-2's byte-level BPE from its two files."""
+    """A byte-level BPE from its two files: GPT-2's, or Qwen2's where a configuration beside them says so."""
     ids = _json(vocabulary)
     if not isinstance(ids, dict) or not all(type(i) is int and 0 <= i < 2**31 for i in ids.values()):
         raise ImportFailure("is not a vocabulary: token → id")
@@ -98,9 +192,52 @@ def _read_pair(vocabulary: Path, merges: Path) -> Tokenizer:
         tokenizer = Tokenizer(models.BPE(ids, [(left, right) for left, right in pairs]))
     except Exception as error:  # a bare Exception again, or a line that is not a pair
         raise ImportFailure(f"does not fit its merges {merges}: {printable(error)}") from error
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
+    config = vocabulary.with_name("tokenizer_config.json")
+    if config.is_file() and _is_qwen(config):
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(QWEN_PIECES), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+        _add_tokens(tokenizer, vocabulary.with_name("added_tokens.json"), config)
+        return tokenizer
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if GPT2_END in ids:
         tokenizer.add_special_tokens([AddedToken(GPT2_END, special=True, normalized=False)])
     return tokenizer
+
+
+def _is_qwen(config: Path) -> bool:
+    with naming(config):
+        kind = Literals.of_file(config).value("tokenizer_class")
+    return isinstance(kind, str) and kind.startswith(QWEN_CLASSES)
+
+
+def _add_tokens(tokenizer: Tokenizer, file: Path, config: Path) -> None:
+    """Add the tokens of `added_tokens.json`; which of them are special, and how they match, the configuration says."""
+    flags = Literals.of_file(config).value("added_tokens_decoder")
+    flags = flags if isinstance(flags, dict) else {}
+    added: dict[str, int] = {}
+    if file.is_file():
+        with naming(file):
+            content = _json(file)
+            if not isinstance(content, dict) or not all(type(each) is int for each in content.values()):
+                raise ImportFailure("is not a list of added tokens: token → id")
+            added = content
+    else:
+        added = {each["content"]: int(i) for i, each in flags.items() if isinstance(each, dict) and "content" in each}
+    for token, number in sorted(added.items(), key=lambda pair: pair[1]):
+        said = flags.get(str(number))
+        how = {key: value for key, value in said.items() if type(value) is bool} if isinstance(said, dict) else {}
+        special = how.pop("special", True)
+        known = {key: how.get(key, False) for key in ("lstrip", "rstrip", "single_word", "normalized")}
+        tokenizer.add_tokens([AddedToken(token, special=special, **known)])
+        if tokenizer.token_to_id(token) != number:
+            raise ImportFailure(
+                f"{file.name} gives {printable(token)!r} the id {number}; after the tokens before it, it would be "
+                f"{tokenizer.token_to_id(token)}"
+            )

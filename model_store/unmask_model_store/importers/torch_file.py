@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, BinaryIO, ClassVar, TypeGuard
 
 import torch
 from torch import Tensor
@@ -285,21 +285,35 @@ class TorchFile:
 @contextmanager
 def open_torch_file(file: Path) -> Iterator[TorchFile]:
     """Open a file; its tensors can be read as long as it is open. Raises `ImportFailure`, or `OSError`."""
+    with file.open("rb") as stream, _open_archive(stream) as archive:
+        yield TorchFile(archive)
+
+
+@contextmanager
+def open_torch_part(file: Path, offset: int, length: int) -> Iterator[TorchFile]:
+    """Open a part of a file that is itself a file as `torch.save` writes it, read as a whole."""
     with file.open("rb") as stream:
-        head = stream.read(64)
-        if not head.startswith(b"PK\x03\x04"):
-            raise ImportFailure(_describe(head))
-        try:
-            end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # ZipFile would make an object per record
-            if end and end[5] > LARGEST_DIRECTORY:
-                raise ImportFailure(f"its directory has {end[5]:,} bytes; at most {LARGEST_DIRECTORY:,} are read")
-            archive = zipfile.ZipFile(stream)
-        except ImportFailure:
-            raise
-        except _ZIP_ERRORS as error:
-            raise ImportFailure(f"is cut off or not a zip file: {printable(error)}") from error
-        with archive:
-            yield TorchFile(archive)
+        stream.seek(offset)
+        data = stream.read(length)
+    if len(data) < length:
+        raise ImportFailure(f"ends within the {length:,} bytes from {offset:,} on")
+    with _open_archive(io.BytesIO(data)) as archive:
+        yield TorchFile(archive)
+
+
+def _open_archive(stream: BinaryIO) -> zipfile.ZipFile:
+    head = stream.read(64)
+    if not head.startswith(b"PK\x03\x04"):
+        raise ImportFailure(_describe(head))
+    try:
+        end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # ZipFile would make an object per record
+        if end and end[5] > LARGEST_DIRECTORY:
+            raise ImportFailure(f"its directory has {end[5]:,} bytes; at most {LARGEST_DIRECTORY:,} are read")
+        return zipfile.ZipFile(stream)
+    except ImportFailure:
+        raise
+    except _ZIP_ERRORS as error:
+        raise ImportFailure(f"is cut off or not a zip file: {printable(error)}") from error
 
 
 def _describe(head: bytes) -> str:

@@ -1,5 +1,6 @@
 """Values out of an untrusted file, and the error that says what is wrong with it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,10 +80,41 @@ class Literals:
     """
 
     def __init__(self, root: object) -> None:
-        self._root = root
+        self.root = root
+
+    @classmethod
+    def of_file(cls, file: Path) -> "Literals":
+        """The content of a JSON file. Raises `ImportFailure`: it is not JSON."""
+        try:
+            return cls(json.loads(file.read_bytes()))
+        except (ValueError, RecursionError) as error:
+            raise ImportFailure("is not valid JSON") from error
 
     def has(self, path: str) -> bool:
         return self._find(path) is not _ABSENT
+
+    def given(self, path: str) -> bool:
+        """Whether there is a value, other than null."""
+        return self.value(path) is not None
+
+    def value(self, path: str) -> object:
+        """Any value; None where it is null or absent."""
+        found = self._find(path)
+        return None if found is _ABSENT else found
+
+    def strings(self, path: str) -> list[str]:
+        value = self._literal(path)
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a list of strings")
+        return value
+
+    def ids(self, path: str) -> list[int]:
+        """A token id, or a list of them; none where it is null or absent."""
+        value = self.value(path)
+        found: list[Any] = [] if value is None else value if isinstance(value, list) else [value]
+        if not all(type(each) is int and 0 <= each < 2**31 for each in found):
+            raise ImportFailure(f"its configuration's {path} is {_shown(value)}, not a token id or a list of them")
+        return found
 
     def integer(self, path: str, least: int = 1, most: int = 2**31 - 1) -> int:
         value = self._literal(path)
@@ -117,7 +149,7 @@ class Literals:
         return value
 
     def _find(self, path: str) -> object:
-        node = self._root
+        node = self.root
         for key in path.split("."):
             children = entries(node)
             if children is None or key not in children:

@@ -24,16 +24,48 @@ TokenizerOption = Annotated[
     typer.Option(
         "--tokenizer",
         metavar="FILE_OR_DIR",
-        help="tokenizer.json, GPT-2's pair of files (name either), or a folder with them; "
-        "default: GPT-2's from the hub's cache for 50257 classes, else none",
+        help="tokenizer.json, a pair of vocabulary and merges (name either), or a folder with them; "
+        "default: the checkpoint folder's own, or GPT-2's from the hub's cache for 50257 classes, else none",
     ),
 ]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="the model's name for the server; default: the folder's name")
 ]
-DtypeOption = Annotated[StoredDtype, typer.Option("--dtype", help="type of the blocks' projections in the bundle")]
+DtypeOption = Annotated[
+    StoredDtype | None,
+    typer.Option(
+        "--dtype",
+        help="type of the blocks' projections in the bundle; default: float32, and what llama-shaped networks are "
+        "stored in",
+    ),
+]
 WeightsOption = Annotated[Weights, typer.Option("--weights", help="ema, as in official evaluation, or raw")]
-CanvasOption = Annotated[Canvas, typer.Option("--canvas", help="full: the network always sees its whole length")]
+CanvasOption = Annotated[
+    Canvas | None,
+    typer.Option(
+        "--canvas",
+        help="full: the network always sees its whole length; default: full, and as_requested for llama-shaped networks",
+    ),
+]
+CodesOption = Annotated[
+    Path | None, typer.Option("--codes", metavar="FILE", help="the table that shuffles an MDM-Prime-v2's token ids")
+]
+HeadsOption = Annotated[
+    int | None, typer.Option("--heads", metavar="N", min=1, help="attention heads, where the file does not say")
+]
+BaseOption = Annotated[
+    int | None, typer.Option("--base", metavar="B", min=2, help="base of the digits, where the file does not say")
+]
+LengthOption = Annotated[
+    int | None, typer.Option("--length", metavar="L", min=1, help="the longest canvas, where the file does not say")
+]
+MaskOption = Annotated[
+    int | None, typer.Option("--mask-id", metavar="ID", min=0, help="the mask's token, where no file says")
+]
+SubTokensOption = Annotated[
+    int | None,
+    typer.Option("--sub-tokens", metavar="L", min=1, help="sub-tokens per token, where the file does not say"),
+]
 HeadChannelsOption = Annotated[
     int | None,
     typer.Option(
@@ -48,30 +80,41 @@ ForceOption = Annotated[bool, typer.Option("--force", help="replace the bundle t
 
 def import_checkpoint(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="a .ckpt or .pth file, or a folder in Hugging Face's layout")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="a .ckpt, .pth, .pt or .safetensors file, or a folder of Hugging Face's or Megatron's"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="the bundle's folder")],
     tokenizer: TokenizerOption = None,
     name: NameOption = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = None,
     weights: WeightsOption = "ema",
-    canvas: CanvasOption = "full",
+    canvas: CanvasOption = None,
+    codes: CodesOption = None,
+    heads: HeadsOption = None,
+    sub_tokens: SubTokensOption = None,
+    base: BaseOption = None,
+    length: LengthOption = None,
+    mask_id: MaskOption = None,
     head_channels: HeadChannelsOption = None,
     force: ForceOption = False,
 ) -> None:
-    """Turn an official MDM-Prime or MDLM checkpoint, of text or of images, into a bundle.
+    """Turn an official checkpoint into a bundle: MDM-Prime, of text or of images, MDLM, SMDM, LLaDA, Dream or a2d.
 
     Nothing in the file is executed.
 
     For example:
 
         unmask import checkpoint.ckpt --out ./mdm-prime --tokenizer tokenizer.json
+        unmask import ./LLaDA-8B-Instruct --out ./llada
         unmask serve --model ./mdm-prime
     """
     from unmask_model_store.importers import Request
 
     options = Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force)
-    _run(replace(options, head_channels=head_channels))
+    said = {"codes": codes, "heads": heads, "sub_tokens": sub_tokens, "base": base, "length": length}
+    _run(replace(options, **said, mask_id=mask_id, head_channels=head_channels))
 
 
 def pull(
@@ -102,9 +145,9 @@ def pull(
     ] = None,
     tokenizer: TokenizerOption = None,
     name: NameOption = None,
-    dtype: DtypeOption = "float32",
+    dtype: DtypeOption = None,
     weights: WeightsOption = "ema",
-    canvas: CanvasOption = "full",
+    canvas: CanvasOption = None,
     force: ForceOption = False,
     model_dir: ModelDir = None,
 ) -> None:
@@ -177,6 +220,8 @@ def _run(request: "Request") -> None:
         typer.echo(f"named by the file's pickle, recorded and not executed: {names}", err=True)
     if not imported.has_tokenizer and config.architecture != "unet":
         typer.echo("no tokenizer: the model takes and returns token ids (--tokenizer adds one)", err=True)
+    for note in imported.notes:
+        typer.echo(note, err=True)
     sizes = [config.sizes]
     if isinstance(config, UNetConfig):
         sizes.append(config.switches)
