@@ -44,7 +44,7 @@ CanvasOption = Annotated[
     Canvas | None,
     typer.Option(
         "--canvas",
-        help="full: the network always sees its whole length; default: full, and as_requested for llama-shaped networks",
+        help="full: the network always sees its whole length; default: full, as_requested for llama-shaped networks",
     ),
 ]
 CodesOption = Annotated[
@@ -113,8 +113,8 @@ def import_checkpoint(
     from unmask_model_store.importers import Request
 
     options = Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force)
-    said = {"codes": codes, "heads": heads, "sub_tokens": sub_tokens, "base": base, "length": length}
-    _run(replace(options, **said, mask_id=mask_id, head_channels=head_channels))
+    options = replace(options, codes=codes, heads=heads, sub_tokens=sub_tokens, base=base, length=length)
+    _run(replace(options, mask_id=mask_id, head_channels=head_channels))
 
 
 def pull(
