@@ -279,7 +279,7 @@ def numbers_of(entry: object) -> object:
 
 def test_they_end_where_the_answer_ends() -> None:
     """The total counts what comes after an end token too: it was drawn."""
-    model = replace(markov_model(6, 8, 2), end_token_id=4)
+    model = replace(markov_model(6, 8, 2), end_token_ids=(4,))
     ended = 0
     for each in sample(model, n=32, seed=2, logprobs=1):
         assert each.logprobs is not None
