@@ -216,7 +216,7 @@ def write_bundle(
 ) -> None:
     """Write a bundle to a temporary folder and rename it, so that nobody sees a half-written one.
 
-    `extras` are further files, by name: `chat_template.jinja` and `tokenizer_config.json`, as those of transformers.
+    `extras` are further files, by name, such as `chat_template.jinja`.
 
     Raises `BundleError` if the folder exists already and `replace` is false, or it cannot be written.
     """

@@ -87,6 +87,7 @@ class CommonConfig(BaseModel):
     # Where a text begins that does not begin with it already: never; where the prompt is empty; before every prompt
     # that is a text; or before a suffix too.
     add_bos: Literal["never", "empty_prompt", "prompt", "prompt_and_suffix"] = "never"
+    pad_token_id: TokenId | None = None  # the token that training filled texts up with
     provenance: dict[str, Any] = {}  # where the weights came from, free form
     description: Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)] | None = None  # a sentence
     # prompts that show what the model can do
@@ -145,7 +146,7 @@ class CommonConfig(BaseModel):
         if self.codes is not None and max(self.codes) >= space:
             raise ValueError(f"codes holds {max(self.codes)}; base ** sub_tokens_per_token is {space}")
         named = [("end_token_id", each) for each in self.end_token_ids]
-        for name, token in [*named, ("bos_token_id", self.bos_token_id)]:
+        for name, token in [*named, ("bos_token_id", self.bos_token_id), ("pad_token_id", self.pad_token_id)]:
             if token is not None and token >= self.vocabulary_size:
                 raise ValueError(f"{name} {token} is not below vocabulary_size {self.vocabulary_size}")
         if self.add_bos != "never" and self.bos_token_id is None:

@@ -53,14 +53,15 @@ class ModelTokens:
     tokenizer: Tokenizer | None
     unnamed: list[int]  # classes that name no token; none if there is no tokenizer
     bos: int | None = None
+    pad: int | None = None
     mask: int | None = None
     ends: tuple[int, ...] = ()  # tokens that end a text
-    # files for the bundle: the chat template, and a tokenizer_config.json that names the special tokens
-    extras: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)  # files for the bundle: the chat template
 
     def config(self, ends: Sequence[int]) -> dict[str, Any]:
         """The keys of a bundle's configuration that name special tokens."""
-        return {"end_token_id": ends[0] if len(ends) == 1 else [*ends] or None, "bos_token_id": self.bos}
+        end = ends[0] if len(ends) == 1 else [*ends] or None
+        return {"end_token_id": end, "bos_token_id": self.bos, "pad_token_id": self.pad}
 
 
 def read_model_tokens(
@@ -84,29 +85,27 @@ def read_model_tokens(
     vocabulary = tokenizer.get_vocab()
     known = set(vocabulary.values())
 
-    def named(role: str) -> str | None:
-        """A special token's text: a string, or an object with its content."""
+    def named(role: str) -> int | None:
+        """The id of a special token: a string, or an object with its content."""
         for name in ("tokenizer_config.json", "special_tokens_map.json"):
             if (place / name).is_file():
                 with naming(place / name):
                     config = Literals.of_file(place / name)
                 value = config.value(f"{role}_token.content") or config.value(f"{role}_token")
                 if isinstance(value, str) and value in vocabulary:
-                    return value
+                    return vocabulary[value]
         return None
 
-    special = {role: named(role) for role in ("bos", "eos", "pad", "mask")}
-    ends = [vocabulary[name] for name in (special["eos"], *end_tokens) if name in vocabulary]
-    bos, mask = special["bos"], special["mask"] or "<|mask|>"
-    texts = {f"{role}_token": text for role, text in special.items() if text is not None}
-    extras = {"tokenizer_config.json": json.dumps(texts, indent=2) + "\n"} if texts else {}
+    eos, mask = named("eos"), named("mask")
+    ends = [*([] if eos is None else [eos]), *(vocabulary[name] for name in end_tokens if name in vocabulary)]
     return ModelTokens(
         tokenizer,
         unnamed=[each for each in range(classes) if each not in known],
-        bos=None if bos is None else vocabulary[bos],
-        mask=vocabulary.get(mask),
+        bos=named("bos"),
+        pad=named("pad"),
+        mask=vocabulary.get("<|mask|>") if mask is None else mask,
         ends=tuple(dict.fromkeys(ends)),
-        extras=extras | _chat_template(place),
+        extras=_chat_template(place),
     )
 
 
