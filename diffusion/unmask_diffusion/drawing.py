@@ -101,7 +101,8 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place]) -> N
         rows.append(lane.rows[place.position])
         revealed.append(lane.canvas[place.position])
         event = event_of(lane.sample, place.position * digits + place.js[0])
-        numbers.append((lane.plan.seed, event, request.temperature, request.top_k, request.top_p))
+        temperature = lane.plan.temperature(lane.sample, lane.step)
+        numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p))
     seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
     draws = Draws(
         revealed=torch.stack(revealed),

@@ -21,7 +21,14 @@ from torch import Tensor
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
-from unmask_diffusion.request import GenerationRequest, RequestError, Sampler, check_ids, token_ids
+from unmask_diffusion.request import (
+    MAX_TEMPERATURE,
+    GenerationRequest,
+    RequestError,
+    Sampler,
+    check_ids,
+    token_ids,
+)
 from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
@@ -49,6 +56,15 @@ class Plan:
     def digits_given(self) -> Counter[int]:
         """Number of digits that are given of the tokens that are not wholly given, by position."""
         return Counter(position for position, _, _ in self.digits)
+
+    def temperature(self, sample: int, step: int) -> float:
+        """The temperature of a step: a function of the plan alone."""
+        sampler = self.request.sampler
+        if sampler.temperature_schedule is None:
+            return self.request.temperature
+        time = self.schedules[sample].steps.share_before(step) ** (1 / (sampler.clock or 1))
+        factor = max(0.0, sampler.temperature_schedule.at(time))
+        return min(self.request.temperature * factor, MAX_TEMPERATURE)
 
     @property
     def sub_tokens(self) -> int:

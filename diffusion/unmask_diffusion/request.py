@@ -50,6 +50,25 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+class TemperatureSchedule(Strict):
+    """A temperature that changes while a sample unmasks: start + change · t ** power."""
+
+    start: Temperature = Field(description="at t = 0, when nothing is revealed")
+    change: Annotated[float, Field(ge=-MAX_TEMPERATURE, le=MAX_TEMPERATURE)] = Field(description="from t = 0 to t = 1")
+    power: Annotated[float, Field(gt=0, le=MAX_CLOCK)] = Field(default=1.0, description="1 is a straight line")
+
+    @field_validator("change")
+    @classmethod
+    def _ends_within_the_limits(cls, value: float, info: ValidationInfo) -> float:
+        start = info.data.get("start")
+        if start is not None and not 0 <= start + value <= MAX_TEMPERATURE:
+            raise ValueError(f"start + change must lie in 0 … {MAX_TEMPERATURE:g}, not {start + value:g}")
+        return value
+
+    def at(self, time: float) -> float:
+        return self.start + self.change * time**self.power
+
+
 class Sampler(Strict):
     """Which sub-tokens are revealed together: the choice of a schedule."""
 
@@ -76,6 +95,12 @@ class Sampler(Strict):
         exclude_if=lambda value: value is None,  # likewise
         description="n: time bins and groups end at (i/T)^n, so that the first ones are small; 1 makes them equal; "
         "null is the model's own, 1 for most (image models: 3)",
+    )
+    temperature_schedule: TemperatureSchedule | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # likewise
+        description="what the request's temperature is multiplied by: start + change · t^power. t is the clock's time "
+        "at which a step begins: the share of a sample's sub-tokens that is revealed by then, to the power 1/clock",
     )
 
     @model_validator(mode="after")

@@ -57,6 +57,10 @@ class Steps(Sequence[Step]):
         place = bisect_right(self.borders, step)
         return self.borders[place - 1] if place else 0
 
+    def share_before(self, step: int) -> float:
+        """The share of the sub-tokens that are revealed before a step."""
+        return self._ends[step - 1] / len(self.order) if step else 0.0
+
     def __len__(self) -> int:
         return len(self._ends)
 
