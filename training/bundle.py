@@ -60,7 +60,7 @@ def write_model(trainer: Trainer, name: str, content: Content, measured: Measure
         name=name,
         length=recipe.length,
         vocabulary_size=recipe.vocabulary_size,
-        sub_tokens_per_token=2,
+        sub_tokens_per_token=recipe.sub_tokens_per_token,
         base=recipe.base,
         hidden_size=recipe.hidden_size,
         blocks=recipe.blocks,
@@ -127,7 +127,7 @@ def _figures(trainer: Trainer, measured: Measured) -> dict[str, str]:
     sizes = f"{recipe.hidden_size} wide, {recipe.blocks} blocks, {recipe.heads} heads"
     figures = {
         "parameters": f"{millions:.2f} M: {sizes}",
-        "classes": f"{recipe.vocabulary_size}, each two digits in base {recipe.base}",
+        "classes": f"{recipe.vocabulary_size}, each {recipe.sub_tokens_per_token} digits in base {recipe.base}",
         "canvas": f"{recipe.shortest} to {recipe.length} tokens, most often {recipe.usual_length}",
         "tokens seen": f"{history.tokens / 1e6:.1f} M, in {history.step} steps, {history.seconds / 60:.0f} minutes",
         "held-out bound": f"{measured.bound:.4f} nats a token: the sum of marginals, valid for the exact first-hitting "

@@ -35,7 +35,8 @@ def saved_codes(folder: Path) -> list[int]:
     """
     state = torch.load(folder / CHECKPOINT_FILE, weights_only=True, map_location="cpu")
     digits, base = state["codes"], state["recipe"]["base"]
-    codes: list[int] = (digits[:, 0] * base + digits[:, 1]).tolist()
+    powers = torch.tensor([base**j for j in reversed(range(digits.shape[1]))])
+    codes: list[int] = (digits * powers).sum(-1).tolist()
     return codes
 
 

@@ -17,7 +17,7 @@ from unmask_diffusion.networks import NetworkShape, PrimeDenoiser
 
 from training.fused_head import fused_loss
 from training.network import features
-from training.objective import corrupt, spread_rates
+from training.objective import corrupt, spread_rates, token_losses
 from training.optimizers import MovingAverage, initialise, make_optimizers, set_rates
 from training.recipe import Budget, Recipe
 
@@ -61,7 +61,7 @@ class Trainer:
         Args:
             recipe: the numbers.
             source: the text.
-            codes: int64 [C, 2], the digits of each class.
+            codes: int64 [C, l], the digits of each class.
             used: int64, the classes that the text consists of. Only their rows of the head are trained: the others
                 never come up, and begin (and stay) improbable.
             device: to train on.
@@ -70,7 +70,7 @@ class Trainer:
         shape = NetworkShape(
             length=recipe.length,
             vocabulary_size=recipe.vocabulary_size,
-            sub_tokens_per_token=2,
+            sub_tokens_per_token=recipe.sub_tokens_per_token,
             base=recipe.base,
             hidden_size=recipe.hidden_size,
             blocks=recipe.blocks,
@@ -139,17 +139,14 @@ class Trainer:
         missing = -len(rows) % ROWS_STEP
         rows, weights = torch.cat([rows, rows[:1].expand(missing)]), F.pad(weights, (0, missing))
         precision = self.recipe.product_dtype(self.device)
-        loss = fused_loss(
-            features(self.network, corrupted.digits.to(self.device), rows, precision),
-            self.network.output.weight[self.used],
-            self.network.output.bias[self.used],
-            target[rows],
-            hidden[rows],
-            self.codes[self.used],
-            weights,
-            self.recipe.objective,
-            precision,
-        )
+        x = features(self.network, corrupted.digits.to(self.device), rows, precision)
+        head, codes = self.network.output, self.codes[self.used]
+        weight, bias = head.weight[self.used], head.bias[self.used]
+        row = (target[rows], hidden[rows], codes)
+        if self.recipe.sub_tokens_per_token == 2:
+            loss = fused_loss(x, weight, bias, *row, weights, self.recipe.objective, precision)
+        else:
+            loss = (token_losses(F.linear(x, weight, bias), *row, self.recipe.objective) * weights).sum()
         return loss, ids.numel()
 
     def _draw_length(self, chance: random.Random) -> int:

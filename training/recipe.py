@@ -19,8 +19,9 @@ class Recipe:
     shortest: int = 16  # shortest canvas
     full_share: float = 0.1  # share of batches with the longest canvas
     usual_share: float = 0.8  # share of batches with the usual one; the other batches draw any length
-    vocabulary_size: int = 4096  # classes, base ** 2
-    base: int = 64  # of the two digits
+    vocabulary_size: int = 4096  # classes C
+    sub_tokens_per_token: int = 2  # digits of a class, l
+    base: int = 64  # of the digits, b: b ** l is at least C
     hidden_size: int = 192
     blocks: int = 6
     heads: int = 6

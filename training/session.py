@@ -69,7 +69,7 @@ def train(
     resuming = options.resume and (options.out / CHECKPOINT_FILE).exists()
     if resuming:
         content = dataclasses.replace(content, codes=saved_codes(options.out))
-    codes = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, content.codes).codes
+    codes = _sub_tokenizer(recipe, content).codes
     trainer = Trainer(recipe, source, codes, used, options.device)
     if resuming:
         load_checkpoint(trainer, options.out)
@@ -92,6 +92,11 @@ def train(
             console.print("the model is complete; its card has no samples")
     session.print_command()
     return measured
+
+
+def _sub_tokenizer(recipe: Recipe, content: Content) -> SubTokenizer:
+    sizes = (recipe.vocabulary_size, recipe.sub_tokens_per_token, recipe.base)
+    return SubTokenizer.from_base(*sizes, content.codes)
 
 
 @contextmanager
@@ -154,9 +159,7 @@ class _Session:
 
     def model(self) -> Model:
         """The averaged weights with the classes' digits."""
-        recipe = self.trainer.recipe
-        sub_tokenizer = SubTokenizer.from_base(recipe.vocabulary_size, 2, recipe.base, self.content.codes)
-        return Model(averaged_network(self.trainer), sub_tokenizer)
+        return Model(averaged_network(self.trainer), _sub_tokenizer(self.trainer.recipe, self.content))
 
     def evaluate(self) -> Measured:
         """Measure the averaged weights, then write checkpoint and bundle."""

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.harness import machine
-from benchmarks.papers import idle_steps, precision, published_integrand, sampler_error, wall_clock
+from benchmarks.papers import idle_steps, images, precision, published_integrand, sampler_error, wall_clock
 from benchmarks.papers.finding import write
 
 EXPERIMENTS: dict[str, ModuleType] = {
     "idle-steps": idle_steps,
+    "images": images,
     "wall-clock": wall_clock,
     "precision": precision,
     "published-integrand": published_integrand,

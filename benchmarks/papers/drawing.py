@@ -50,7 +50,9 @@ def draw(
     model: Model, sampler: Sampler, count: int, seed: int = 0, together: int = TOGETHER, temperature: float = 1.0
 ) -> Drawn:
     """Draw `count` whole canvases without a prompt, `together` at a time."""
-    fields: dict[str, Any] = {"max_tokens": model.denoiser.length, "sampler": sampler, "temperature": temperature}
+    fields: dict[str, Any] = {"sampler": sampler, "temperature": temperature}
+    if model.image is None:
+        fields["max_tokens"] = model.denoiser.length
     plans = [
         make_plan(model, GenerationRequest(n=min(together, count - start), seed=seed * count + start, **fields))
         for start in range(0, count, together)

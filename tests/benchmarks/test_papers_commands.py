@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.harness import Table
 from benchmarks.papers import __main__ as papers
+from training import run_faces
 
 Numbers = dict[str, Any]
 
@@ -108,3 +109,21 @@ def test_all_runs_every_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
     papers.main(["all", "--quick"])
     assert [name for name, _ in ran] == list(papers.EXPERIMENTS)
     assert ran[0][1] == "python -m benchmarks.papers idle-steps --quick"
+
+
+def test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(run_faces, "HELD_OUT", 4)
+    monkeypatch.setattr(run_faces, "SHEET", 1)
+    found = run("images", tmp_path)
+    assert [(each["sub_tokens_per_token"], each["clock"]) for each in found["idle_steps"]] == [
+        (1, 1),
+        (1, 3),
+        (3, 1),
+        (3, 3),
+    ]
+    for each in found["idle_steps"]:
+        # 16 plans: a mean has a standard error below 0.7
+        assert each["counted"] == pytest.approx(each["expected"], abs=3)
+    assert [each["quality"]["network_evaluations"] for each in found["pictures"]] == [4, 4]
+    papers.main(["images", "--quick", "--out", str(tmp_path)])
+    assert "going on from step 2" in capsys.readouterr().out, "what is trained is not trained again"
