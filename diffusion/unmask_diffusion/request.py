@@ -66,7 +66,8 @@ class TemperatureSchedule(Strict):
         return value
 
     def at(self, time: float) -> float:
-        return self.start + self.change * time**self.power
+        factor: float = self.start + self.change * time**self.power
+        return factor
 
 
 class Sampler(Strict):

@@ -95,11 +95,19 @@ def available_processors(root: Path = Path("/")) -> float:
 
     `root` is the folder that holds /proc and /sys.
     """
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min([float(own), *_quotas(root)])
+    return min([float(processors_of_affinity()), *cpu_quotas(root)])
 
 
-def _quotas(root: Path) -> Iterator[float]:
+def processors_of_affinity() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_quotas(root: Path = Path("/")) -> Iterator[float]:
+    """The CPU quotas of this process' control groups, in processors.
+
+    `root` is the folder that holds /proc and /sys.
+    """
     for folder, version in _control_groups(root, "cpu"):
         try:
             if version == 2:
@@ -130,16 +138,25 @@ def set_threads(threads: int | None, bundle: "Bundle", canvases: Sequence[int] =
     """
     import torch
 
+    most = most_threads(threads)
+    torch.set_num_threads(most)
+    given = threads is not None or "OMP_NUM_THREADS" in os.environ
+    network_on_cpu = bundle.device.type == "cpu" and isinstance(bundle.denoiser, torch.nn.Module)
+    if most > 1 and canvases and network_on_cpu and not given:
+        one_is_enough = all(_one_thread_is_enough(bundle, count, most) for count in canvases)
+        torch.set_num_threads(1 if one_is_enough else most)
+        logger.info("threads of the arithmetic: %d of %d", torch.get_num_threads(), most)
+
+
+def most_threads(threads: int | None) -> int:
+    """The number given, or OMP_NUM_THREADS, or torch's choice within the container's CPU quota."""
+    import torch
+
     if threads is not None:
-        torch.set_num_threads(threads)
-    elif "OMP_NUM_THREADS" not in os.environ:
-        most = max(1, min(torch.get_num_threads(), int(available_processors())))
-        torch.set_num_threads(most)
-        network_on_cpu = bundle.device.type == "cpu" and isinstance(bundle.denoiser, torch.nn.Module)
-        if most > 1 and canvases and network_on_cpu:
-            one_is_enough = all(_one_thread_is_enough(bundle, count, most) for count in canvases)
-            torch.set_num_threads(1 if one_is_enough else most)
-            logger.info("threads of the arithmetic: %d of %d", torch.get_num_threads(), most)
+        return threads
+    if "OMP_NUM_THREADS" in os.environ:
+        return torch.get_num_threads()
+    return max(1, min(torch.get_num_threads(), int(available_processors())))
 
 
 def _one_thread_is_enough(bundle: "Bundle", canvases: int, most: int) -> bool:

@@ -91,7 +91,7 @@ def load(folder: Path, settings: Settings, metrics: Metrics, models: int = 1) ->
     # workers have one fingerprint, which the number of threads is a part of: nothing is measured there
     set_threads(settings.threads, bundle, () if settings.redis_url else (1, 8))
     tokens_per_tick = tokens_that_fit(bundle, settings, models)
-    kind = fingerprint(bundle)
+    kind = fingerprint(bundle.device, bundle.dtype)
     try:
         self_test(bundle, tokens_per_tick)
     except BrokenPromiseError as error:

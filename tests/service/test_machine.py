@@ -1,7 +1,10 @@
 """What a container leaves of memory and processors, read from files as Linux writes them; the number of threads."""
 
 import os
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -100,6 +103,27 @@ def test_the_first_version_of_control_groups_has_quotas_too(root: Path) -> None:
     assert available_processors(root) == 0.7
     write(root / "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
     assert available_processors(root) == len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def quota() -> Iterator[Path]:
+    """A real control group with half a processor; skipped where none can be made."""
+    group = Path(f"/sys/fs/cgroup/cpu/unmask-test-{os.getpid()}")
+    if not (group.parent / "cpu.cfs_quota_us").exists() or not os.access(group.parent, os.W_OK):
+        pytest.skip("no control group can be made here")
+    group.mkdir()
+    try:
+        (group / "cpu.cfs_quota_us").write_text("50000")
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_real_quota_is_seen(quota: Path) -> None:
+    print_it = "from unmask_service.machine import available_processors; print(available_processors())"
+    command = f'echo $$ > {quota}/cgroup.procs && exec {sys.executable} -c "{print_it}"'
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
+    assert float(ended.stdout) == 0.5
 
 
 class Threads:

@@ -206,6 +206,19 @@ def test_info_without_an_argument_is_about_the_default_model(
     assert json.loads(run("info", "--json").stdout)["architecture"] == "table"
 
 
+def test_info_says_what_a_machine_is(run: Run) -> None:
+    found = json.loads(run("info", "--machine", "--json", "--threads", "3").stdout)
+    assert found["threads"] == 3
+    assert set(found["fingerprints"]) == {"1", "3"}
+    assert len(set(found["fingerprints"].values())) == 2
+    as_text = run("info", "--machine", "--threads", "3")
+    assert (as_text.code, as_text.stderr) == (0, "")
+    assert all(fingerprint in as_text.stdout for fingerprint in found["fingerprints"].values())
+    refused = run("info", "tales", "--machine")
+    assert refused.code == 2
+    assert "MODEL" in refused.stderr
+
+
 def test_help_names_the_commands(run: Run) -> None:
     ended = run("--help")
     assert ended.code == 0

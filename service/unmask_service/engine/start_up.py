@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from unmask_diffusion import ActiveSample, Model, evaluate
 from unmask_kernels import FUSES_GELU, DrawError, Draws
-from unmask_model_store import Bundle
 
 from unmask_service.engine.isolation import check_model, samples_to_try
 from unmask_service.forecast import Capacity, first_pace
@@ -34,8 +33,8 @@ MOST_ROWS = 32  # enough rows of logits to see what one costs
 LEAST_TURNS, MOST_TURNS, ENOUGH_SECONDS = 3, 7, 0.5
 
 
-def fingerprint(bundle: Bundle) -> str:
-    """The kind of machine and arithmetic: equal fingerprints give equal tokens.
+def fingerprint(device: torch.device, dtype: torch.dtype) -> str:
+    """The kind of machine and arithmetic of a model on a device: equal fingerprints give equal tokens.
 
     A short hash of our own arithmetic, processor, device, dtype, torch version, threads and fused operations.
     """
@@ -44,14 +43,14 @@ def fingerprint(bundle: Bundle) -> str:
         platform.machine(),
         processor_name(),
         torch.backends.cpu.get_cpu_capability(),
-        str(bundle.device),
-        str(bundle.dtype),
+        str(device),
+        str(dtype),
         torch.__version__,
         str(torch.get_num_threads()),
         str(FUSES_GELU),
     ]
-    if bundle.device.type == "cuda":
-        facts.append(torch.cuda.get_device_name(bundle.device))
+    if device.type == "cuda":
+        facts.append(torch.cuda.get_device_name(device))
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
 
 
