@@ -25,10 +25,11 @@ from unmask_diffusion import (
 
 from unmask_service.api.errors import RefusedError, invalid
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
+from unmask_service.api.picture_requests import read_picture
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
-from unmask_service.broker import IdempotencyKey, Job, JobRecord, QueueFullError
+from unmask_service.broker import IdempotencyKey, Job, JobRecord, PictureForm, QueueFullError
 from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
@@ -75,7 +76,9 @@ async def admit_call(
             await service.broker.refuse_if_full()
             jobs: list[Job] = []
             for job_id, body in zip(ids, bodies, strict=True):
-                plan, seconds = await plan_and_forecast(service, served, body, [Work.of(job.plan) for job in jobs])
+                with_digits, form = await read_pictures(service, served, body)
+                before = [Work.of(job.plan) for job in jobs]
+                plan, seconds = await plan_and_forecast(service, served, with_digits, before)
                 job = Job(
                     id=job_id,
                     plan=plan,
@@ -84,6 +87,7 @@ async def admit_call(
                     detached=body.detach or key is not None,  # a client that sends a key may retry
                     request_id=context_field("request_id"),
                     trace_id=context_field("trace_id"),
+                    picture=form,
                     candidates=body.candidates if isinstance(body, GenerateBody) else 0,
                 )
                 jobs.append(job)
@@ -127,7 +131,8 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
     """Plan a request and forget it. Raises RefusedError as `admit` does, and BrokerAwayError."""
     served = check(service, body)
     async with _turn(service, [body]), service.shared.planning:
-        plan, seconds = await plan_and_forecast(service, served, body)
+        with_digits, _ = await read_pictures(service, served, body)
+        plan, seconds = await plan_and_forecast(service, served, with_digits)
     assert isinstance(plan, Plan)  # noqa: S101 — for the type checker
     load = await service.broker.load()
     return PlanAnswer(
@@ -152,6 +157,13 @@ def check(service: Service, body: AnyBody) -> ServedModel:
     if isinstance(body, GenerateBody) and body.n > most:
         raise invalid(f"n is {body.n}; this server draws at most {most} samples a request", "n")
     return served
+
+
+async def read_pictures(service: Service, served: ServedModel, body: AnyBody) -> tuple[AnyBody, PictureForm | None]:
+    """A body whose image has become digits, and how its pictures are answered. Raises RefusedError."""
+    if not isinstance(body, GenerateBody):
+        return body, None
+    return await asyncio.get_running_loop().run_in_executor(service.shared.planners, read_picture, served.model, body)
 
 
 async def plan_and_forecast(

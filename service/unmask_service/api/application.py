@@ -11,12 +11,13 @@ from starlette.types import ASGIApp
 
 from unmask_service.api.errors import install_error_answers
 from unmask_service.api.followers import Generation, Scoring
+from unmask_service.api.log_pictures import log_picture_routes
 from unmask_service.api.middleware import is_open, with_middleware
 from unmask_service.api.openai_bodies import ChatBody, CompletionBody
 from unmask_service.api.openai_routes import openai_routes
 from unmask_service.api.pages import documentation_routes, mount_playground
 from unmask_service.api.routes import following_routes, service_routes, state_routes
-from unmask_service.api.schemas import ErrorAnswer, GenerateAnswer, GenerateBody, StartEvent, UnmaskEvent
+from unmask_service.api.schemas import ErrorAnswer, GenerateAnswer, GenerateBody, ImageEvent, StartEvent, UnmaskEvent
 from unmask_service.api.score_schemas import ProgressEvent, ScoreAnswer, ScoreBody, ScoreStartEvent
 from unmask_service.api.service import Models, State
 from unmask_service.api.tokenizer_routes import DetokenizeBody, TokenizeBody, tokenizer_routes
@@ -35,7 +36,13 @@ BODIES |= {
     "/detokenize": DetokenizeBody,
 }
 EVENTS: dict[str, dict[str, type[BaseModel]]] = {
-    "/generate": {"start": StartEvent, "unmask": UnmaskEvent, "done": GenerateAnswer, "error": ErrorAnswer},
+    "/generate": {
+        "start": StartEvent,
+        "unmask": UnmaskEvent,
+        "image": ImageEvent,
+        "done": GenerateAnswer,
+        "error": ErrorAnswer,
+    },
     "/score": {"start": ScoreStartEvent, "progress": ProgressEvent, "done": ScoreAnswer, "error": ErrorAnswer},
 }
 
@@ -55,6 +62,7 @@ def create_app(
     )
     app.include_router(service_routes(models))
     app.include_router(following_routes(models, Generation, "generate"))
+    app.include_router(log_picture_routes(models))
     app.include_router(following_routes(models, Scoring, "score"))
     app.include_router(openai_routes(models))
     app.include_router(tokenizer_routes(models))

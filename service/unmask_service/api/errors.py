@@ -35,6 +35,8 @@ CODES = {
     "model_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "card_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "generation_not_found": (HTTPStatus.NOT_FOUND, INVALID),
+    "no_picture": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
+    "not_acceptable": (HTTPStatus.NOT_ACCEPTABLE, INVALID),
     "score_not_found": (HTTPStatus.NOT_FOUND, INVALID),
     "body_too_large": (HTTPStatus.REQUEST_ENTITY_TOO_LARGE, INVALID),
     "invalid_value": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),

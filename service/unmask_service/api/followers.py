@@ -8,12 +8,23 @@ import asyncio
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import BaseModel
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Plan, Reveal, ScorePlan, Tally, read_sample, read_score, replay, untrained_warnings
+from torch import Tensor
+from unmask_diffusion import (
+    Painter,
+    Plan,
+    Reveal,
+    ScorePlan,
+    Tally,
+    read_sample,
+    read_score,
+    replay,
+    untrained_warnings,
+)
 
 from unmask_service.api.errors import JobError, RefusedError, error_answer, job_error, quoted
 from unmask_service.api.logprobs import classes_of, logprobs_of
@@ -21,7 +32,9 @@ from unmask_service.api.schemas import (
     Choice,
     GenerateAnswer,
     GenerationStatus,
+    ImageEvent,
     JobStatus,
+    PngImage,
     Sampling,
     StartEvent,
     Timings,
@@ -51,6 +64,7 @@ from unmask_service.broker import (
 )
 from unmask_service.forecast import Load, Work, outlook
 from unmask_service.logs import log_request
+from unmask_service.pictures import base64_of, png_of
 
 logger = logging.getLogger("unmask")
 
@@ -58,6 +72,7 @@ logger = logging.getLogger("unmask")
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 
 Answer = TypeVar("Answer", bound=BaseModel)
+Painted = TypeVar("Painted")
 
 
 class Follower(ABC, Generic[Answer]):
@@ -119,6 +134,8 @@ class Follower(ABC, Generic[Answer]):
                 data = self.event_of(entry)
                 if data is not None and seen < position:
                     yield event(data[0], position, data[1])
+                    for picture in await self._pictures(entry):
+                        yield event("image", position, picture)
             yield event("done", position, await self.read_answer())
         except JobError as error:
             yield event("error", position + 1, error_answer(error))
@@ -207,6 +224,10 @@ class Follower(ABC, Generic[Answer]):
             return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - self.service.broker.now())))
         return None
 
+    async def _pictures(self, _entry: LogEntry) -> list[ImageEvent]:
+        """The pictures that follow the event of an entry."""
+        return []
+
     # the five parts in which a generation and a score differ
 
     @abstractmethod
@@ -246,6 +267,10 @@ class Generation(Follower[GenerateAnswer]):
         for position, j, digit in self.plan.digits:
             for intermediate in self._intermediate:
                 intermediate.setdefault(position, {})[j] = digit
+        # of each sample the whole canvas, where the stream has pictures on the way
+        self._canvases: list[Tensor] = []
+        if self.job.picture is not None and self.job.picture.partial_images:
+            self._canvases = replay(served.model, self.plan, ())
 
     def _start(self) -> StartEvent:
         plan, sub_tokenizer, text_of = self.plan, self.served.model.sub_tokenizer, self.served.vocabulary.text_of
@@ -266,9 +291,22 @@ class Generation(Follower[GenerateAnswer]):
         more = {"image": image, "sub_tokens": [*plan.digits]}
         return start.model_copy(update={name: value for name, value in more.items() if value})
 
+    async def reveals_so_far(self) -> list[Reveal]:
+        """The reveals that the log had when the client came."""
+        reveals: list[Reveal] = []
+        if self.record.log_length:
+            async for position, entry in self.service.broker.follow(self.job.id):
+                if isinstance(entry, Revealed):
+                    reveals.append(entry.reveal)
+                if position >= self.record.log_length:
+                    break
+        return reveals
+
     def _note(self, entry: LogEntry) -> None:
         if isinstance(entry, Revealed):
             self._reveals.append(entry.reveal)
+            if self._canvases:
+                entry.reveal.write(self._canvases[entry.reveal.sample])
 
     def event_of(self, entry: LogEntry) -> tuple[str, UnmaskEvent] | None:
         if not isinstance(entry, Revealed):
@@ -294,6 +332,22 @@ class Generation(Follower[GenerateAnswer]):
             unmask = unmask.model_copy(update={"candidates": candidates})
         return "unmask", unmask
 
+    async def _pictures(self, entry: LogEntry) -> list[ImageEvent]:
+        form, painter = self.job.picture, self.served.model.image
+        if not self._canvases or not isinstance(entry, Revealed) or form is None or painter is None:
+            return []
+        index, step, wanted = entry.reveal.sample, entry.reveal.step + 1, form.partial_images
+        steps = len(self.plan.schedules[index].steps)
+        due = [number for number in range(wanted) if -(-(number + 1) * steps // (wanted + 1)) == step]
+        if not due:
+            return []
+        picture = await self._painted(png_image, painter.paint(self._canvases[index]), form.scale)
+        return [ImageEvent(**dict(picture), index=index, partial_image_index=number, step=step) for number in due]
+
+    async def _painted(self, paint: Callable[..., Painted], *arguments: object) -> Painted:
+        """Paint in the thread for that."""
+        return await asyncio.get_running_loop().run_in_executor(self.service.shared.painters, paint, *arguments)
+
     def _complete(self, reveal: Reveal) -> list[Token]:
         """Take in a reveal; the tokens that it completes."""
         vocabulary, intermediate = self.served.vocabulary, self._intermediate[reveal.sample]
@@ -311,6 +365,9 @@ class Generation(Follower[GenerateAnswer]):
         plan, progress, since = self.plan, self.progress, self.job.submitted_at
         evaluations = len(self._reveals)
         choices = await asyncio.to_thread(self._choices)
+        form, painter = self.job.picture, self.served.model.image
+        if form is not None and painter is not None and form.png:
+            choices = await self._painted(with_pictures, choices, painter, form.scale)
         given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
         return GenerateAnswer(
             id=self.job.id,
@@ -336,6 +393,7 @@ class Generation(Follower[GenerateAnswer]):
             ),
             fingerprint=progress.fingerprint,
             warnings=untrained_warnings(plan, self.served.trained),
+            recoloured_pixels=None if form is None else form.recoloured,
         )
 
     def _choices(self) -> list[Choice]:
@@ -359,6 +417,19 @@ class Generation(Follower[GenerateAnswer]):
 
     def _finished(self, status: JobStatus, answer: GenerateAnswer) -> JobStatus:
         return status.model_copy(update={name: getattr(answer, name) for name in type(answer).model_fields})
+
+
+def png_image(pixels: Tensor, scale: int) -> PngImage:
+    """Pixels, uint8 [H, W, 4], as an answer has them."""
+    height, width, _ = pixels.shape
+    return PngImage(b64_json=base64_of(png_of(pixels, scale)), width=width * scale, height=height * scale)
+
+
+def with_pictures(choices: Sequence[Choice], painter: Painter, scale: int) -> list[Choice]:
+    """Choices with their pictures."""
+    return [
+        choice.model_copy(update={"image": png_image(painter.paint(choice.token_ids), scale)}) for choice in choices
+    ]
 
 
 class Scoring(Follower[ScoreAnswer]):

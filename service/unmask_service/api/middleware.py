@@ -27,7 +27,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",  # so are their texts, and states change
 }
 METHODS = ("GET", "POST", "DELETE")
-HEADERS_OUT = ("Location", "Retry-After", REQUEST_ID)
+HEADERS_OUT = ("Location", "Retry-After", REQUEST_ID, "x-unmask-seed", "x-unmask-id", "x-unmask-network-evaluations")
 CHALLENGE = 'Bearer realm="unmask"'
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")

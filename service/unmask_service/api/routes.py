@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Protocol
 
@@ -17,6 +18,7 @@ from unmask_service.api.admission import admit, key_of, what_it_would_cost
 from unmask_service.api.bodies import read_body
 from unmask_service.api.errors import RefusedError, invalid, quoted
 from unmask_service.api.followers import AnyFollower
+from unmask_service.api.png_answers import painter_of, png_answer
 from unmask_service.api.schemas import (
     ErrorAnswer,
     GenerateAnswer,
@@ -112,6 +114,9 @@ def service_routes(models: Models) -> APIRouter:
     async def answer(request: Request, body: GenerateBody | ScoreBody, idempotency_key: str | None) -> Response:
         """Queue a job; answer in the form that the body requests."""
         service, key = await door(models, request, body.model, body, idempotency_key)
+        form: Callable[[Any], Response] = json_answer
+        if isinstance(body, GenerateBody) and (painter := painter_of(request, service, body)) is not None:
+            form = partial(png_answer, painter=painter, body=body)
         follower = await admit(service, body, key)
         if body.stream:
             return EventStream(follower, follower.events())
@@ -119,7 +124,7 @@ def service_routes(models: Models) -> APIRouter:
             # relative: a proxy may serve us under a path of its own, which browsers and clients know and we do not
             headers = {"Location": f"{request.url.path.rpartition('/')[2]}/{follower.job.id}"}
             return JSONResponse((await follower.status()).model_dump(), HTTPStatus.ACCEPTED, headers)
-        return await whole_answer(request, follower)
+        return await whole_answer(request, follower, form)
 
     @router.get("/v1/models", tags=["models"], summary="List models")
     async def list_models() -> ModelList:
@@ -292,7 +297,12 @@ class EventStream(EventSourceResponse):
         return None
 
 
-async def whole_answer(request: Request, reply: Reply) -> Response:
+def json_answer(answer: BaseModel) -> Response:
+    """An answer as JSON."""
+    return Response(answer.model_dump_json(), HTTPStatus.OK, media_type="application/json")
+
+
+async def whole_answer(request: Request, reply: Reply, form: Callable[[Any], Response] = json_answer) -> Response:
     """The answer at the end, unless the client goes away before."""
     answering = asyncio.create_task(reply.answer())
     leaving = asyncio.create_task(_client_gone(request))
@@ -301,7 +311,7 @@ async def whole_answer(request: Request, reply: Reply) -> Response:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return Response(answering.result().model_dump_json(), HTTPStatus.OK, media_type="application/json")
+        return form(answering.result())
     finally:
         answering.cancel()
         leaving.cancel()

@@ -3,9 +3,11 @@
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from unmask_diffusion import DEFAULT_MAX_TOKENS, Colour, GenerationRequest
+from unmask_diffusion import DEFAULT_MAX_TOKENS, MAX_SAMPLES, Colour, GenerationRequest
+from unmask_diffusion.request import Strict
 
 from unmask_service.broker import State
+from unmask_service.pictures import MAX_SCALE
 
 Request = TypeVar("Request", bound=BaseModel)
 Token = tuple[int, int, str | None]  # position, token id, text; U+FFFD for bytes that are a part of a character
@@ -20,6 +22,24 @@ ABOUT_TOKENS = (
 
 MAX_DEADLINE_MS = 86_400_000  # a day
 MAX_CANDIDATES = 16
+MAX_PARTIAL_IMAGES = 16
+
+
+class ImageInput(Strict):
+    """A picture to complete."""
+
+    png: str = Field(
+        description="a PNG file in base64, of the model's size or a whole multiple of it; colours outside the palette "
+        "go to the nearest, and the answer counts them in `recoloured_pixels`"
+    )
+    mask: str | None = Field(
+        default=None,
+        description="a PNG file of the same size with an alpha channel, in base64: where it is transparent, pixels are "
+        "generated. Left out: where the picture itself is transparent, or everywhere with given_digits",
+    )
+    given_digits: Annotated[list[Annotated[int, Field(ge=0, le=63)]], Field(max_length=64)] | None = Field(
+        default=None, description="keep these digits (j = 0, 1 …) of the pixels that are generated, such as [0]"
+    )
 
 
 class GenerateBody(GenerationRequest):
@@ -45,6 +65,42 @@ class GenerateBody(GenerationRequest):
         description="for a stream: with each step, for each token that is partly revealed after it, the number of "
         "classes that its digits leave, and so many of the likeliest; 0: none",
     )
+
+    image: ImageInput | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such bodies are written without the field, as before it existed
+        description="for an image model, instead of canvas: a picture to complete",
+    )
+    output: Literal["ids", "png"] = Field(
+        default="ids",
+        exclude_if=lambda value: value == "ids",
+        description="for an image model: png adds a picture in base64 to each choice",
+    )
+    scale: Annotated[int, Field(ge=1, le=MAX_SCALE)] = Field(
+        default=1,
+        exclude_if=lambda value: value == 1,
+        description="for an image model: each pixel of the pictures so many times larger, nearest neighbour",
+    )
+    columns: Annotated[int, Field(ge=1, le=MAX_SAMPLES)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="for an image model and `Accept: image/png`: columns of the contact sheet of n pictures (default: "
+        "as square as may be)",
+    )
+    partial_images: Annotated[int, Field(ge=0, le=MAX_PARTIAL_IMAGES)] = Field(
+        default=0,
+        exclude_if=lambda value: value == 0,
+        description="for an image model's stream: so many events `image` of each sample, evenly spread",
+    )
+
+    @model_validator(mode="after")
+    def _image_stands_alone(self) -> Self:
+        others = [name for name in ("canvas", "sub_tokens", "prompt", "suffix", "max_tokens") if getattr(self, name)]
+        if self.image is not None and others:
+            raise ValueError(f"image takes the place of canvas, sub_tokens and prompt; leave out {others[0]}")
+        if self.partial_images and not (self.stream or self.detach):
+            raise ValueError("partial_images are events of a stream: set stream or detach")
+        return self
 
     @model_validator(mode="after")
     def _candidates_are_for_streams(self) -> Self:
@@ -128,6 +184,24 @@ class LogProbs(Message):
     likeliest: list[list[Class]] = _of_each_token("what top_logprobs has, as [token_id, text, log-probability]")
 
 
+RecolouredPixels = Annotated[
+    int | None,
+    Field(
+        description="with an image in the request: number of its given pixels whose colour is none of the model's, and "
+        "became the nearest",
+        exclude_if=lambda value: value is None,
+    ),
+]
+
+
+class PngImage(Message):
+    """A picture."""
+
+    b64_json: str = Field(description="a PNG file, RGB or RGBA of 8 bits, in base64")
+    width: int = Field(description="pixels")
+    height: int
+
+
 class Choice(Message):
     """One sample of the answer."""
 
@@ -143,6 +217,11 @@ class Choice(Message):
         description="with `logprobs` in the request: log-probability of all that was revealed, along its order; it "
         "includes an end token and what comes after it",
         exclude_if=lambda value: value is None,
+    )
+    image: PngImage | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # answers without pictures are as before they existed
+        description="with output png: the sample as a picture",
     )
 
 
@@ -195,6 +274,15 @@ class GenerateAnswer(Message):
     timings: Timings
     fingerprint: str = Field(description="the kind of machine and arithmetic: equal fingerprints give equal tokens")
     warnings: Warnings = []
+    recoloured_pixels: RecolouredPixels = None
+
+
+class ImageEvent(PngImage):
+    """The data of the event `image`: a sample on its way, for clients that cannot paint."""
+
+    index: int = Field(description="number of the sample")
+    partial_image_index: int = Field(description="from 0; there are as many as the request has partial_images")
+    step: int = Field(description="number of evaluations of the sample that are done")
 
 
 class ErrorObject(Message):
@@ -231,6 +319,7 @@ class GenerationStatus(JobStatus):
     timings: Timings | None = None
     fingerprint: str | None = None
     warnings: Warnings = []
+    recoloured_pixels: RecolouredPixels = None
 
 
 class QueueState(Message):

@@ -157,6 +157,7 @@ class Shared:
     planners: Executor = field(default_factory=lambda: ThreadPoolExecutor(PLANS_AT_A_TIME, "plan"))
     parsers: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "parse"))
     chat_renderer: ChatRenderer = field(default_factory=ChatRenderer)
+    painters: Executor = field(default_factory=lambda: ThreadPoolExecutor(1, "paint"))
     open_answers: int = 0  # responses that have not sent their last byte
     cut: asyncio.Event = field(default_factory=asyncio.Event)  # set when all streams must end where they are
 

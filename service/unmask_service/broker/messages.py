@@ -29,6 +29,16 @@ def endpoint_of(job_id: str) -> str:
 
 
 @dataclass(frozen=True)
+class PictureForm:
+    """How a job's pictures are answered."""
+
+    png: bool = False  # whether the answer has pictures beside ids
+    scale: int = 1  # pixels are enlarged so many times
+    partial_images: int = 0  # pictures of each sample in the stream, before the last
+    recoloured: int | None = None  # given pixels whose colour was none of the palette's; None: no picture was given
+
+
+@dataclass(frozen=True)
 class Job:
     """A plan in the queue. Times here and in log entries are Unix times in seconds, by the broker's clock."""
 
@@ -39,6 +49,7 @@ class Job:
     detached: bool = False  # continues when its client has disconnected
     request_id: str | None = None  # of the HTTP request, for logs
     trace_id: str | None = None  # of the HTTP request's trace, for logs
+    picture: PictureForm | None = None  # for image models
     candidates: int = 0  # number of most likely classes that log entries give for intermediate tokens
 
 

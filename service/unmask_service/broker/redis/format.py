@@ -21,7 +21,7 @@ from unmask_diffusion import (
     plan_on_canvas,
 )
 
-from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Revealed, Scored, Started
+from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, PictureForm, Revealed, Scored, Started
 from unmask_service.forecast import Capacity, Pace, Work
 
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
@@ -76,6 +76,8 @@ class Keys:
 def encode_job(job: Job) -> str:
     """A job as JSON."""
     value: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS}
+    if job.picture is not None:
+        value["picture"] = vars(job.picture)
     plan = job.plan
     if isinstance(plan, ScorePlan):
         value["score"] = plan.request.model_dump()
@@ -97,7 +99,8 @@ def decode_job(text: bytes, model: Outline) -> Job:
         request = GenerationRequest.model_validate({**value["request"], "canvas": value["canvas"]})
         digits = tuple((position, j, digit) for position, j, digit in value.get("digits", ()))
         plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]), digits)
-    return Job(plan=plan, **{name: value[name] for name in JOB_FIELDS})
+    picture = PictureForm(**value["picture"]) if "picture" in value else None
+    return Job(plan=plan, picture=picture, **{name: value[name] for name in JOB_FIELDS})
 
 
 def encode_entry(entry: LogEntry) -> str:
