@@ -28,7 +28,7 @@ _KUBERNETES = re.compile(
 # as unmask_diffusion.MAX_SAMPLES and unmask_service.engine.lanes.MOST_LANES, which would import torch
 MOST_SAMPLES, MOST_LANES = 64, 32
 # `unmask serve` serves them when it is told no other
-SHIPPED_MODELS = ("tales",)
+SHIPPED_MODELS = ("tales", "faces")
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]

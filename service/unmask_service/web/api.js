@@ -18,9 +18,9 @@ export class ApiError extends Error {
   }
 }
 
-/** The card of the model that is served. */
-export async function modelCard() {
-  return (await (await call("v1/models")).json()).data[0];
+/** The cards of the models that are served. The first is the default. */
+export async function modelCards() {
+  return (await (await call("v1/models")).json()).data;
 }
 
 /** The model's README, in Markdown; null where it has none. */
@@ -47,6 +47,11 @@ export function startJob(path, body, idempotencyKey, signal) {
 /** The events of a job after the one with this id. */
 export function eventsAfter(path, id, lastEventId, signal) {
   return call(`${path}/${id}/events`, { headers: { "Last-Event-ID": String(lastEventId) }, signal });
+}
+
+/** An animated PNG of a picture that unmasks. */
+export async function film(id, index) {
+  return (await call(`generate/${id}/film.png?index=${index}&scale=8`)).blob();
 }
 
 /** Stop a job. `keepalive` lets the call outlive the page. */

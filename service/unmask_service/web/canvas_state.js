@@ -21,11 +21,12 @@ export class CanvasState {
     this.given = new Map(start.canvas[sample].map(([position, id, text]) => [position, { id, text }]));
     // a network that always sees its whole length has masked tokens behind the request, which are never revealed
     const holes = start.masked / log.samples.length / this.digitsPerToken;
-    this.length = this.given.size + holes;
+    this.length = start.image ? start.length : this.given.size + holes;
     this.endTokenId = endTokenId;
     this.step = 0;
     this.fresh = new Set();
     this.#digits = new Int32Array(this.length * this.digitsPerToken).fill(UNKNOWN);
+    for (const [position, j, digit] of start.sub_tokens ?? []) this.#digits[position * this.digitsPerToken + j] = digit;
     this.#touched = Array.from({ length: this.length }, () => []);
     this.#completed = new Map();
   }

@@ -8,19 +8,22 @@ import { number } from "./fields.js";
 import { count, duration, sentence } from "./format.js";
 import { Job } from "./job.js";
 import { GenerationLog } from "./log.js";
+import { Paint } from "./paint.js";
+import { PictureSheet } from "./picture_sheet.js";
 import { Player } from "./player.js";
 import { orderName, samplerBody, SAMPLERS } from "./samplers.js";
 
 const KINDS = Object.entries(SAMPLERS).map(([kind, { name }]) => [kind, name]);
 const NONE = ["none", "none"];
 const DEFAULTS = [["exact", 16], ["groups", 16], ["ancestral", 64]];
+const DEFAULTS_OF_PICTURES = [["groups", 16, 1], ["groups", 16, 3], ["exact", 16]];
 
 export class Comparison {
   #running = null;
 
   constructor(requestForm, card) {
     Object.assign(this, { requestForm, card });
-    this.contestants = DEFAULTS.map(([kind, steps], i) => new Contestant(i, kind, steps));
+    this.contestants = (card.image ? DEFAULTS_OF_PICTURES : DEFAULTS).map((settings, i) => new Contestant(card, i, ...settings));
     byId("contestants").replaceChildren(...this.contestants.map((each) => each.field));
     this.player = new Player((...steps) => this.#show(...steps), () => this.#showPlaying());
     this.#listen();
@@ -45,7 +48,7 @@ export class Comparison {
         const log = await this.#contest(contestant, { ...this.base, ...(seed !== undefined && { seed }), ...contestant.sampler });
         if (!log.done) throw log.error;
         seed = log.start.seed;
-        contestant.view.join();
+        if (!this.card.image) contestant.view.join();
         byId("compare-table").tBodies[0].append(rowOf(contestant.name, log));
         this.#warn(log.done.warnings ?? []);
       }
@@ -72,10 +75,10 @@ export class Comparison {
   async #contest(contestant, body) {
     const log = new GenerationLog(body);
     this.#running = new Job("generate", body);
-    const grow = oncePerFrame(() => contestant.showStep(log.samples[0].length));
+    const grow = oncePerFrame(() => contestant.showStep(contestant.stepsDone));
     for await (const event of this.#running.events()) {
       log.add(event);
-      if (event.event === "start") contestant.begin(log, this.card.end_token_id);
+      if (event.event === "start") contestant.begin(log);
       grow();
     }
     return log;
@@ -86,7 +89,7 @@ export class Comparison {
     byId("compare-cancel").hidden = true;
     const shown = this.taking?.filter((each) => each.log) ?? [];
     if (!shown.length) return;
-    const most = Math.max(...shown.map((each) => each.log.samples[0].length));
+    const most = Math.max(...shown.map((each) => each.stepsDone));
     byId("compare-scrubber").max = most;
     this.player.begin(most);
     this.player.grow(most, true, 5);
@@ -120,7 +123,8 @@ export class Comparison {
 
 /** A sampler that takes part: its controls, and its canvas. */
 class Contestant {
-  constructor(index, kind, steps) {
+  constructor(card, index, kind, steps, clock = null) {
+    this.card = card;
     const kinds = index < 2 ? KINDS : [...KINDS, NONE];
     this.kind = make("select", { id: `contestant-${index}` }, ...kinds.map(([value, name]) => make("option", { value }, name)));
     this.kind.value = kind;
@@ -131,14 +135,17 @@ class Contestant {
     this.kind.addEventListener("change", () => this.#arrange());
     this.stepsField = field("Steps", this.steps);
     this.blockField = field("Block length", this.blockLength);
+    this.clock = make("input", { id: `contestant-${index}-clock`, type: "number", min: 1, max: 16, value: clock ?? "", placeholder: card.clock ?? 1 });
+    this.clockField = field("Clock", this.clock);
     this.field = make("div", { className: "field" },
       make("label", { htmlFor: this.kind.id }, `Sampler ${index + 1}`), this.kind, this.says,
-      make("div", { className: "joined" }, this.stepsField, this.blockField));
+      make("div", { className: "joined" }, this.stepsField, this.blockField, this.clockField));
     const canvas = make("div", { className: "canvas" });
-    canvas.dataset.view = "text";
+    canvas.dataset.view = card.image ? "pictures" : "text";
     this.caption = make("h3");
     this.figure = make("div", { className: "contestant" }, this.caption, canvas);
-    this.view = new CanvasView(canvas);
+    this.canvas = canvas;
+    this.view = card.image ? new PictureSheet(canvas, new Paint(card, card.vocabulary_size)) : new CanvasView(canvas);
     this.#arrange();
   }
 
@@ -147,35 +154,43 @@ class Contestant {
   }
 
   get sampler() {
-    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id));
+    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id), number(this.clock.id));
   }
 
   get name() {
     const { value } = this.steps;
     const kind = { groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` }[this.kind.value];
     const blockLength = number(this.blockLength.id);
-    return (kind ?? SAMPLERS.exact.name) + (blockLength === null ? "" : `, ${orderName(blockLength)}`);
+    const clock = kind && this.clock.value ? `, clock ${this.clock.value}` : "";
+    return (kind ?? SAMPLERS.exact.name) + (blockLength === null ? "" : `, ${orderName(blockLength)}`) + clock;
   }
 
   clear() {
     this.log = null;
     this.caption.textContent = this.name;
-    this.view.container.replaceChildren();
+    this.canvas.replaceChildren();
   }
 
-  begin(log, endTokenId) {
+  begin(log) {
     this.log = log;
-    this.view.begin(new CanvasState(log, 0, endTokenId), `Canvas of ${this.name}`);
+    if (this.card.image) this.view.begin(log);
+    else this.view.begin(new CanvasState(log, 0, this.card.end_token_id), `Canvas of ${this.name}`);
+  }
+
+  /** The steps of the sample that is shown, or of all pictures. */
+  get stepsDone() {
+    return this.card.image ? Math.max(...this.log.samples.map((reveals) => reveals.length)) : this.log.samples[0].length;
   }
 
   /** Show the canvas after so many steps, or its last state where it has fewer. */
   showStep(step, since) {
-    if (this.log) this.view.seek(Math.min(step, this.log.samples[0].length), since);
+    if (this.log) this.view.seek(Math.min(step, this.stepsDone), since);
   }
 
   #arrange() {
     this.says.textContent = SAMPLERS[this.kind.value]?.says ?? "";
     this.stepsField.hidden = !["groups", "ancestral"].includes(this.kind.value);
+    this.clockField.hidden = this.stepsField.hidden || !this.card.image;
     this.blockField.hidden = !this.takesPart;
   }
 }

@@ -36,7 +36,8 @@ export class Composer extends Run {
   }
 
   summary() {
-    const { usage, timings } = this.log.done;
+    const { usage, timings, choices } = this.log.done;
+    if (this.stage.card.image) return `Done: ${several(choices.length, "picture")} in ${duration(timings.total_ms)}.`;
     const saved = this.log.saved ? `; ${several(this.log.saved, "evaluation")} saved behind the end` : "";
     return `Done: ${several(usage.completion_tokens, "token")} in ${duration(timings.total_ms)}${saved}.`;
   }

@@ -30,7 +30,7 @@ export class IdlePlot {
     const asked = this.#asked;
     try {
       for (const T of stepsToMeasure(this.subTokens, this.card.limits.max_steps)) {
-        const point = await measureIdleSteps(this.tokens, T, this.blockLength, this.card.limits);
+        const point = await measureIdleSteps(this.card, this.tokens, T, this.blockLength);
         if (asked !== this.#asked) return;
         this.points.push(point);
         this.#draw();

@@ -19,9 +19,9 @@ export function stepsToMeasure(subTokens, most) {
  * {T, mean, least, most} idle steps of a sample, over the samples of one plan of the server's; nothing is generated.
  * `blockLength` is null for one block.
  */
-export async function measureIdleSteps(tokens, T, blockLength, limits) {
+export async function measureIdleSteps({ limits, naming }, tokens, T, blockLength) {
   const n = Math.min(SAMPLES, limits.max_samples);
-  const planned = await plan({ max_tokens: tokens, n, seed: T, ...samplerBody("ancestral", T, blockLength) });
+  const planned = await plan({ ...naming, max_tokens: tokens, n, seed: T, ...samplerBody("ancestral", T, blockLength) });
   const steps = (planned.network_evaluations + planned.idle_steps) / n;
   const idle = planned.evaluations_per_sample.map((evaluations) => steps - evaluations);
   return { T, mean: planned.idle_steps / n, least: Math.min(...idle), most: Math.max(...idle) };

@@ -8,9 +8,25 @@ import { orderName, samplerOf } from "./samplers.js";
 
 const GENERIC = "A masked diffusion language model: it fills gaps in any order, and knows only the kind of text that it was trained on.";
 
+/** The card of the model that the page's address names, else the first. `naming` is what requests say of it. */
+export function chosen(cards) {
+  const name = new URLSearchParams(location.search).get("model");
+  const card = cards.find(({ id }) => id === name) ?? cards[0];
+  return { ...card, naming: card === cards[0] ? {} : { model: card.id } };
+}
+
+/** Let visitors choose among several models; each has a page of its own. */
+export function offerModels(cards, card) {
+  const choice = byId("model-choice");
+  choice.replaceChildren(...cards.map(({ id }) => make("option", { value: id, selected: id === card.id }, id)));
+  choice.parentElement.hidden = cards.length === 1;
+  choice.addEventListener("change", () => (location.search = new URLSearchParams({ model: choice.value })));
+}
+
 /** Show a card, as `/v1/models` gives it. */
 export function showCard(card) {
-  byId("model").textContent = `${card.id} · ${count(card.vocabulary_size)} classes, each ${digitsOf(card)} · up to ${count(card.length)} tokens`;
+  const size = card.image ? `${sizeOf(card.image)} pixels` : `up to ${count(card.length)} tokens`;
+  byId("model").textContent = `${card.id} · ${count(card.vocabulary_size)} classes, each ${digitsOf(card)} · ${size}`;
   byId("about").textContent = byId("card-about").textContent = card.description ?? GENERIC;
   byId("card-title").textContent = card.id;
   byId("card-facts").replaceChildren(...facts(factsOf(card)));
@@ -42,14 +58,17 @@ async function showReadme(id) {
 
 /** Recommended settings in words: "temperature 0.7, blocks of 8". */
 export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP = 1, sampler = {} }) {
-  const { kind, steps, blockLength } = samplerOf(sampler ?? {});
+  const { kind, steps, blockLength, clock } = samplerOf(sampler ?? {});
   const parts = [`temperature ${temperature}`, orderName(blockLength)];
   if (topP !== 1) parts.push(`top p ${topP}`);
   if (topK) parts.push(`top k ${topK}`);
   if (kind === "groups") parts.push(several(steps, "group"));
   if (kind === "ancestral") parts.push(`ancestral in ${several(steps, "step")}`);
+  if (clock !== null) parts.push(`clock ${clock}`);
   return parts.join(", ");
 }
+
+const sizeOf = ({ width, height }) => `${width} × ${height}`;
 
 function digitsOf({ sub_tokens_per_token: digits, base }) {
   return `${several(digits, "digit")} in base ${base}`;
@@ -58,6 +77,8 @@ function digitsOf({ sub_tokens_per_token: digits, base }) {
 function factsOf(card) {
   return [
     ["architecture", card.architecture],
+    ["picture", card.image ? `${sizeOf(card.image)} pixels` : null],
+    ["clock", card.image ? (card.clock ?? 1) : null],
     ["length", `up to ${several(card.length, "token")}`],
     ["canvas", card.canvas === "full" ? "always the whole length" : "as long as the request"],
     ["vocabulary", `${count(card.vocabulary_size)} classes`],

@@ -7,6 +7,7 @@ import { samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
 
 const OFF = { temperature: 1, n: 1, top_k: 0, top_p: 1, candidates: 0 };
 const EXAMPLES = 5;
+const PICTURES = 16;
 const IDS = {
   ...Object.fromEntries(["prompt", "suffix", "max_tokens", "seed", "deadline_ms", ...Object.keys(OFF)].map((id) => [id, id])),
   canvas: "holes",
@@ -14,6 +15,7 @@ const IDS = {
   "sampler.name": "sampler",
   "sampler.steps": "steps",
   "sampler.block_length": "block_length",
+  "sampler.clock": "clock",
 };
 
 export class RequestForm {
@@ -24,6 +26,7 @@ export class RequestForm {
     this.controls = new Controls(form, IDS);
     this.#bound();
     this.#offerExamples(card.tokenizer ? (card.examples ?? []).slice(0, EXAMPLES) : []);
+    if (card.image) this.#takePictures(card.clock ?? 1);
     if (card.generation) this.#recommend(card.generation);
     form.addEventListener("input", (event) => this.#onInput(event));
     this.#arrange();
@@ -31,7 +34,7 @@ export class RequestForm {
 
   /** The body of a request, without what is left at its default. Throws FieldError. */
   body() {
-    return { ...this.#given(), ...this.#numbers(), ...this.#seed(), ...this.#sampler() };
+    return { ...this.card.naming, ...this.#given(), ...this.#numbers(), ...this.#seed(), ...this.#sampler() };
   }
 
   /** Show the seed that was drawn, so that it can be pinned. */
@@ -64,6 +67,15 @@ export class RequestForm {
     for (const [id, max] of Object.entries(most)) byId(id).max = max;
     byId("candidates").value = Math.min(byId("candidates").value, most.candidates);
     if (!tokenizer) this.#takeIdsOnly();
+  }
+
+  /** A picture has no beginning and no end; several are generated at a time. */
+  #takePictures(clock) {
+    byId("prompt").value = "";
+    byId("n").value = Math.min(PICTURES, byId("n").max);
+    byId("clock").placeholder = clock;
+    byId("clock-field").hidden = false;
+    byId("seed").closest(".field").before(byId("n").closest(".field"));
   }
 
   #takeIdsOnly() {
@@ -102,13 +114,14 @@ export class RequestForm {
   }
 
   #fill({ temperature, top_k: topK, top_p: topP, sampler }) {
-    const { kind, steps, blockLength } = samplerOf(sampler ?? {});
+    const { kind, steps, blockLength, clock } = samplerOf(sampler ?? {});
     byId("temperature").value = temperature ?? OFF.temperature;
     byId("top_k").value = topK ?? OFF.top_k;
     byId("top_p").value = topP ?? OFF.top_p;
     if (kind) byId("sampler").value = kind;
     if (kind && steps !== null) byId("steps").value = steps;
     byId("block_length").value = blockLength ?? "";
+    byId("clock").value = clock ?? "";
   }
 
   /** As after typing: what depends on the fields is arranged, and the plan is asked for. */
@@ -167,7 +180,7 @@ export class RequestForm {
   }
 
   #sampler() {
-    return samplerBody(byId("sampler").value, number("steps"), number("block_length"));
+    return samplerBody(byId("sampler").value, number("steps"), number("block_length"), number("clock"));
   }
 
   #seed() {

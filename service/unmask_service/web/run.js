@@ -33,10 +33,10 @@ export class Run {
     return byId(this.prefix + id);
   }
 
-  /** Run the request that the form holds now; one that runs already is left. */
-  async start() {
+  /** Run the request that the form holds now, with `more` fields; one that runs already is left. */
+  async start(more = {}) {
     this.#current?.leave();
-    const job = this.#begin();
+    const job = this.#begin(more);
     if (!job) return;
     const { log } = this;
     try {
@@ -72,12 +72,12 @@ export class Run {
     return left;
   }
 
-  #begin() {
+  #begin(more) {
     this.#say("error", "");
     this.#warn([]);
     this.form.mark(null);
     try {
-      const body = this.form.body();
+      const body = { ...this.form.body(), ...more };
       this.log = new this.Log(body);
       this.#current = new Job(this.path, body, (lost) =>
         this.#say("status", lost ? "The connection is lost; trying again …" : "Connected again."));

@@ -16,18 +16,19 @@ export const SAMPLERS = {
 };
 
 /** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
-export function samplerBody(kind, steps, blockLength) {
+export function samplerBody(kind, steps, blockLength, clock = null) {
   const sampler = {};
   if (kind === "ancestral") sampler.name = "ancestral";
   if (kind !== "exact") sampler.steps = steps;
   if (blockLength !== null) sampler.block_length = blockLength;
+  if (clock !== null && kind !== "exact") sampler.clock = clock;
   return Object.keys(sampler).length ? { sampler } : {};
 }
 
-/** {kind, steps, blockLength} of a body's sampler; kind is null where this page has no such sampler. */
-export function samplerOf({ name = "first_hitting", steps = null, block_length: blockLength = null } = {}) {
+/** {kind, steps, blockLength, clock} of a body's sampler; kind is null where this page has no such sampler. */
+export function samplerOf({ name = "first_hitting", steps = null, block_length: blockLength = null, clock = null } = {}) {
   const kinds = { first_hitting: steps === null ? "exact" : "groups", ancestral: "ancestral" };
-  return { kind: kinds[name] ?? null, steps, blockLength };
+  return { kind: kinds[name] ?? null, steps, blockLength, clock };
 }
 
 /** An order of the canvas in words: "random order", "blocks of 8", "left to right". */

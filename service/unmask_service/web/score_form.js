@@ -13,7 +13,7 @@ export class ScoreForm {
 
   /** The form, with the bounds of a model's card. `sampleShown()` tells which sample of a log is looked at. */
   constructor(form, card, sampleShown) {
-    Object.assign(this, { form, sampleShown });
+    Object.assign(this, { form, card, sampleShown });
     this.controls = new Controls(form, Object.fromEntries(FIELDS.map((name) => [name, `score-${name}`])));
     byId("score-budget").max = card.limits.max_budget;
     if (!card.tokenizer) this.#takeIdsOnly();
@@ -29,7 +29,7 @@ export class ScoreForm {
 
   /** The body of a request, without what is left at its default. Throws FieldError. */
   body() {
-    return { ...(this.#asTaken() ?? this.#typed()), ...this.#estimator(), per_token: true };
+    return { ...this.card.naming, ...(this.#asTaken() ?? this.#typed()), ...this.#estimator(), per_token: true };
   }
 
   /** Mark the control that a request failed for; none for null. */
