@@ -49,9 +49,9 @@ export function eventsAfter(path, id, lastEventId, signal) {
   return call(`${path}/${id}/events`, { headers: { "Last-Event-ID": String(lastEventId) }, signal });
 }
 
-/** An animated PNG of a picture that unmasks. */
-export async function film(id, index) {
-  return (await call(`generate/${id}/film.png?index=${index}&scale=8`)).blob();
+/** An animated PNG of a generation's pictures as they unmask. */
+export async function film(id) {
+  return (await call(`generate/${id}/film.png?scale=4`)).blob();
 }
 
 /** Stop a job. `keepalive` lets the call outlive the page. */

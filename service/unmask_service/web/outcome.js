@@ -44,7 +44,7 @@ export class Outcome {
 
   async #saveFilm() {
     try {
-      save(`${this.log.start.id}-film.png`, await film(this.log.start.id, this.view.sample), "image/png");
+      save(`${this.log.start.id}-film.png`, await film(this.log.start.id), "image/png");
     } catch (error) {
       byId("error").textContent = told(error);
     }
