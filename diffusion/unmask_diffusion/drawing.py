@@ -1,23 +1,24 @@
 """From features to digits: one class a position, drawn from the consistent ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, compress
 
 import torch
 from torch import Tensor
-from unmask_kernels import DrawError, Draws, consistent_log_softmax, draw_from_logits, to_device
+from unmask_kernels import DrawError, Draws, Measure, confidence, consistent_log_softmax, draw_from_logits, to_device
 
-from unmask_diffusion.high_order import Earlier, extrapolate, weights
+from unmask_diffusion.high_order import Features, extrapolate, guided, weights
 from unmask_diffusion.log import Reveal, SampleError
 from unmask_diffusion.model import Model
 from unmask_diffusion.plan import Plan
-from unmask_diffusion.schedule import Steps, event_of
+from unmask_diffusion.request import Sampler
+from unmask_diffusion.schedule import Steps, by_position, event_of
 
 IMPOSSIBLE = "what is given has probability zero under this model: no class is possible"
 INVALID = "the model gave NaN or infinite logits"
-# extrapolated positions whose logits are in memory together: the head's product fills so many rows in any case
-EXTRAPOLATED_AT_ONCE = 64
+# positions whose logits are in memory together: the head's product fills so many rows in any case
+ROWS_AT_ONCE = 64
 
 # what a step of a sample became
 Drawn = Reveal | SampleError
@@ -32,11 +33,15 @@ class Lane:
     step: int  # the step that is drawn at this state
     canvas: Tensor  # int64 [length, l]
     rows: Mapping[int, int]  # position → row of the features
-    earlier: Earlier | None = None  # where two predictions are used
+    other: Features | None = None  # a second prediction, where two are used
 
     @property
     def steps(self) -> Steps:
         return self.plan.schedules[self.sample].steps
+
+    @property
+    def sampler(self) -> Sampler:
+        return self.plan.request.sampler
 
     def after(self, reveal: Reveal) -> "Lane":
         """The next state, seen through this state's features."""
@@ -51,9 +56,10 @@ class Place:
 
     lane: Lane
     position: int  # in the canvas
-    js: tuple[int, ...]  # digits to reveal, ascending
+    js: tuple[int, ...]  # digits to reveal, ascending; in confidence order the masked ones, which compete
     weight: float = 0.0  # how far its prediction is extrapolated (`high_order.weights`)
     drawn: list[int] | str = INVALID  # the digits of the class that was drawn, or why there is none
+    confidence: list[float] | None = None  # of each digit, in confidence order
 
 
 def draw_steps(model: Model, features: Tensor, lanes: Sequence[Lane]) -> list[Drawn]:
@@ -63,14 +69,16 @@ def draw_steps(model: Model, features: Tensor, lanes: Sequence[Lane]) -> list[Dr
     consistent joint distribution, and the digits that the step names are revealed. That is a draw from the digits'
     marginal, and no digits that name no token can come out.
     """
-    steps = [*map(places_of, lanes)]
+    steps = [places_of(lane, model.sub_tokenizer.mask_id) for lane in lanes]
     draw_places(model, features, [*chain.from_iterable(steps)])
     return [*map(join, steps)]
 
 
-def places_of(lane: Lane) -> list[Place]:
-    """The positions of a lane's step, ascending."""
-    step, kind = lane.steps[lane.step], lane.plan.request.sampler.high_order
+def places_of(lane: Lane, mask_id: int) -> list[Place]:
+    """The positions of a lane's step, ascending; in confidence order, all masked ones of its block."""
+    step, kind = lane.steps[lane.step], lane.sampler.high_order
+    if lane.steps.by_confidence:
+        return [Place(lane, position, js) for position, js in masked(lane.canvas, step.reveal, mask_id).items()]
     far = dict(zip(step.reveal, weights(kind, lane.steps, lane.step), strict=False)) if kind else {}
     digits = lane.canvas.shape[1]
     places = []
@@ -81,26 +89,40 @@ def places_of(lane: Lane) -> list[Place]:
     return places
 
 
+def masked(canvas: Tensor, sub_tokens: Sequence[int], mask_id: int) -> dict[int, tuple[int, ...]]:
+    """Those of some sub-tokens that are masked on a canvas [L, l]: position → digits j, both ascending."""
+    hidden = (canvas.view(-1)[list(sub_tokens)] == mask_id).tolist()
+    return by_position(compress(sub_tokens, hidden), canvas.shape[1])
+
+
 def draw_places(model: Model, features: Tensor, places: Sequence[Place]) -> None:
-    """Draw a class at every place: all that use one prediction together, those that use two in parts."""
+    """Draw a class at every place: all that need nothing but the draw together, the others in parts."""
     plain: list[Place] = []
+    extrapolated: list[Place] = []
     others: list[Place] = []
     for place in places:
-        (others if place.weight else plain).append(place)
+        sampler = place.lane.sampler
+        by_logits = sampler.by_confidence or sampler.guidance or sampler.logits_eos_inf
+        (extrapolated if place.weight else others if by_logits else plain).append(place)
     if plain:
-        _draw_together(model, features, plain)
-    for start in range(0, len(others), EXTRAPOLATED_AT_ONCE):
-        _draw_together(model, features, others[start : start + EXTRAPOLATED_AT_ONCE])
+        _draw_together(model, features, plain, None)
+    for some, logits_of in ((extrapolated, _extrapolated), (others, _adjusted)):
+        for start in range(0, len(some), ROWS_AT_ONCE):
+            _draw_together(model, features, some[start : start + ROWS_AT_ONCE], logits_of)
 
 
-def _draw_together(model: Model, features: Tensor, places: Sequence[Place]) -> None:
+LogitsOf = Callable[[Model, Tensor, Sequence[Place], Tensor, Tensor], Tensor]
+
+
+def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logits_of: LogitsOf | None) -> None:
     digits = model.sub_tokenizer.sub_tokens_per_token
     rows, revealed, numbers = [], [], []
     for place in places:
         lane, request = place.lane, place.lane.plan.request
         rows.append(lane.rows[place.position])
         revealed.append(lane.canvas[place.position])
-        event = event_of(lane.sample, place.position * digits + place.js[0])
+        turn = 1 + lane.step if lane.steps.by_confidence and lane.sampler.noise != "position" else 0
+        event = event_of(lane.sample, place.position * digits + place.js[0], turn)
         temperature = lane.plan.temperature(lane.sample, lane.step)
         numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p))
     seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
@@ -115,17 +137,19 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place]) -> N
     codes = model.sub_tokenizer.codes_on(features.device)
     own = take_rows(features, rows)
     errors: dict[int, str] = {}
+    logits = logits_of and logits_of(model, own, places, draws.revealed, codes)
     try:
-        if places[0].weight:
-            classes = draw_from_logits(_extrapolated(model, own, places, draws.revealed, codes), codes, draws)
-        else:
-            classes = model.denoiser.draw(own, codes, draws)
+        classes = (
+            draw_from_logits(logits, codes, draws) if logits is not None else model.denoiser.draw(own, codes, draws)
+        )
     except DrawError as error:
         classes = error.classes
         errors = dict.fromkeys(error.no_candidate, IMPOSSIBLE) | dict.fromkeys(error.invalid, INVALID)
     drawn: list[list[int]] = model.sub_tokenizer.codes[classes].tolist()
     for row, place in enumerate(places):
         place.drawn = errors.get(row, drawn[row])
+    if logits is not None and logits_of is _adjusted:
+        _weigh(model, logits, places, draws, classes)
 
 
 def take_rows(features: Tensor, rows: Sequence[int]) -> Tensor:
@@ -149,6 +173,11 @@ def join(places: Sequence[Place]) -> Drawn:
     if errors:
         message = INVALID if INVALID in errors else IMPOSSIBLE
         return SampleError(lane.sample, message, impossible=message == IMPOSSIBLE)
+    if lane.steps.by_confidence:
+        sure = [place.confidence[j] for place in places if place.confidence for j in place.js]
+        # of equals the first
+        order = sorted(range(len(sure)), key=lambda each: (-sure[each], each))
+        sub_tokens = [sub_tokens[each] for each in sorted(order[: lane.steps.size(lane.step)])]
     return Reveal(lane.sample, lane.step, tuple(sub_tokens))
 
 
@@ -157,8 +186,52 @@ def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], revealed:
 
     The difference is what other positions have revealed: both predictions know a position's own digits.
     """
-    before = torch.stack([place.lane.earlier.at(place.position) for place in places if place.lane.earlier])
+    before = torch.stack([place.lane.other.at(place.position) for place in places if place.lane.other])
     weight = torch.tensor([place.weight for place in places], dtype=torch.float64)
     revealed, weight = to_device([revealed, weight], rows.device)
     now, then = (consistent_log_softmax(model.denoiser.head(each), revealed, codes) for each in (rows, before))
     return extrapolate(now, then, weight)
+
+
+def _adjusted(model: Model, rows: Tensor, places: Sequence[Place], _revealed: Tensor, _codes: Tensor) -> Tensor:
+    """The head's logits [N, C], with guidance and without the end token where the requests want that."""
+    logits = model.denoiser.head(rows).clone()  # the head may be the identity
+    twice = [row for row, place in enumerate(places) if place.lane.sampler.guidance]
+    if twice:
+        others = [places[row].lane.other for row in twice]
+        free = torch.stack([each.at(places[row].position) for row, each in zip(twice, others, strict=True) if each])
+        weights = [places[row].lane.sampler.guidance for row in twice]
+        (weight,) = to_device([torch.tensor(weights, dtype=logits.dtype)], rows.device)
+        logits[twice] = guided(logits[twice], model.denoiser.head(free), weight)
+    endless = [row for row, place in enumerate(places) if place.lane.sampler.logits_eos_inf]
+    if endless:
+        logits[endless, model.end_token_ids[0]] = -torch.inf
+    return logits
+
+
+def _weigh(model: Model, logits: Tensor, places: Sequence[Place], draws: Draws, classes: Tensor) -> None:
+    """Find the confidence of what was drawn at places in confidence order, from their logits [N, C]."""
+    kinds: dict[tuple[Measure, bool, bool], list[int]] = {}
+    for row, place in enumerate(places):
+        sampler = place.lane.sampler
+        if sampler.name in ("confidence", "margin", "entropy") and isinstance(place.drawn, list):
+            # Dream's sampler looks at what it draws from, the others at the model's own distribution
+            tempered = sampler.cut == "dream" or sampler.name != "confidence"
+            kinds.setdefault((sampler.name, tempered, bool(sampler.confidence_eos_eot_inf)), []).append(row)
+    for (measure, tempered, end_last), rows in kinds.items():
+        index = torch.tensor(rows)
+        index, chosen, ends = to_device([index, classes[index], torch.tensor(model.end_token_ids)], logits.device)
+        own, drawn = logits[index], draws.take(torch.tensor(rows)).to(logits.device)
+        ended = torch.isin(chosen, ends) if end_last else torch.zeros_like(chosen, dtype=torch.bool)
+        if end_last:
+            own[(~ended).nonzero(), ends] = -torch.inf
+        found = confidence(
+            own,
+            drawn.revealed,
+            model.sub_tokenizer.codes_on(logits.device),
+            chosen,
+            measure,
+            **({"temperature": drawn.temperature, "top_k": drawn.top_k, "top_p": drawn.top_p} if tempered else {}),
+        )
+        for row, sure, last in zip(rows, found.tolist(), ended.tolist(), strict=True):
+            places[row].confidence = [min(each, 0.0) for each in sure] if last else sure

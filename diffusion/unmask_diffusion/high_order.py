@@ -30,8 +30,8 @@ from unmask_diffusion.schedule import Steps
 
 
 @dataclass(frozen=True, eq=False)
-class Earlier:
-    """The features of a step's positions, one evaluation before the step's own."""
+class Features:
+    """A second prediction of a step's positions: one evaluation before the step's own, or without what was given."""
 
     step: int
     positions: Sequence[int]  # ascending
@@ -82,3 +82,14 @@ def extrapolate(now: Tensor, earlier: Tensor, weight: Tensor) -> Tensor:
     ratio = torch.where(p == -torch.inf, torch.zeros_like(p), q - p).exp()
     factor = 1 + weight.double()[:, None] * (1 - ratio)
     return p + factor.clamp(min=0).log()
+
+
+def guided(given: Tensor, free: Tensor, weight: Tensor) -> Tensor:
+    """Classifier-free guidance: u + (w + 1)(c - u); what is impossible in c stays impossible.
+
+    Args:
+        given: c, the logits [N, C] of a canvas.
+        free: u, the logits of the same canvas with everything that was given masked.
+        weight: w, [N].
+    """
+    return torch.where(given == -torch.inf, given, free + (weight[:, None] + 1) * (given - free))

@@ -18,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unmask_diffusion.confidence import confidence_schedule
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
@@ -79,6 +80,11 @@ class Plan:
     def network_evaluations(self) -> int:
         """Number of network evaluations of all samples; with blocks, an end token may make some needless."""
         return sum(len(schedule.steps) for schedule in self.schedules)
+
+    @property
+    def canvases(self) -> int:
+        """Number of canvases of one network evaluation of a sample: two with guidance."""
+        return 2 if self.request.sampler.guidance else 1
 
     @property
     def idle_steps(self) -> int:
@@ -147,29 +153,36 @@ def plan_on_canvas(
             raise RequestError("sampler.block_length", message)
         given = torch.tensor([position * digits_a_token + j for position, j, _ in digits])
         sub_tokens = sub_tokens[~torch.isin(sub_tokens, given)]
-    if request.sampler.clock is None and model.clock != 1:
+    if request.sampler.clock is None and model.clock != 1 and request.sampler.cut in (None, "even"):
         request = request.model_copy(update={"sampler": request.sampler.model_copy(update={"clock": model.clock})})
     _check_steps(request.sampler, request.sampler.steps, len(holes))
-    times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
-    schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
+    _check_end_token(model, request.sampler)
+    if request.sampler.by_confidence:
+        schedules = (confidence_schedule(request.sampler, sub_tokens.tolist(), digits_a_token),) * request.n
+    else:
+        times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
+        schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
     return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules, digits)
 
 
 def cut(plan: Plan, steps: int) -> Plan:
-    """The plan of the same first-hitting request and seed with another number of steps: the same order, cut otherwise.
+    """The plan of the same request and seed with another number of steps: the same order, cut otherwise.
 
     Raises:
-        ValueError: the plan's sampler is not first_hitting, whose order alone says where steps may begin, or the steps
-            are fewer than its blocks.
+        ValueError: the plan's sampler cannot take any number of steps, or the steps are fewer than its blocks.
     """
-    if plan.request.sampler.name != "first_hitting":
-        raise ValueError(f"only first_hitting schedules can be cut into other steps, not {plan.request.sampler.name}")
+    if not plan.request.sampler.takes_any_steps:
+        raise ValueError(f"schedules of the sampler {plan.request.sampler.name} cannot be cut into other steps")
     holes = plan.canvas.count(None)
     _check_steps(plan.request.sampler, steps, holes)
     digits_a_token = plan.sub_tokens // max(1, len(plan.schedules) * holes)
-    block, clock = _block(plan.request.sampler, digits_a_token), plan.request.sampler.clock or 1
-    schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block, clock)) for each in plan.schedules)
     sampler = plan.request.sampler.model_copy(update={"steps": steps})
+    if sampler.by_confidence:
+        order = plan.schedules[0].steps.order
+        schedules = (confidence_schedule(sampler, order, digits_a_token),) * len(plan.schedules)
+    else:
+        block, clock = _block(sampler, digits_a_token), sampler.clock or 1
+        schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block, clock)) for each in plan.schedules)
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
 
 
@@ -319,6 +332,12 @@ def _check_steps(sampler: Sampler, steps: int | None, holes: int) -> None:
             f"sampler.steps is {steps}, fewer than the {blocks} blocks of sampler.block_length "
             f"{sampler.block_length}: each needs a step, so it must be at least {blocks} here",
         )
+
+
+def _check_end_token(model: Outline, sampler: Sampler) -> None:
+    for field in ("logits_eos_inf", "confidence_eos_eot_inf"):
+        if getattr(sampler, field) and not model.end_token_ids:
+            raise RequestError(f"sampler.{field}", f"sampler.{field}: this model has no end token")
 
 
 def _block(sampler: Sampler, digits_a_token: int) -> int | None:

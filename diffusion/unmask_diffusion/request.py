@@ -33,6 +33,9 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Estimator = Literal["orders", "integral"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
+Cut = Literal["even", "llada", "dream", "dllm"]
+CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
+MAX_GUIDANCE = 100.0
 
 
 class RequestError(ValueError):
@@ -73,11 +76,17 @@ class TemperatureSchedule(Strict):
 class Sampler(Strict):
     """Which sub-tokens are revealed together: the choice of a schedule."""
 
-    name: Literal["first_hitting", "ancestral"] = "first_hitting"
+    name: Literal["first_hitting", "ancestral", "confidence", "margin", "entropy"] = Field(
+        default="first_hitting",
+        description="first_hitting and ancestral reveal in a uniformly random order. confidence, margin and entropy "
+        "reveal what the network is surest of: by the probability of what it drew, by the distance between its two "
+        "likeliest digits, or by the entropy. These are no exact samplers",
+    )
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = Field(
         default=None,
         description="first_hitting: null is exact (one sub-token per evaluation), k cuts the order into k groups "
-        "(at most one a sub-token). ancestral: the number of time steps T, required.",
+        "(at most one a sub-token). ancestral: the number of time steps T, required. confidence, margin, entropy: the "
+        "number of evaluations, null is one a sub-token",
     )
     high_order: HighOrder | None = Field(
         default=None,
@@ -103,6 +112,68 @@ class Sampler(Strict):
         description="what the request's temperature is multiplied by: start + change · t^power. t is the clock's time "
         "at which a step begins: the share of a sample's sub-tokens that is revealed by then, to the power 1/clock",
     )
+    cut: Cut | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="confidence, margin, entropy: how many sub-tokens each step reveals. even (the default): steps of "
+        "nearly equal size. llada, dream, dllm: as the official samplers of these names; dream also counts "
+        "temperature, top_k and top_p into the confidence",
+    )
+    eps: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="cut dream: the time at which its schedule ends (default: 0.001)",
+    )
+    noise: Literal["step", "position"] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="confidence, margin, entropy above temperature 0: step (the default, the official law) draws every "
+        "masked sub-token anew at each step; position keeps each one's random numbers",
+    )
+    guidance: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="w > 0 draws from u + (w + 1)(c - u), the logits c of the canvas and u of the same canvas with "
+        "everything that was given masked; two canvases an evaluation",
+    )
+    logits_eos_inf: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="never draw the first of the model's end tokens",
+    )
+    confidence_eos_eot_inf: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="sampler confidence: positions that drew an end token are revealed last",
+    )
+
+    @property
+    def by_confidence(self) -> bool:
+        """Whether the network decides what is revealed next."""
+        return self.name in CONFIDENCE_ORDERS
+
+    @property
+    def takes_any_steps(self) -> bool:
+        """Whether its steps can be cut to any number, at least one a block."""
+        return self.name == "first_hitting" or (self.by_confidence and self.cut in (None, "even"))
+
+    @field_validator("cut", "noise", "confidence_eos_eot_inf", "eps", "guidance")
+    @classmethod
+    def _fits_the_other_fields(cls, value: object, info: ValidationInfo) -> object:
+        name, cut, field = info.data.get("name", "first_hitting"), info.data.get("cut"), info.field_name
+        if field in ("cut", "noise", "confidence_eos_eot_inf") and value and name not in CONFIDENCE_ORDERS:
+            raise ValueError(f"{field} is for the samplers confidence, margin and entropy, not {name}")
+        if field == "confidence_eos_eot_inf" and value and name != "confidence":
+            raise ValueError(f"{field} is for the sampler confidence, not {name}")
+        if field == "eps" and value is not None and cut != "dream":
+            raise ValueError("eps is for cut dream")
+        if field == "cut" and value not in (None, "even") and info.data.get("clock") is not None:
+            raise ValueError(f"cut {value} has steps of its own: leave out clock, or take cut even")
+        if field == "cut" and value == "dream" and info.data.get("block_length") is not None:
+            raise ValueError("cut dream has no blocks: leave out block_length, or take another cut")
+        if field == "guidance" and value and info.data.get("high_order"):
+            raise ValueError("guidance cannot be combined with high_order: each needs a second prediction")
+        return value
 
     @model_validator(mode="after")
     def _ancestral_needs_steps(self) -> Self:
@@ -113,7 +184,7 @@ class Sampler(Strict):
     @field_validator("high_order")
     @classmethod
     def _high_order_needs_groups(cls, value: HighOrder | None, info: ValidationInfo) -> HighOrder | None:
-        if value and (info.data.get("name") == "ancestral" or info.data.get("steps", 1) is None):
+        if value and (info.data.get("name", "first_hitting") != "first_hitting" or info.data.get("steps", 1) is None):
             raise ValueError("high_order lowers the error of groups: it is for the first_hitting sampler with steps")
         return value
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from unmask_diffusion.candidates import candidates_of_reveals
-from unmask_diffusion.drawing import Drawn, Lane, draw_steps, take_rows
-from unmask_diffusion.high_order import Earlier, weights
+from unmask_diffusion.drawing import Drawn, Lane, draw_steps, masked, take_rows
+from unmask_diffusion.high_order import Features, weights
 from unmask_diffusion.log import Candidates, LogEntry, Reveal
 from unmask_diffusion.log_probabilities import with_log_probabilities
 from unmask_diffusion.model import Model, Outline
@@ -25,7 +26,7 @@ from unmask_diffusion.plan import (
     read_sample,
     text_of,
 )
-from unmask_diffusion.request import GenerationRequest
+from unmask_diffusion.request import GenerationRequest, Sampler
 from unmask_diffusion.schedule import Steps
 from unmask_diffusion.speculation import accept, draft
 from unmask_diffusion.work import Evaluated, Outcome, State, advance
@@ -41,9 +42,9 @@ class ActiveSample:
     step: int = 0  # number of steps done
     candidates: int = 0  # number of candidates to find of each token that a reveal leaves intermediate
     drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal; no part of the state
-    # Features of the next step's positions, one evaluation before. No part of the state: where they are missing, the
-    # state before is evaluated again.
-    earlier: Earlier | None = None
+    # A second prediction of the next step's positions: one evaluation before, or without what was given. No part of the
+    # state: where it is missing, its canvas is evaluated.
+    other: Features | None = None
     # For a plan with several blocks: digits of the end tokens, int64 [E, l], that stop the sample after its block, and
     # the model if stop strings do so too. Nothing behind can change what stands before them: the answer is cut there.
     end: Tensor | None = None
@@ -69,6 +70,10 @@ class ActiveSample:
         return self.plan.schedules[self.index].steps
 
     @property
+    def sampler(self) -> Sampler:
+        return self.plan.request.sampler
+
+    @property
     def evaluations_left(self) -> int:
         return len(self.steps) - self.step - self.needless
 
@@ -82,27 +87,31 @@ class ActiveSample:
 
     @property
     def known_states(self) -> int:
-        return 2 if self._lacks_earlier else 1
+        return 2 if self._lacks_other else 1
 
     @property
     def can_draft(self) -> bool:
-        return self.plan.request.sampler.high_order is None  # else draws look back at the state before
+        # drafts need the order beforehand, and one prediction
+        return not (self.sampler.high_order or self.sampler.guidance or self.sampler.by_confidence)
 
     @property
     def step_size(self) -> int:
-        return len(self.steps.order) // len(self.steps)
+        step = len(self.steps.order) // len(self.steps)
+        if not self.sampler.by_confidence:
+            return step
+        return max(step, self.evaluations_left * step // (2 * self.plan.blocks))  # half of a block, on average
 
     def states(self, budget: int) -> list[State]:
-        """The state of the log and those that drafts lead to; first the state before it, where it is missing.
+        """The state of the log and those that drafts lead to; first the canvas of the second prediction, if missing.
 
-        The state before is this one with the last step masked again. After a takeover a step that uses two predictions
-        needs it; with a budget of one canvas it is evaluated alone, and the step waits for the next evaluation.
+        A step of high order uses the state before, which is this one with the last step masked again; it is missing
+        after a takeover. Guidance uses this one without what was given. With a budget of one canvas that is evaluated
+        alone, and the step waits for the next evaluation.
         """
         found: list[State] = []
-        if self._lacks_earlier:
-            mask_id = int(self.digits.view(-1)[self.steps[self.step].reveal[0]])  # the next step is still masked
-            before = self.steps[self.step - 1].undo(self.digits, mask_id)
-            found.append(State(self.step - 1, before, self._positions(self.step, self.step + 1)))
+        if self._lacks_other:
+            step = self.step if self.sampler.guidance else self.step - 1
+            found.append(State(step, self._other_canvas(), self._to_read(self.step, self.step + 1)))
         if len(found) == budget:
             return found
         ahead = budget if self.can_draft else 2 if self._weights(self.step + 1) else 1
@@ -113,7 +122,7 @@ class ActiveSample:
                 canvas = canvas.clone()
                 self.drafts[lane - 1].write(canvas)
             step = self.step + lane
-            found.append(State(step, canvas, self._positions(step, step + ahead)))
+            found.append(State(step, canvas, self._to_read(step, step + ahead)))
         return found
 
     @classmethod
@@ -139,7 +148,7 @@ class ActiveSample:
         ]
 
     def apply(self, outcome: Outcome) -> tuple[LogEntry, ...]:
-        self.earlier = outcome.earlier
+        self.other = outcome.other
         for entry in outcome.entries:
             if isinstance(entry, Reveal):
                 self.reveal(entry)
@@ -193,33 +202,47 @@ class ActiveSample:
         return len(drawn)
 
     @property
-    def _lacks_earlier(self) -> bool:
-        known = self.earlier is not None and self.earlier.step == self.step
-        return not known and bool(self._weights(self.step))
+    def _lacks_other(self) -> bool:
+        known = self.other is not None and self.other.step == self.step
+        return not known and bool(self.sampler.guidance or self._weights(self.step))
+
+    @property
+    def _mask_id(self) -> int:
+        """The greatest digit: something of the next step is still masked."""
+        return int(self.digits.view(-1)[list(self.steps[self.step].reveal)].max())
+
+    def _other_canvas(self) -> Tensor:
+        if not self.sampler.guidance:
+            return self.steps[self.step - 1].undo(self.digits, self._mask_id)
+        free, own = torch.full_like(self.digits, self._mask_id), [*self.steps.order]
+        free.view(-1)[own] = self.digits.view(-1)[own]
+        return free
 
     def _weights(self, step: int) -> tuple[float, ...]:
-        kind = self.plan.request.sampler.high_order
+        kind = self.sampler.high_order
         return weights(kind, self.steps, step) if kind and step < len(self.steps) else ()
 
     def _positions(self, first: int, stop: int) -> list[int]:
         digits = self.digits.shape[1]
         return sorted({each // digits for step in self.steps[first:stop] for each in step.reveal})
 
-    def _lanes(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> list[Lane]:
-        """Its evaluated states, but the one before."""
-        earlier = self._look_back(evaluated, features)
-        return [
-            Lane(self.plan, self.index, state.step, state.canvas, rows, earlier)
-            for state, rows in zip(evaluated.states, evaluated.rows(), strict=True)
-            if state.step >= self.step
-        ]
+    def _to_read(self, first: int, stop: int) -> list[int]:
+        """The positions that steps need; in confidence order those of the block that are still masked."""
+        if self.steps.by_confidence:
+            return [*masked(self.digits, self.steps[first].reveal, self._mask_id)]
+        return self._positions(first, stop)
 
-    def _look_back(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> Earlier | None:
-        """What the state before says of the next step, if it is known or has been evaluated again."""
-        state = evaluated.states[0]
-        if state.step >= self.step:
-            return self.earlier
-        return Earlier(self.step, state.positions, take_rows(features, [*evaluated.rows()[0].values()]))
+    def _lanes(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> list[Lane]:
+        """Its evaluated states, but the one of the second prediction."""
+        other = self._second(evaluated, features)
+        states = [*zip(evaluated.states, evaluated.rows(), strict=True)][self._lacks_other :]
+        return [Lane(self.plan, self.index, state.step, state.canvas, rows, other) for state, rows in states]
+
+    def _second(self, evaluated: "Evaluated[ActiveSample]", features: Tensor) -> Features | None:
+        """The second prediction of the next step, if it is known or has just been evaluated."""
+        if not self._lacks_other:
+            return self.other
+        return Features(self.step, evaluated.states[0].positions, take_rows(features, [*evaluated.rows()[0].values()]))
 
     def _outcome(
         self,
@@ -231,15 +254,17 @@ class ActiveSample:
         candidates: tuple[tuple[Candidates, ...], ...],
     ) -> Outcome:
         if not lanes:
-            return Outcome((), states=1, steps=0, earlier=self._look_back(evaluated, features))
-        earlier = None
+            return Outcome((), states=1, steps=0, other=self._second(evaluated, features))
+        other = None
         if self._weights(self.step + 1):
             positions = self._positions(self.step + 1, self.step + 2)
             rows = [lanes[0].rows[each] for each in positions]
-            earlier = Earlier(self.step + 1, positions, take_rows(features, rows))
+            other = Features(self.step + 1, positions, take_rows(features, rows))
         rows_read = kept[0].rows if isinstance(kept[0], Reveal) else 0
+        if self.steps.by_confidence:
+            rows_read = len(lanes[0].rows)
         all_rows = rows_read * len(lanes) + sum(each.rows for each in drafts)
-        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows_read, all_rows, drafts, candidates, earlier)
+        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows_read, all_rows, drafts, candidates, other)
 
 
 def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest

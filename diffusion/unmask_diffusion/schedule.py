@@ -5,13 +5,15 @@ independent of all content. Both papers' samplers are one loop over different cu
 
 With blocks the holes are cut into runs of so many sub-tokens, from left to right. A block is revealed in the order of
 its hitting times, and none before its turn. No step crosses a border between blocks.
+
+In confidence order a step knows how many sub-tokens it reveals, and of which block; which ones, the network says then.
 """
 
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import overload
 
 import torch
@@ -26,12 +28,13 @@ NEAR_A_BORDER = 1e-6
 class Step:
     """What is known in advance of one network evaluation of a sample."""
 
-    reveal: tuple[int, ...]  # sub-tokens (position · l + j) to reveal, in the order of their hitting times
+    # Sub-tokens (position · l + j) to reveal, in the order of their hitting times. In confidence order: the sub-tokens
+    # of its block, ascending, of which those that are still masked compete.
+    reveal: tuple[int, ...]
 
     def by_position(self, digits_a_token: int) -> dict[int, tuple[int, ...]]:
-        """The positions whose logits the step needs, ascending, each with the digits j to reveal, ascending."""
-        positions = groupby(sorted(self.reveal), key=lambda sub_token: sub_token // digits_a_token)
-        return {position: tuple(each % digits_a_token for each in own) for position, own in positions}
+        """The positions of its sub-tokens, ascending, each with its digits j, ascending."""
+        return by_position(self.reveal, digits_a_token)
 
     def undo(self, canvas: Tensor, mask_id: int) -> Tensor:
         """The canvas [L, l] before the step, from the one after it."""
@@ -43,19 +46,32 @@ class Step:
 class Steps(Sequence[Step]):
     """The steps of a sample in compact storage: 16 bytes a step, because thousands of plans may wait."""
 
-    def __init__(self, order: Iterable[int], ends: Iterable[int], borders: Iterable[int] = ()) -> None:
+    def __init__(
+        self, order: Iterable[int], ends: Iterable[int], borders: Iterable[int] = (), by_confidence: bool = False
+    ) -> None:
         """Cut `order`, the sub-tokens of all steps, at `ends`: ascending, the last one its length.
 
-        `borders` are the first steps of all blocks but the first, ascending.
+        `borders` are the first steps of all blocks but the first, ascending. In confidence order `order` says only
+        which sub-tokens a block has.
         """
         self.order = array("q", order)
         self.borders = array("q", borders)
+        self.by_confidence = by_confidence
         self._ends = array("q", ends)
+
+    def size(self, step: int) -> int:
+        """Number of sub-tokens that a step reveals."""
+        return self._ends[step] - (self._ends[step - 1] if step else 0)
 
     def block_start(self, step: int) -> int:
         """The first step of the block that a step belongs to."""
+        return self._block(step)[0]
+
+    def _block(self, step: int) -> tuple[int, int]:
+        """The first step of the block that a step belongs to, and the first behind the block."""
         place = bisect_right(self.borders, step)
-        return self.borders[place - 1] if place else 0
+        stop = self.borders[place] if place < len(self.borders) else len(self)
+        return self.borders[place - 1] if place else 0, stop
 
     def share_before(self, step: int) -> float:
         """The share of the sub-tokens that are revealed before a step."""
@@ -71,8 +87,10 @@ class Steps(Sequence[Step]):
     def __getitem__(self, index: int | slice) -> Step | tuple[Step, ...]:
         if isinstance(index, slice):
             return tuple(self[i] for i in range(*index.indices(len(self))))
-        place = range(len(self))[index]
-        return Step(tuple(self.order[self._ends[place - 1] if place else 0 : self._ends[place]]))
+        step = range(len(self))[index]
+        first, stop = self._block(step) if self.by_confidence else (step, step + 1)
+        own = slice(self._ends[first - 1] if first else 0, self._ends[stop - 1])
+        return Step(tuple(self.order[own]))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Steps) and self._parts == other._parts
@@ -82,7 +100,7 @@ class Steps(Sequence[Step]):
 
     @property
     def _parts(self) -> "tuple[array[int], ...]":
-        return self.order, self._ends, self.borders
+        return self.order, self._ends, self.borders, array("q", [self.by_confidence])
 
 
 @dataclass(frozen=True)
@@ -97,9 +115,18 @@ class Schedule:
         return len(self.steps.order)
 
 
-def event_of(sample: int, sub_token: int) -> int:
-    """The counter of a draw: sample · 2^32 + sub-token index."""
-    return (sample << 32) + sub_token
+def by_position(sub_tokens: Iterable[int], digits_a_token: int) -> dict[int, tuple[int, ...]]:
+    """Group sub-tokens by their positions, ascending; each position with its digits j, ascending."""
+    positions = groupby(sorted(sub_tokens), key=lambda sub_token: sub_token // digits_a_token)
+    return {position: tuple(each % digits_a_token for each in own) for position, own in positions}
+
+
+def event_of(sample: int, sub_token: int, turn: int = 0) -> int:
+    """The counter of a draw: turn · 2^38 + sample · 2^32 + sub-token index.
+
+    `turn`, below 2^25, tells several draws of one sub-token apart; `sample` is below 64.
+    """
+    return (turn << 38) + (sample << 32) + sub_token
 
 
 def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor) -> Tensor:
@@ -137,7 +164,9 @@ def block_order(times: Tensor, block: int | None) -> Tensor:
     return order if block is None else order[(order // block).argsort(stable=True)]
 
 
-def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None, clock: int = 1) -> Steps:
+def near_equal_steps(
+    order: Sequence[int], steps: int, block: int | None = None, clock: int = 1, by_confidence: bool = False
+) -> Steps:
     """Cut an order of sub-tokens into `steps` steps whose sizes differ by one at most in a block; none is empty.
 
     With a clock n above 1 the sizes grow: of a block of m sub-tokens, m (i/T)^n are revealed after i of its T steps,
@@ -155,7 +184,7 @@ def near_equal_steps(order: Sequence[int], steps: int, block: int | None = None,
         for (start, stop), share in zip(pairwise(borders), shares, strict=True)
         for i in range(1, share + 1)
     ]
-    return Steps(order, ends, list(accumulate(shares))[:-1])
+    return Steps(order, ends, list(accumulate(shares))[:-1], by_confidence)
 
 
 def share_out(steps: int, borders: Sequence[int]) -> list[int]:
@@ -214,3 +243,17 @@ def time_bins(times: Tensor, steps: Tensor, clock: int) -> Tensor:
         time, total, border = int(times[place]), int(steps[place]), round(float(roots[place]))
         bins[place] = border if border**clock << 31 <= time * total**clock else border - 1
     return bins
+
+
+def steps_of_counts(sub_tokens: Sequence[int], counts: Sequence[Sequence[int]]) -> Schedule:
+    """Leave the order to the network, with given numbers of reveals.
+
+    Args:
+        sub_tokens: their indices, ascending.
+        counts: for each block, of so many sub-tokens as its counts sum to, how many each step reveals; a step without
+            any is idle.
+    """
+    steps = [[count for count in block if count] for block in counts]
+    ends = accumulate(chain.from_iterable(steps))
+    borders = accumulate(map(len, steps[:-1]))
+    return Schedule(Steps(sub_tokens, ends, borders, by_confidence=True), sum(map(len, counts)) - sum(map(len, steps)))

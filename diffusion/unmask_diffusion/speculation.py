@@ -61,7 +61,7 @@ def draft(
     ahead = []
     turns: list[list[Place]] = []
     for lanes, kept, count in decided:
-        steps = _steps_ahead(lanes, kept, count)
+        steps = _steps_ahead(lanes, kept, count, model.sub_tokenizer.mask_id)
         ahead.append(steps)
         seen: Counter[int] = Counter()
         for place in chain.from_iterable(steps):
@@ -87,11 +87,11 @@ def draft(
     return drafts
 
 
-def _steps_ahead(lanes: Sequence[Lane], kept: Sequence[Drawn], count: int) -> list[list[Place]]:
+def _steps_ahead(lanes: Sequence[Lane], kept: Sequence[Drawn], count: int, mask_id: int) -> list[list[Place]]:
     """The places of the steps behind the last certain one, drawn from its features on a canvas that they share."""
     if not count or not kept or isinstance(newest := kept[-1], SampleError):
         return []
     lane = lanes[len(kept) - 1]
     after = lane.after(newest)
     ahead = range(after.step, min(after.step + count, len(after.steps)))
-    return [places_of(Lane(lane.plan, lane.sample, step, after.canvas, lane.rows)) for step in ahead]
+    return [places_of(Lane(lane.plan, lane.sample, step, after.canvas, lane.rows), mask_id) for step in ahead]

@@ -17,7 +17,7 @@ from typing import Generic, Literal, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from unmask_diffusion.high_order import Earlier
+from unmask_diffusion.high_order import Features
 from unmask_diffusion.log import Candidates, LogEntry, Reveal, SampleError
 from unmask_diffusion.model import Model
 
@@ -46,7 +46,7 @@ class Outcome:
     all_rows: int = 0  # rows of logits that all states and drafts needed
     drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal
     candidates: tuple[tuple[Candidates, ...], ...] = ()  # for each reveal, of the tokens it left intermediate
-    earlier: Earlier | None = field(default=None, compare=False)  # for a next step that uses two predictions
+    other: Features | None = field(default=None, compare=False)  # for a next step that uses two predictions
 
 
 class Work(Protocol):

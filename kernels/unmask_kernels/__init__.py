@@ -3,6 +3,7 @@
 from unmask_kernels.activation import FUSES_GELU, gelu_tanh, linear_gelu_tanh, silu
 from unmask_kernels.attention import attention
 from unmask_kernels.categorical import draw, draw_from_logits
+from unmask_kernels.confidence import Measure, confidence
 from unmask_kernels.consistency import agrees
 from unmask_kernels.dispatch import CPU_HAS_BFLOAT16
 from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandidateError
@@ -19,10 +20,12 @@ __all__ = [
     "DrawError",
     "Draws",
     "InvalidLogitsError",
+    "Measure",
     "NoCandidateError",
     "Purpose",
     "agrees",
     "attention",
+    "confidence",
     "consistent_log_normaliser",
     "consistent_log_softmax",
     "draw",

@@ -81,14 +81,22 @@ class Work:
         samples, holes = len(plan.schedules), plan.canvas.count(None)
         if not holes:
             return cls(plan.length, 0, 0, 0.0)
-        digits = plan.sub_tokens // (samples * holes)
-        rows = samples * rows_of(holes, digits, evaluations / samples, plan.blocks)
-        return cls(plan.length, samples, evaluations, rows)
+        rows = samples * rows_of_plan(plan, evaluations / samples)
+        return cls(plan.length * plan.canvases, samples, evaluations, rows)
 
     def left(self, evaluations: int) -> "Work":
         """The rest of this work when so many evaluations are left."""
         share = evaluations / self.evaluations if self.evaluations else 0.0
         return Work(self.tokens, min(self.samples, evaluations), evaluations, share * self.rows)
+
+
+def rows_of_plan(plan: Plan, groups: float) -> float:
+    """Expected number of rows that a sample of a plan draws in so many groups."""
+    holes = plan.canvas.count(None)
+    if plan.request.sampler.by_confidence:
+        return plan.canvases * groups * holes / plan.blocks / 2  # each step looks at what is masked in its block
+    digits = plan.sub_tokens // (len(plan.schedules) * holes)
+    return plan.canvases * rows_of(holes, digits, groups, plan.blocks)
 
 
 def rows_of(holes: int, digits: int, groups: float, blocks: int = 1) -> float:

@@ -30,7 +30,7 @@ from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
 from unmask_service.broker import IdempotencyKey, Job, JobRecord, PictureForm, QueueFullError
-from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of, seconds_of_work
+from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of_plan, seconds_of_work
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
 
@@ -256,11 +256,9 @@ def plan_in_time(plan: Plan, ahead: Outlook, deadline_ms: int) -> Plan:
     """
     if not plan.network_evaluations:
         return plan
-    samples, holes = len(plan.schedules), plan.canvas.count(None)
-    digits = plan.sub_tokens // (samples * holes)
 
     def rows(groups: int) -> float:
-        return samples * rows_of(holes, digits, groups, plan.blocks)
+        return len(plan.schedules) * rows_of_plan(plan, groups)
 
     seconds, most = PLANNED_SHARE * deadline_ms / 1000, len(plan.schedules[0].steps)
     if ahead.seconds_of(Work.of(plan)) <= seconds:

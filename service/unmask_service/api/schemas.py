@@ -110,8 +110,11 @@ class GenerateBody(GenerationRequest):
 
     @model_validator(mode="after")
     def _deadlines_are_for_groups(self) -> Self:
-        if self.deadline_ms is not None and self.sampler.name != "first_hitting":
-            raise ValueError("deadline_ms chooses the number of groups: only the first_hitting sampler supports it")
+        if self.deadline_ms is not None and not self.sampler.takes_any_steps:
+            raise ValueError(
+                "deadline_ms chooses the number of steps: only first_hitting, and confidence, margin and entropy with "
+                "cut even, support it"
+            )
         return self
 
     def request(self) -> GenerationRequest:
