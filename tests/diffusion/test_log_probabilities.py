@@ -161,14 +161,10 @@ def test_a_partly_given_token_has_the_classes_that_its_digits_leave() -> None:
     canvas = [[0, None, None], [None, None, None], [None, 1, 0]]
     for each in sample(model, sub_tokens=canvas, n=4, seed=2, logprobs=5):
         assert each.logprobs is not None
-        for token, given_digits in zip(each.logprobs, canvas, strict=True):
-            assert [value is None for value in token.sub_tokens] == [digit is not None for digit in given_digits]
+        for token, known in zip(each.logprobs, canvas, strict=True):
+            assert [value is None for value in token.sub_tokens] == [digit is not None for digit in known]
             codes: list[list[int]] = model.sub_tokenizer.codes.tolist()
-            left = [
-                c
-                for c, code in enumerate(codes)
-                if all(d in (None, x) for d, x in zip(given_digits, code, strict=True))
-            ]
+            left = [c for c, code in enumerate(codes) if all(d in (None, x) for d, x in zip(known, code, strict=True))]
             assert sorted(c for c, _ in token.likeliest) == left
             assert math.fsum(math.exp(value) for _, value in token.likeliest) == pytest.approx(1)
 
