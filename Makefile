@@ -2,6 +2,8 @@
 PYTHON ?= python3
 # more options for pip, for example --extra-index-url https://download.pytorch.org/whl/cpu
 PIP_INDEX ?=
+# where `make wheels` puts what a machine without registries needs
+WHEELS ?= wheels
 HOST ?= 127.0.0.1
 PORT ?= 8000
 # names or folders, the default of requests first; empty: the models that ship
@@ -16,7 +18,7 @@ SERVING := .venv/.serving
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-gpu test-system check format bench chaos soak
+.PHONY: help install serve test test-gpu test-system check format bench chaos soak wheels
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -97,3 +99,8 @@ chaos: install redis-server ## kill workers, APIs and Redis under load; no token
 
 soak: install ## an hour of mixed load; memory and books must hold: make soak MINUTES=60
 	$(BIN)/python -m benchmarks soak --minutes $(MINUTES)
+
+wheels: $(SERVING) ## everything that serving needs, for a machine without registries: pip install --no-index --find-links wheels unmask
+	$(BIN)/pip wheel --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --wheel-dir $(WHEELS) .
+	$(BIN)/pip install --quiet --no-index --find-links $(WHEELS) --ignore-installed --dry-run unmask
+	@echo "$(WHEELS): $$(ls $(WHEELS) | wc -l) wheels, $$(du -sh $(WHEELS) | cut -f1), for Python $$($(BIN)/python -c 'import platform as p; print(p.python_version(), p.system(), p.machine())')"

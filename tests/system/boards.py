@@ -32,6 +32,7 @@ class Panel:
     kind: str
     title: str
     description: str
+    source: str  # of its data
     unit: str
     place: tuple[int, int, int, int]
     stacked: bool
@@ -44,6 +45,7 @@ class Board:
     name: str
     title: str
     panels: tuple[Panel, ...]
+    variables: dict[str, str]  # name → kind
 
 
 def boards() -> list[Board]:
@@ -53,7 +55,8 @@ def boards() -> list[Board]:
 
 def _board(file: Path) -> Board:
     found = json.loads(file.read_text())
-    return Board(file.stem, found["title"], tuple(_panel(each) for each in found["panels"]))
+    variables = {each["name"]: each["type"] for each in found["templating"]["list"]}
+    return Board(file.stem, found["title"], tuple(_panel(each) for each in found["panels"]), variables)
 
 
 def _panel(found: dict[str, Any]) -> Panel:
@@ -63,6 +66,7 @@ def _panel(found: dict[str, Any]) -> Panel:
         kind=found["type"],
         title=found["title"],
         description=found["description"],
+        source=found["datasource"]["uid"],
         unit=defaults["unit"],
         place=(place["x"], place["y"], place["w"], place["h"]),
         stacked="stacking" in defaults.get("custom", {}),

@@ -139,6 +139,12 @@ def test_a_panel_explains_itself(board: Board, panel: Panel) -> None:
 
 
 @pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
+def test_a_board_asks_the_data_source_that_its_reader_chooses(board: Board) -> None:
+    assert board.variables == {"datasource": "datasource"}
+    assert {panel.source for panel in board.panels} == {"${datasource}"}
+
+
+@pytest.mark.parametrize("board", BOARDS, ids=lambda board: board.name)
 def test_no_panel_covers_another(board: Board) -> None:
     cells = [(column, row) for x, y, w, h in places(board) for column in range(x, x + w) for row in range(y, y + h)]
     assert len(set(cells)) == len(cells)

@@ -108,6 +108,16 @@ def test_the_image_is_given_settings_that_there_are() -> None:
     assert set(re.findall(r"\bUNMASK_[A-Z_]+", image)) <= known
 
 
+def test_a_build_without_registries_installs_what_make_wheels_collects() -> None:
+    """Both places: what the project needs, and the project."""
+    image = (REPOSITORY / "docker" / "Dockerfile").read_text()
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert "WHEELS ?= wheels" in makefile
+    assert "COPY pyproject.toml constraints.txt wheel[s] ./wheels/" in image
+    assert image.count("unmask-*.whl") == 3
+    assert 'index="--no-index --find-links ."' in image
+
+
 def test_prometheus_finds_every_process_of_ours() -> None:
     configuration = yaml.safe_load((REPOSITORY / "docker" / "prometheus" / "prometheus.yml").read_text())
     (discovery,) = configuration["scrape_configs"][0]["dns_sd_configs"]
@@ -127,5 +137,5 @@ def test_what_the_build_sees_is_what_the_image_installs() -> None:
     first, *admitted = [line for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line[:1] != "#"]
     assert first == "*"
     packages = ["bench", "diffusion", "kernels", "model_store", "service"]
-    files = ["pyproject.toml", "constraints.txt", "docs/package.md", "LICENSE"]
+    files = ["pyproject.toml", "constraints.txt", "docs/package.md", "LICENSE", "wheels"]
     assert {line[1:] for line in admitted if line.startswith("!")} == {*packages, *files}
