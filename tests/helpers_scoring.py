@@ -60,7 +60,7 @@ class OrderedPlan(ScorePlan):
     order: tuple[int, ...]
 
     def pass_of(self, index: int) -> Pass:
-        return Pass(index, self.windows[0], self.order, tuple(range(len(self.order))), reads_all=False)
+        return Pass(index, self.windows[0], self.order, tuple(range(len(self.order))), reads=1)
 
 
 def along(plan: ScorePlan, order: Sequence[int]) -> ScorePlan:

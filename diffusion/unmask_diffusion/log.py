@@ -86,6 +86,8 @@ class Readout:
     units: int  # the bound, all sub-tokens
     by_token: tuple[tuple[int, int], ...] = ()  # (position in the plan's tokens, units); only where requested
     joint_units: int = 0  # the published integrand; only where requested
+    # (position in the plan's tokens, the likeliest classes there with their units); only where requested
+    likeliest: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] = ()
 
     def __add__(self, later: "Readout") -> "Readout":
         """The sum of two readouts of the same pass."""
@@ -97,6 +99,7 @@ class Readout:
             self.units + later.units,
             tuple(sorted(by_token.items())),
             self.joint_units + later.joint_units,
+            self.likeliest + later.likeliest,
         )
 
 

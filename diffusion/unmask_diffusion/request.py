@@ -31,7 +31,7 @@ Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
-Estimator = Literal["orders", "integral"]
+Estimator = Literal["orders", "integral", "left_to_right"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
 Cut = Literal["even", "llada", "dream", "dllm"]
 CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
@@ -281,7 +281,9 @@ class ScoreRequest(Strict):
     estimator: Estimator = Field(
         default="orders",
         description="orders: chains of marginals along random orders, in antithetic pairs. integral: the same mean as "
-        "an integral over the mask rate, with low-discrepancy rates; each evaluation reads all masked sub-tokens",
+        "an integral over the mask rate, with low-discrepancy rates; each evaluation reads all masked sub-tokens. "
+        "left_to_right: no bound but the log-probability along that one order, an evaluation a token, everything to "
+        "its right masked",
     )
     budget: Annotated[int, Field(ge=1, le=MAX_BUDGET)] | None = Field(
         default=None,
@@ -312,12 +314,33 @@ class ScoreRequest(Strict):
         "are revealed in blocks of so many, from left to right; null is one block. For estimator orders only",
     )
 
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # likewise
+        description="with left_to_right: also tell so many of the likeliest classes in the place of each token",
+    )
+
+    @field_validator("logprobs")
+    @classmethod
+    def _classes_are_for_one_order(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and info.data.get("estimator") != "left_to_right":
+            raise ValueError("logprobs is for the estimator left_to_right: others see a token in many states")
+        return value
+
+    @model_validator(mode="after")
+    def _one_order_has_no_spread(self) -> Self:
+        if self.estimator == "left_to_right" and (self.standard_error_per_token or self.published_integrand):
+            name = "standard_error_per_token" if self.standard_error_per_token else "published_integrand"
+            raise ValueError(f"{name} is for averages over random orders: the estimator left_to_right has one order")
+        return self
+
     @field_validator("block_length")
     @classmethod
     def _blocks_are_for_orders(cls, value: int | None, info: ValidationInfo) -> int | None:
-        if value is not None and info.data.get("estimator") == "integral":
+        if value is not None and info.data.get("estimator") != "orders":
             raise ValueError(
-                "block_length is for the estimator orders: the integral is over a mask rate that all tokens share"
+                "block_length is for the estimator orders: the integral is over a mask rate that all tokens share, and "
+                "left_to_right has an order of its own"
             )
         if value is not None and info.data.get("published_integrand"):
             raise ValueError(

@@ -36,7 +36,7 @@ def truth(model: ToyModel) -> Enumerated:
 
 def bound_of(truth: Enumerated, done: Pass) -> float:
     """What a pass reads, from the enumeration."""
-    if not done.reads_all:
+    if done.reads is not None:
         return truth.chain(done.order)
     n, states = len(done.order), len(done.starts)
     return sum(truth.masked_sum(done.order[start:]) * n / (n - start) for start in done.starts) / states
@@ -49,7 +49,7 @@ def published_of(truth: Enumerated, done: Pass) -> float:
 
 
 def pass_along(order: tuple[int, ...], starts: Iterable[int], reads_all: bool) -> Pass:
-    return Pass(0, Window(0, (0, 1, 2)), order, tuple(starts), reads_all)
+    return Pass(0, Window(0, (0, 1, 2)), order, tuple(starts), None if reads_all else 1)
 
 
 def test_orders_differ_on_this_network(truth: Enumerated) -> None:

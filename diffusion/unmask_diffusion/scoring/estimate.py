@@ -11,7 +11,7 @@ from unmask_diffusion.log import UNITS_A_NAT, Readout, SampleError
 from unmask_diffusion.model import Model, Outline
 from unmask_diffusion.request import ScoreRequest
 from unmask_diffusion.scoring.passes import ActivePass
-from unmask_diffusion.scoring.plan import LEAST_REPLICATES, ScorePlan, make_score_plan, trusted_replicates
+from unmask_diffusion.scoring.plan import ScorePlan, make_score_plan, trusted_replicates
 from unmask_diffusion.work import SamplingError, evaluate
 
 # tokens of canvases that share an evaluation by default
@@ -40,6 +40,7 @@ class Tally:
         self._bound, self._published = (_Moments(len(plan.windows)) for _ in range(2))
         self._estimate: Estimate | None = None
         self._by_token: Counter[int] = Counter()
+        self._likeliest: dict[int, tuple[tuple[int, int], ...]] = {}
 
     def note(self, readout: Readout) -> None:
         self.evaluations += readout.evaluations
@@ -47,6 +48,7 @@ class Tally:
         if number not in self._begun:
             self._begun[number] = _Replicate(self.plan)
         self._begun[number].note(readout)
+        self._likeliest.update(readout.likeliest)
         while not self.enough and self.replicates in self._begun and not self._begun[self.replicates].left:
             self._complete(self._begun.pop(self.replicates))
 
@@ -62,7 +64,7 @@ class Tally:
 
     def published(self) -> Estimate | None:
         """The published integrand's mean, which is no bound; None before there is a standard error."""
-        return self._published.estimate(self.replicates, self._units)
+        return self._published.estimate(self.replicates, self._units, self.plan.least_replicates)
 
     def by_token(self) -> dict[int, float]:
         """Nats of each scored token by its position among the plan's tokens; they sum to the bound.
@@ -72,6 +74,13 @@ class Tally:
         scale = self._units * max(1, self.replicates)
         return {position: self._by_token[position] / scale for position in self.plan.scored_positions}
 
+    def likeliest(self) -> dict[int, tuple[tuple[int, float], ...]]:
+        """The likeliest classes in the place of each token, with their nats, by position among the plan's tokens."""
+        return {
+            position: tuple((token, units / self._units) for token, units in classes)
+            for position, classes in sorted(self._likeliest.items())
+        }
+
     @property
     def _units(self) -> int:
         """Units of a nat of a replicate: it is the mean of its passes, and sums them."""
@@ -80,7 +89,7 @@ class Tally:
     def _complete(self, replicate: "_Replicate") -> None:
         self.replicates += 1
         self._bound.add(replicate.units)
-        self._estimate = self._bound.estimate(self.replicates, self._units)
+        self._estimate = self._bound.estimate(self.replicates, self._units, self.plan.least_replicates)
         self._published.add(replicate.joint_units)
         self._by_token.update(replicate.by_token)
         self.enough = self.replicates == self.plan.replicates or self._precise()
@@ -124,10 +133,15 @@ class _Moments:
         self._sums = [before + more for before, more in zip(self._sums, units, strict=True)]
         self._squares += sum(each * each for each in units)
 
-    def estimate(self, count: int, units_a_nat: int) -> Estimate | None:
-        """The sum over windows of their means over `count` replicates; windows are independent, so variances add."""
-        if count < LEAST_REPLICATES:
+    def estimate(self, count: int, units_a_nat: int, least: int) -> Estimate | None:
+        """The sum over windows of their means over `count` replicates; windows are independent, so variances add.
+
+        None for fewer than `least` replicates. Where one is enough, it is exact.
+        """
+        if count < least:
             return None
+        if count == 1:
+            return Estimate(sum(self._sums) / units_a_nat, 0.0)
         # (count - 1) · count · the windows' variances
         spread = count * self._squares - sum(each * each for each in self._sums)
         variance = spread / (count * count * (count - 1) * units_a_nat * units_a_nat)
@@ -141,6 +155,7 @@ class TokenNats:
     position: int  # in the input
     token: int  # its id
     nats: float
+    likeliest: tuple[tuple[int, float], ...] = ()  # classes in its place, with their nats; only where requested
 
 
 @dataclass(frozen=True)
@@ -231,7 +246,8 @@ def read_score(model: Outline, tally: Tally) -> Score:
     if bound is None:
         raise ValueError("fewer replicates than a standard error needs")
     words, count = _text_sizes(model, plan)
-    first, by_token = len(plan.request.prompt), tally.by_token() if plan.request.per_token else {}
+    numbered = plan.request.per_token or plan.request.logprobs is not None
+    first, by_token, likeliest = len(plan.request.prompt), tally.by_token() if numbered else {}, tally.likeliest()
     return Score(
         bound,
         tally.published() if plan.request.published_integrand else None,
@@ -240,7 +256,7 @@ def read_score(model: Outline, tally: Tally) -> Score:
         count,
         tally.replicates,
         plan.evaluations_a_replicate * tally.replicates,
-        tuple(TokenNats(i - first, plan.tokens[i], nats) for i, nats in by_token.items()),
+        tuple(TokenNats(i - first, plan.tokens[i], nats, likeliest.get(i, ())) for i, nats in by_token.items()),
     )
 
 

@@ -14,7 +14,7 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from unmask_kernels import consistent_log_normaliser
+from unmask_kernels import agrees, consistent_log_normaliser
 
 from unmask_diffusion.drawing import INVALID
 from unmask_diffusion.log import UNITS_A_NAT, LogEntry, Readout, SampleError
@@ -35,6 +35,7 @@ class Probe:
     digits: list[int]  # of the state, [l], the mask id where a digit is masked
     token: int  # the true token
     js: tuple[int, ...]  # masked digits whose marginals are wanted, ascending
+    most: int = 0  # number of likeliest classes wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Surprise:
 
     marginals: tuple[float, ...]  # -log p(digit j | state) of every j that is wanted
     joint: float  # -log p(token | state)
+    likeliest: tuple[tuple[int, float], ...] = ()  # classes with their -log p(class | state), the likeliest first
 
 
 class ActivePass:
@@ -134,8 +136,11 @@ class ActivePass:
         for sub_token in self._pass.read(state.step):
             read[sub_token // digits_a_token].append(sub_token % digits_a_token)
         digits = state.canvas[list(state.positions)].tolist()
+        if self.plan.whole_tokens:
+            read.clear()  # the joint of its digits is wanted, no marginals
+        most = self.plan.request.logprobs or 0
         return {
-            position: Probe(rows[position], known, self._tokens[position], tuple(sorted(read[position])))
+            position: Probe(rows[position], known, self._tokens[position], tuple(sorted(read[position])), most)
             for position, known in zip(state.positions, digits, strict=True)
         }
 
@@ -151,20 +156,27 @@ class ActivePass:
 
     def _readout(self, step: int, read: dict[int, Surprise]) -> Readout | SampleError:
         """The weighted sums of one state, or that they are not finite."""
-        nats = [nat for each in read.values() for nat in each.marginals]
+        terms = {p: (each.joint,) if self.plan.whole_tokens else each.marginals for p, each in read.items()}
+        nats = [nat for each in terms.values() for nat in each]
         joint = math.fsum(each.joint for each in read.values()) if self.plan.request.published_integrand else 0.0
         if not math.isfinite(total := math.fsum(nats) + joint):
             impossible = not math.isnan(total)
             return SampleError(self.index, IMPOSSIBLE if impossible else INVALID, impossible)
         weight = self._pass.weight(step)
         units = {
-            position + self._first: round(weight * math.fsum(each.marginals) * UNITS_A_NAT)
-            for position, each in read.items()
-            if each.marginals
+            position + self._first: round(weight * math.fsum(each) * UNITS_A_NAT)
+            for position, each in terms.items()
+            if each
         }
-        by_token = tuple(units.items()) if self.plan.request.per_token else ()
+        likeliest = tuple(
+            (position + self._first, tuple((token, round(nats * UNITS_A_NAT)) for token, nats in each.likeliest))
+            for position, each in read.items()
+            if each.likeliest
+        )
+        numbered = self.plan.request.per_token or self.plan.request.logprobs is not None
+        by_token = tuple(units.items()) if numbered else ()
         joint_units = round(self._pass.joint_weight(step) * joint * UNITS_A_NAT)
-        return Readout(self.index, 1, sum(units.values()), by_token, joint_units)
+        return Readout(self.index, 1, sum(units.values()), by_token, joint_units, likeliest)
 
 
 def surprises(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[Surprise]:
@@ -187,9 +199,25 @@ def _read_part(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[
             after[:, j] = codes[tokens[rows], j]
             marginals[rows, j] = _surprise(before[rows], consistent_log_normaliser(logits[rows], after, codes)).cpu()
     joints: list[float] = _surprise(before, logits.gather(1, tokens[:, None])[:, 0]).tolist()
+    likeliest = _likeliest(before, logits, states, codes, probes)
     return [
-        Surprise(tuple(row[j] for j in probe.js), joint)
-        for probe, row, joint in zip(probes, marginals.tolist(), joints, strict=True)
+        Surprise(tuple(row[j] for j in probe.js), joint, classes)
+        for probe, row, joint, classes in zip(probes, marginals.tolist(), joints, likeliest, strict=True)
+    ]
+
+
+def _likeliest(
+    before: Tensor, logits: Tensor, states: Tensor, codes: Tensor, probes: Sequence[Probe]
+) -> list[tuple[tuple[int, float], ...]]:
+    """The classes that each probe asks for; those of probability zero are left out."""
+    most = min(max(probe.most for probe in probes), logits.shape[1])
+    if not most:
+        return [()] * len(probes)
+    top = logits.masked_fill(~agrees(states, codes), -torch.inf).topk(most, dim=1)
+    classes, nats = top.indices.tolist(), _surprise(before[:, None], top.values).tolist()
+    return [
+        tuple((token, value) for token, value in zip(*each, strict=True) if math.isfinite(value))[: probe.most]
+        for probe, *each in zip(probes, classes, nats, strict=True)
     ]
 
 

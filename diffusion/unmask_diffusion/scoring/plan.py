@@ -31,7 +31,7 @@ MAX_NUMBERS = 2**18
 # standard errors that are far too small
 DEGREES_OF_FREEDOM = 7
 # replicates where no budget is given: without a wished standard error, and with one
-REPLICATES = {"orders": (4, 32), "integral": (8, 64)}
+REPLICATES = {"orders": (4, 32), "integral": (8, 64), "left_to_right": (1, 1)}
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Pass:
     window: Window
     order: tuple[int, ...]  # the sub-tokens to score (position in the window · l + j), in the order of their reveal
     starts: tuple[int, ...]  # for each state (network evaluation), how many of them are revealed; ascending
-    reads_all: bool  # whether a state reads all masked sub-tokens, or only the next of the order
+    reads: int | None  # number of sub-tokens that a state reads, the next of the order; None: all that are masked
 
     def masked(self, step: int) -> tuple[int, ...]:
         return self.order[self.starts[step] :]
 
     def read(self, step: int) -> tuple[int, ...]:
         start = self.starts[step]
-        return self.order[start:] if self.reads_all else self.order[start : start + 1]
+        return self.order[start:] if self.reads is None else self.order[start : start + self.reads]
 
     def weight(self, step: int) -> float:
         """Weight in the chain's sum of each sub-token that is read at a state.
@@ -91,11 +91,11 @@ class Pass:
         states for all n: n / (m · states). It is the integral over t of 1/t · E[sum of masked], t being m / n: given
         how many are masked, which are is uniform, so nothing but the variance of their number is left out.
         """
-        return self.joint_weight(step) if self.reads_all else 1.0
+        return self.joint_weight(step) if self.reads is None else 1.0
 
     def joint_weight(self, step: int) -> float:
         """Weight in the published integrand's sum of the tokens that are not fully revealed at a state."""
-        share = len(self.order) / len(self.starts) if self.reads_all else 1.0
+        share = len(self.order) / len(self.starts) if self.reads is None else 1.0
         return share / len(self.masked(step))
 
 
@@ -105,7 +105,7 @@ class ScorePlan:
 
     Replicates are independent, and the spread between them gives the standard error. A replicate of `orders` is two
     passes a window, an order and its reverse (with blocks, reversed within each block); of `integral` one pass with
-    low-discrepancy mask rates.
+    low-discrepancy mask rates. `left_to_right` has one replicate of one pass, which reads whole tokens.
     """
 
     request: ScoreRequest  # with its seed, and with ids for texts: the same request gives the same plan
@@ -119,8 +119,18 @@ class ScorePlan:
     rates: int | None  # mask rates of a pass, at most one a sub-token; None: a pass reads the chain of its order
 
     @property
+    def whole_tokens(self) -> bool:
+        """Whether a state reads a token, all its digits together, instead of sub-tokens."""
+        return self.request.estimator == "left_to_right"
+
+    @property
     def passes_a_window(self) -> int:
-        return 2 if self.rates is None else 1
+        return 2 if self.request.estimator == "orders" else 1
+
+    @property
+    def least_replicates(self) -> int:
+        """Number of replicates that give an estimate."""
+        return least_replicates(self.request)
 
     @property
     def passes(self) -> int:
@@ -145,7 +155,7 @@ class ScorePlan:
 
     @cached_property
     def evaluations_a_replicate(self) -> int:
-        return _evaluations_a_replicate(self.windows, self.sub_tokens_per_token, self.rates)
+        return _evaluations_a_replicate(self.request, self.windows, self.sub_tokens_per_token, self.rates)
 
     @property
     def network_evaluations(self) -> int:
@@ -166,7 +176,8 @@ class ScorePlan:
         return index // self.passes_a_window % len(self.windows)
 
     def evaluations_of(self, index: int) -> int:
-        return _evaluations(self.windows[self.window_of(index)], self.sub_tokens_per_token, self.rates)
+        window = self.windows[self.window_of(index)]
+        return _evaluations(self.request, window, self.sub_tokens_per_token, self.rates)
 
     def pass_of(self, index: int) -> Pass:
         """Draw a pass: a function of (plan, index) alone."""
@@ -177,13 +188,16 @@ class ScorePlan:
         positions = torch.tensor(window.scored, dtype=torch.int64)
         sub_tokens = positions[:, None] * self.sub_tokens_per_token + torch.arange(self.sub_tokens_per_token)
         sub_tokens = sub_tokens.flatten()
+        if self.whole_tokens:
+            reads = self.sub_tokens_per_token
+            return Pass(index, window, tuple(sub_tokens.tolist()), tuple(range(0, len(sub_tokens), reads)), reads)
         block = (self.request.block_length or len(positions)) * self.sub_tokens_per_token
         order = sub_tokens[block_order(hitting_times(self.seed, stream, sub_tokens), block)]
         if reverse:
             order = torch.cat([part.flip(0) for part in order.split(block)])
         count = self.evaluations_of(index)
         starts = low_discrepancy_starts(_shift(self.seed, stream), len(order), count) if self.rates else range(count)
-        return Pass(index, window, tuple(order.tolist()), tuple(starts), reads_all=self.rates is not None)
+        return Pass(index, window, tuple(order.tolist()), tuple(starts), 1 if self.rates is None else None)
 
 
 def low_discrepancy_starts(shift: float, sub_tokens: int, count: int) -> list[int]:
@@ -198,6 +212,11 @@ def low_discrepancy_starts(shift: float, sub_tokens: int, count: int) -> list[in
 def _shift(seed: int, stream: int) -> float:
     seeds, events, indices = (torch.tensor([word]) for word in (seed, event_of(stream, 0), 1))  # 0 is a hitting time's
     return float(random_uniform(seeds, events, indices, Purpose.SCHEDULE))
+
+
+def least_replicates(request: ScoreRequest) -> int:
+    """Number of replicates that give an estimate: one order that is not random has no spread."""
+    return 1 if request.estimator == "left_to_right" else LEAST_REPLICATES
 
 
 def trusted_replicates(windows: int) -> int:
@@ -249,25 +268,30 @@ def _overlap(request: ScoreRequest, length: int) -> int:
 
 def _affordable(request: ScoreRequest, windows: tuple[Window, ...], digits: int) -> tuple[int, int | None]:
     """The number of replicates, and of mask rates of a pass, that the budget pays for."""
-    rates = None if request.estimator == "orders" else RATES
-    least = _evaluations_a_replicate(windows, digits, None if rates is None else 1) * LEAST_REPLICATES
+    rates = RATES if request.estimator == "integral" else None
+    least = _evaluations_a_replicate(request, windows, digits, None if rates is None else 1) * least_replicates(request)
     budget = MAX_BUDGET if request.budget is None else request.budget
     if least > budget:
         raise RequestError(*_too_small(request, least))
     if rates is not None:
         rates = min(rates, max(1, budget // (trusted_replicates(len(windows)) * len(windows))))
-    affordable = min(MAX_REPLICATES, budget // _evaluations_a_replicate(windows, digits, rates))
-    if request.budget is None:
+    affordable = min(MAX_REPLICATES, budget // _evaluations_a_replicate(request, windows, digits, rates))
+    if request.budget is None or request.estimator == "left_to_right":
         affordable = min(affordable, REPLICATES[request.estimator][request.standard_error_per_token is not None])
-    return (min(affordable, _numbers_fit(windows, digits, rates)) if request.per_token else affordable), rates
+    numbered = request.per_token or request.logprobs is not None
+    return (min(affordable, _numbers_fit(request, windows, digits)) if numbered else affordable), rates
 
 
-def _numbers_fit(windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
+def _numbers_fit(request: ScoreRequest, windows: tuple[Window, ...], digits: int) -> int:
     """The number of replicates whose numbers by token fit into a log."""
     tokens = sum(len(window.scored) for window in windows)
-    numbers_a_token = 2 * digits if rates is None else 1  # of a replicate, at most
-    if LEAST_REPLICATES * numbers_a_token * tokens > MAX_NUMBERS:
-        limit = MAX_NUMBERS // (LEAST_REPLICATES * numbers_a_token)
+    # of a replicate, at most
+    numbers_a_token = {"orders": 2 * digits, "integral": 1, "left_to_right": 1 + 2 * (request.logprobs or 0)}[
+        request.estimator
+    ]
+    least = least_replicates(request)
+    if least * numbers_a_token * tokens > MAX_NUMBERS:
+        limit = MAX_NUMBERS // (least * numbers_a_token)
         raise RequestError(
             "per_token", f"per_token is for inputs of at most {limit} tokens here; this one has {tokens}"
         )
@@ -276,17 +300,21 @@ def _numbers_fit(windows: tuple[Window, ...], digits: int, rates: int | None) ->
 
 def _too_small(request: ScoreRequest, least: int) -> tuple[str, str]:
     """The field at fault where two replicates cost more than the budget, and the message."""
-    needs = f"a standard error of this input needs {least} network evaluations with estimator {request.estimator!r}"
+    what = "a standard error of this input" if least_replicates(request) > 1 else "this input"
+    needs = f"{what} needs {least} network evaluations with estimator {request.estimator!r}"
     other = "" if request.estimator == "integral" else "; estimator 'integral' needs fewer"
     if request.budget is None:
         return "input", f"input is too long: {needs}, and the limit is {MAX_BUDGET}{other}"
     return "budget", f"budget is {request.budget}: {needs}{other}"
 
 
-def _evaluations_a_replicate(windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
-    return (2 if rates is None else 1) * sum(_evaluations(window, digits, rates) for window in windows)
+def _evaluations_a_replicate(request: ScoreRequest, windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
+    passes = 2 if request.estimator == "orders" else 1
+    return passes * sum(_evaluations(request, window, digits, rates) for window in windows)
 
 
-def _evaluations(window: Window, digits: int, rates: int | None) -> int:
+def _evaluations(request: ScoreRequest, window: Window, digits: int, rates: int | None) -> int:
+    if request.estimator == "left_to_right":
+        return len(window.scored)
     sub_tokens = len(window.scored) * digits
     return sub_tokens if rates is None else min(rates, sub_tokens)

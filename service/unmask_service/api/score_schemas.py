@@ -5,9 +5,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 from unmask_diffusion import Score, ScorePlan, ScoreRequest
+from unmask_diffusion.request import Estimator
 
 from unmask_service.api.schemas import JobStatus, Message, only
 
+TokenLikeliest = tuple[int, list[tuple[int, str | None, float]]]  # position, (token id, text, log-probability)
 Contribution = tuple[int, int, str | None, float]  # position, token id, text, nats
 
 
@@ -32,7 +34,7 @@ class ScoreBody(ScoreRequest):
 class Averaged(Message):
     """What an estimate is the mean of: its estimator's replicates."""
 
-    name: Literal["orders", "integral"]
+    name: Estimator
     replicates: int = Field(
         description="number of independent replicates (of orders: pairs), whose spread gives the standard error"
     )
@@ -92,10 +94,21 @@ class ScoreNumbers(Message):
         "token; they sum to nats"
     )
 
+    token_likeliest: list[TokenLikeliest] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # answers without it are as before it existed
+        description="with logprobs in the request: [position in the input, [[token_id, text, log-probability], …]] of "
+        "every scored token",
+    )
+
     @staticmethod
     def of(model: str, plan: ScorePlan, score: Score, text_of: Callable[[int], str | None]) -> "ScoreNumbers":
         """The numbers of a score by a model, with the texts of its tokens."""
         by_token = [(each.position, each.token, text_of(each.token), each.nats) for each in score.token_nats]
+        likeliest = [
+            (each.position, [(token, text_of(token), -nats) for token, nats in each.likeliest])
+            for each in score.token_nats
+        ]
         published = None
         if score.published is not None:
             published = PublishedIntegrand(
@@ -128,6 +141,7 @@ class ScoreNumbers(Message):
             seed=plan.seed,
             published_integrand=published,
             token_nats=by_token if plan.request.per_token else None,
+            token_likeliest=likeliest if plan.request.logprobs else None,
         )
 
 
@@ -156,7 +170,7 @@ class ScoreStartEvent(Message):
     windows: int
     window: int = Field(description="length of a window in tokens")
     overlap: int
-    estimator: Literal["orders", "integral"]
+    estimator: Estimator
     replicates: int = Field(description="number of planned replicates")
     network_evaluations: int = Field(description="number of planned network evaluations")
     eta_ms: int | None = Field(

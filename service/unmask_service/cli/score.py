@@ -54,7 +54,10 @@ def score(
     ] = None,
     estimator: Annotated[
         str | None,
-        typer.Option(metavar="orders|integral", help="random orders, or all masked at low-discrepancy rates"),
+        typer.Option(
+            metavar="orders|integral|left_to_right",
+            help="random orders, all masked at low-discrepancy rates, or one order",
+        ),
     ] = None,
     budget: Annotated[
         int | None, typer.Option(metavar="N", help="network evaluations at most [4 pairs of orders, or 128 a window]")
@@ -211,7 +214,11 @@ def show(bundle: "Bundle", plan: "ScorePlan", score: "Score") -> None:
 
 def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     """The rows of the table; ± is one standard error."""
-    of_estimator = {"orders": "pairs of random orders", "integral": "passes over the mask rates"}
+    of_estimator = {
+        "orders": "pairs of random orders",
+        "integral": "passes over the mask rates",
+        "left_to_right": "pass",
+    }
     replicates = f"{score.replicates:,} {of_estimator[plan.request.estimator]}"
     if plan.request.block_length is not None:
         replicates += f" in blocks of {_count(plan.request.block_length, 'token')}"

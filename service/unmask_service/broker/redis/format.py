@@ -120,6 +120,7 @@ def encode_entry(entry: LogEntry) -> str:
             return _dumps([*fields, more] if more else fields)
         case Scored(readout=readout):
             sums = [readout.units, readout.joint_units, readout.by_token]
+            sums += [readout.likeliest] if readout.likeliest else []
             return _dumps(["scored", entry.at, readout.index, readout.evaluations, *sums])
         case Finished():
             return _dumps(["finished", entry.at])
@@ -142,9 +143,10 @@ def decode_entry(text: bytes) -> LogEntry:
                 Candidates(where, left, tuple(map(tuple, each))) for where, left, each in more.get("candidates", ())
             )
             return Revealed(at, reveal, lane, tuple(candidates), more.get("saved", 0))
-        case "scored", [at, index, evaluations, units, joint_units, by_token]:
+        case "scored", [at, index, evaluations, units, joint_units, by_token, *rest]:
             units_by_token = tuple((position, of_token) for position, of_token in by_token)
-            return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units))
+            classes = tuple((position, tuple(map(tuple, each))) for position, each in (rest or [[]])[0])
+            return Scored(at, Readout(index, evaluations, units, units_by_token, joint_units, classes))
         case "finished", [at]:
             return Finished(at)
         case "failed", [at, reason, message]:
