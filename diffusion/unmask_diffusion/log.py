@@ -52,10 +52,19 @@ class LogProbabilities:
         """Collect them from the reveals of one sample."""
         found = cls({}, {})
         for reveal in log:
-            for (position, j, _), value in zip(reveal.sub_tokens, reveal.log_probabilities, strict=True):
-                found.of_sub_tokens[position, j] = value
-            found.likeliest.update(reveal.likeliest)
+            found.note(reveal)
         return found
+
+    def note(self, reveal: "Reveal") -> None:
+        """Take in a reveal."""
+        for (position, j, _), value in zip(reveal.sub_tokens, reveal.log_probabilities, strict=True):
+            self.of_sub_tokens[position, j] = value
+        self.likeliest.update(reveal.likeliest)
+
+    def of_token(self, position: int, digits: int) -> "TokenLogProbabilities":
+        """Those of the token at a position, which has so many digits."""
+        values = tuple(self.of_sub_tokens.get((position, j)) for j in range(digits))
+        return TokenLogProbabilities(values, self.likeliest.get(position, ()))
 
     @property
     def total(self) -> float:

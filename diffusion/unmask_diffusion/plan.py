@@ -229,12 +229,9 @@ def read_sample(model: Outline, plan: Plan, index: int, digits: Tensor, log: Ite
         raise ValueError(f"sample {index} is not finished: position {plan.generated[known]} is masked")
     if plan.request.logprobs is None:
         return sample
-    found, js = LogProbabilities.of(log), range(digits.shape[1])
-    logprobs = (
-        TokenLogProbabilities(tuple(found.of_sub_tokens.get((p, j)) for j in js), found.likeliest.get(p, ()))
-        for p in plan.generated[: len(sample.token_ids)]
-    )
-    return replace(sample, logprobs=tuple(logprobs), log_probability=found.total)
+    found = LogProbabilities.of(log)
+    logprobs = tuple(found.of_token(p, digits.shape[1]) for p in plan.generated[: len(sample.token_ids)])
+    return replace(sample, logprobs=logprobs, log_probability=found.total)
 
 
 def answer_of(model: Outline, plan: Plan, index: int, token_ids: Sequence[int]) -> Sample | None:

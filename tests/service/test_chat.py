@@ -130,6 +130,16 @@ def test_an_answer_has_the_fields_of_openai(scribe: Server) -> None:
     assert answer["usage"]["prompt_tokens"] == 2
 
 
+def test_log_probabilities_of_a_chat(scribe: Server) -> None:
+    (choice,) = chat(scribe, SAID, max_tokens=29, logprobs=True, top_logprobs=1)["choices"]
+    content = choice["logprobs"]["content"]
+    assert "".join(each["token"] for each in content) == SCRIBES_TEXT[2:]
+    assert {each["logprob"] for each in content} == {0.0}
+    assert content[-1]["top_logprobs"] == [{"token": "z", "logprob": 0.0, "bytes": [122]}]
+    body = {"messages": [{"role": "user", "content": SAID}], "top_logprobs": 1}
+    assert scribe.http.post("/v1/chat/completions", json=body).json()["error"]["param"] == "top_logprobs"
+
+
 def test_fields_of_a_chat(scribe: Server) -> None:
     parts = [{"type": "text", "text": each} for each in SAID]
     neutral: Body = {"tools": [], "tool_choice": "none", "logprobs": False, "store": False, "modalities": ["text"]}

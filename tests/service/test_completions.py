@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unmask_model_store import Bundle, open_bundle
+from safetensors.torch import load_file
 
 from tests.helpers import SCRIBES_TEXT, byte_tokenizer
 from tests.helpers_server import Body, Server, wait_for
@@ -15,11 +15,6 @@ from tests.helpers_server import Body, Server, wait_for
 Chunks = list[dict[str, Any]]
 TOKENIZER = byte_tokenizer()
 STOP = "-st"
-
-
-@pytest.fixture(scope="module")
-def writer_bundle(bundles: Path) -> Bundle:
-    return open_bundle(bundles / "writer", dtype="auto")
 
 
 def complete(server: Server, **body: Any) -> Body:  # noqa: ANN401 — JSON
@@ -436,3 +431,74 @@ def test_a_model_without_a_tokenizer_has_no_tokens_of_text(chain: Server) -> Non
         assert response.status_code == 422
         assert "no tokenizer" in response.json()["error"]["message"]
     assert set(chain.http.get("/tokenizer_info").json().values()) == {None}
+
+
+# --- log-probabilities -----------------------------------------------------------------------------------------------
+
+
+def test_log_probabilities_are_those_of_generate(writer: Server) -> None:
+    body: Body = {"prompt": " the", "max_tokens": 6, "n": 2, "seed": 5, "logprobs": 2}
+    answer, native = complete(writer, **body), writer.generate(**body)
+    for choice, expected in zip(answer["choices"], native["choices"], strict=True):
+        found = choice["logprobs"]
+        assert set(found) == {"tokens", "token_logprobs", "top_logprobs", "text_offset"}
+        for name in found:
+            assert found[name] == expected["logprobs"][name]
+        assert "".join(found["tokens"]) == choice["text"]
+        assert sum(found["token_logprobs"]) == pytest.approx(expected["log_probability"])
+    told: dict[int, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for chunk in chunks_of(writer, **body):
+        for choice in chunk["choices"]:
+            for name, values in choice["logprobs"].items():
+                told[choice["index"]][name] += values
+    assert [told[choice["index"]] for choice in answer["choices"]] == [c["logprobs"] for c in answer["choices"]]
+
+
+def test_log_probabilities_in_a_stream_are_of_the_text_that_is_sent(scribe: Server) -> None:
+    body: Body = {"max_tokens": 32, "sampler": {"block_length": 1}, "stop": [STOP], "logprobs": 1}
+    (whole,) = complete(scribe, **body)["choices"]
+    tokens: list[str] = []
+    for chunk in chunks_of(scribe, **body):
+        (choice,) = chunk["choices"]
+        tokens += choice["logprobs"]["tokens"]
+        assert "".join(choice["logprobs"]["tokens"]) == choice["text"]
+    assert tokens == whole["logprobs"]["tokens"]
+    assert whole["logprobs"]["token_logprobs"] == [0.0] * len(tokens)
+
+
+def test_an_echo_has_the_log_probabilities_of_the_prompt_from_left_to_right(chain: Server, bundles: Path) -> None:
+    """As lm-evaluation-harness asks: prompt + 1 numbers, the first null, sliced by the length of the context."""
+    tensors = load_file(bundles / "chain" / "model.safetensors")
+    prompts = [[1, 3, 0, 2, 2], [2, 1]]
+    body: Body = {"prompt": prompts, "max_tokens": 1, "logprobs": 1, "temperature": 0, "seed": 1234, "echo": True}
+    for prompt, choice in zip(prompts, complete(chain, **body)["choices"], strict=True):
+        found = choice["logprobs"]
+        assert {len(values) for values in found.values()} == {len(prompt) + 1}
+        assert (found["token_logprobs"][0], found["top_logprobs"][0]) == (None, None)
+        rows = tensors["log_transition"][prompt[:-1]]
+        truth = [float(row[token]) for row, token in zip(rows, prompt[1:], strict=True)]
+        assert found["token_logprobs"][1:-1] == pytest.approx(truth, abs=1e-5)
+        for row, token, value, top in zip(
+            rows, prompt[1:], found["token_logprobs"][1:-1], found["top_logprobs"][1:-1], strict=True
+        ):
+            assert (value == max(top.values())) == (int(row.argmax()) == token), "greedy, bit for bit"
+    chunks = chunks_of(chain, **body)
+    told: dict[int, list[str]] = defaultdict(list)
+    for chunk in chunks:
+        for choice in chunk["choices"]:
+            told[choice["index"]] += choice["logprobs"]["tokens"]
+    assert [len(tokens) for tokens in told.values()] == [6, 3]
+
+
+def test_an_echo_alone(writer: Server) -> None:
+    body: Body = {"prompt": "ab☃", "max_tokens": 0, "echo": True, "logprobs": 0}
+    (choice,) = complete(writer, **body)["choices"]
+    assert choice["text"] == "ab☃"
+    assert "".join(choice["logprobs"]["tokens"]) == "ab☃"
+    assert choice["logprobs"]["text_offset"] == [0, 1, 2, 2, 2]
+    (score,) = [
+        writer.http.post("/score", json={"input": "ab☃", "estimator": "left_to_right", "per_token": True}).json()
+    ]
+    expected = [-nats for _, _, _, nats in score["token_nats"]]
+    assert choice["logprobs"]["token_logprobs"] == [None, *expected[1:]]
+    assert joined(chunks_of(writer, **body)) == ["ab☃"]

@@ -7,17 +7,26 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from sse_starlette import ServerSentEvent
-from unmask_diffusion import Sample, text_of
+from unmask_diffusion import text_of
+from unmask_diffusion.log import LogProbabilities
 
 from unmask_service.api.admission import call_of
 from unmask_service.api.errors import JobError, error_answer
-from unmask_service.api.followers import AnyFollower, Generation
-from unmask_service.api.openai_bodies import CompletionBody, OpenAIBody
-from unmask_service.api.schemas import Message, Usage
+from unmask_service.api.followers import AnyFollower, Generation, Scoring
+from unmask_service.api.openai_bodies import ChatBody, CompletionBody, OpenAIBody
+from unmask_service.api.openai_logprobs import (
+    TokenLogProb,
+    for_chat,
+    for_completion,
+    of_generated,
+    of_prompt,
+    with_texts,
+)
+from unmask_service.api.schemas import Choice, Message, Usage
 from unmask_service.api.text_stream import TextStream
-from unmask_service.broker import LogEntry
+from unmask_service.broker import LogEntry, Revealed
 
 logger = logging.getLogger("unmask")
 
@@ -31,7 +40,11 @@ class CompletionChoice(Message):
 
     index: int
     text: str | None
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = Field(
+        default=None,
+        description="tokens, token_logprobs, top_logprobs and text_offset: of each token its text, the sum of its "
+        "digits' log-probabilities as they were revealed, the likeliest classes, and where it begins",
+    )
     finish_reason: FinishReason
 
 
@@ -60,7 +73,7 @@ class ChatChoice(Message):
 
     index: int
     message: AssistantMessage
-    logprobs: None = None
+    logprobs: dict[str, Any] | None = Field(default=None, description="content: an object for each token")
     finish_reason: FinishReason
 
 
@@ -77,39 +90,39 @@ class ChatAnswer(Message):
 
 
 class Call(ABC):
-    """A client that waits for the jobs of a call, one for each prompt."""
+    """A client that waits for the jobs of a call: a generation for each prompt, and perhaps scores of prompts."""
 
     object: ClassVar[str]  # of a chunk
 
-    def __init__(self, body: OpenAIBody, followers: Sequence[AnyFollower]) -> None:
-        self.body = body
+    def __init__(self, body: OpenAIBody, followers: Sequence[AnyFollower], with_logprobs: bool = False) -> None:
+        self.body, self._with_logprobs = body, with_logprobs
+        self.jobs = followers
         self.followers = [each for each in followers if isinstance(each, Generation)]
         self.service = followers[0].service
         self.id = call_of(followers[0].job.id, len(followers))
         self.samples = max(1, body.n or 1)
+        self._found = [[LogProbabilities({}, {}) for _ in each.plan.schedules] for each in self.followers]
         self.texts = [
             [TextStream(each.served.model, each.plan, index) for index in range(len(each.plan.schedules))]
-            for each in followers
+            for each in self.followers
         ]
 
     async def answer(self) -> BaseModel:
         """The answer, once every job has ended. Raises JobError."""
+        await self._read_scores()
         async for _ in followed(self.followers):
             pass
         answers = [await each.read_answer() for each in self.followers]
         usage = usage_of(
             sum(each.usage.prompt_tokens for each in answers), sum(each.usage.completion_tokens for each in answers)
         )
-        samples = [
-            (number, Sample(each.index, each.text, tuple(each.token_ids), each.finish_reason))
-            for number, answer in enumerate(answers)
-            for each in answer.choices
-        ]
-        return self._whole({"choices": [self._choice(*each) for each in samples], "usage": usage})
+        choices = [self._choice(number, each) for number, answer in enumerate(answers) for each in answer.choices]
+        return self._whole({"choices": choices, "usage": usage})
 
     async def events(self) -> AsyncIterator[ServerSentEvent]:
         """Yield frames of nothing but data: the text as it grows, then the end. A failure is a frame too."""
         try:
+            await self._read_scores()
             for number, texts in enumerate(self.texts):
                 for index in range(len(texts)):
                     for chunk in self._first_chunks(number, index):
@@ -128,7 +141,11 @@ class Call(ABC):
 
     async def leave(self) -> None:
         """The client has its answer or has disconnected: its jobs are cancelled together."""
-        await asyncio.gather(*(each.leave() for each in self.followers))
+        await asyncio.gather(*(each.leave() for each in self.jobs))
+
+    @abstractmethod
+    async def _read_scores(self) -> None:
+        """Wait for what must be known of the prompts before the first chunk."""
 
     def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
         """What a sample has to say before its first evaluation."""
@@ -140,6 +157,8 @@ class Call(ABC):
         if event is None:
             return []
         unmask = event[1]
+        if self._with_logprobs and isinstance(entry, Revealed):
+            self._found[number][entry.reveal.sample].note(entry.reveal)
         text = self.texts[number][unmask.index]
         if text.sample is not None:  # what is behind its end changes nothing
             return []
@@ -160,6 +179,22 @@ class Call(ABC):
         else:
             return []
         return [chunk]
+
+    def _logprobs(self, number: int, index: int) -> list[TokenLogProb]:
+        """The tokens whose text goes out with this chunk."""
+        if not self._with_logprobs:
+            return []
+        served, found = self.followers[number].served, self._found[number][index]
+        digits, before = served.model.sub_tokenizer.sub_tokens_per_token, len(self._before(number))
+        values = [(each, found.of_token(each[0], digits)) for each in self.texts[number][index].tokens_sent()]
+        return [
+            TokenLogProb(piece, before + offset, value.total, with_texts(served, value.likeliest))
+            for (_, offset, piece), value in values
+        ]
+
+    def _before(self, number: int) -> str:  # noqa: ARG002 — of a prompt
+        """What the text of a prompt's choices begins with."""
+        return ""
 
     def _index(self, number: int, index: int) -> int:
         return number * self.samples + index
@@ -194,7 +229,7 @@ class Call(ABC):
     def _whole(self, fields: Mapping[str, Any]) -> BaseModel: ...
 
     @abstractmethod
-    def _choice(self, number: int, sample: Sample) -> Any: ...  # noqa: ANN401 — of the endpoint
+    def _choice(self, number: int, choice: Choice) -> Any: ...  # noqa: ANN401 — of the endpoint
 
     @abstractmethod
     def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]: ...
@@ -206,26 +241,45 @@ class Completion(Call):
     object = "text_completion"
     body: CompletionBody
 
+    def __init__(self, body: CompletionBody, followers: Sequence[AnyFollower]) -> None:
+        super().__init__(body, followers, with_logprobs=body.logprobs is not None)
+        self._prompts: dict[int, list[TokenLogProb]] = {}  # of each prompt that is scored, its tokens
+        self._untold: dict[tuple[int, int], list[TokenLogProb]] = {}  # of each choice, what its next chunk begins with
+
+    async def _read_scores(self) -> None:
+        scored = [number for number, each in enumerate(self.body.scores()) if each is not None]
+        scores = [each for each in self.jobs if isinstance(each, Scoring)]
+        async for _ in followed(scores):
+            pass
+        for number, scoring in zip(scored, scores, strict=True):
+            self._prompts[number] = of_prompt(scoring.served, await scoring.read_answer(), self._before(number))
+
     def _whole(self, fields: Mapping[str, Any]) -> BaseModel:
         return CompletionAnswer(**self._head(), **fields)
 
-    def _choice(self, number: int, sample: Sample) -> CompletionChoice:
+    def _choice(self, number: int, choice: Choice) -> CompletionChoice:
+        before = self._before(number)
+        tokens = self._prompts.get(number, []) + of_generated(choice.logprobs, len(before))
         return CompletionChoice(
-            index=self._index(number, sample.index),
-            text=None if sample.text is None else self._echo(number) + sample.text,
-            finish_reason=sample.finish_reason,
+            index=self._index(number, choice.index),
+            text=None if choice.text is None else before + choice.text,
+            logprobs=for_completion(tokens) if self._with_logprobs else None,
+            finish_reason=choice.finish_reason,
         )
 
     def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
-        piece = self._echo(number) + self.texts[number][index].take()
+        self._untold[number, index] = self._prompts.get(number, [])
+        piece = self._before(number) + self.texts[number][index].take()
         return self._text_chunks(number, index, piece)
 
     def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]:
+        tokens = self._untold.pop((number, index), []) + self._logprobs(number, index)
+        logprobs = for_completion(tokens) if self._with_logprobs else None
         reason = self._end(number, index)
-        return {"index": self._index(number, index), "text": piece, "logprobs": None, "finish_reason": reason}
+        return {"index": self._index(number, index), "text": piece, "logprobs": logprobs, "finish_reason": reason}
 
-    def _echo(self, number: int) -> str:
-        """The text that the request repeats before the answer."""
+    def _before(self, number: int) -> str:
+        """The prompt, where the request asks to repeat it."""
         prompt = self.body.prompts[number] if self.body.echo else ""
         return prompt if isinstance(prompt, str) else text_of(self.followers[number].served.model, prompt) or ""
 
@@ -238,9 +292,19 @@ class ChatCompletion(Call):
     def _whole(self, fields: Mapping[str, Any]) -> BaseModel:
         return ChatAnswer(**self._head(), **fields)
 
-    def _choice(self, number: int, sample: Sample) -> ChatChoice:
-        message = AssistantMessage(content=sample.text or "")
-        return ChatChoice(index=self._index(number, sample.index), message=message, finish_reason=sample.finish_reason)
+    def __init__(self, body: ChatBody, followers: Sequence[AnyFollower]) -> None:
+        super().__init__(body, followers, with_logprobs=bool(body.logprobs))
+
+    async def _read_scores(self) -> None:
+        """A chat has none."""
+
+    def _choice(self, number: int, choice: Choice) -> ChatChoice:
+        return ChatChoice(
+            index=self._index(number, choice.index),
+            message=AssistantMessage(content=choice.text or ""),
+            logprobs=for_chat(of_generated(choice.logprobs)) if self._with_logprobs else None,
+            finish_reason=choice.finish_reason,
+        )
 
     def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
         role = {"role": "assistant", "content": ""}
@@ -248,8 +312,9 @@ class ChatCompletion(Call):
         return [self._chunk([begin]), *super()._first_chunks(number, index)]
 
     def _delta(self, number: int, index: int, piece: str) -> dict[str, Any]:
+        logprobs = for_chat(self._logprobs(number, index)) if self._with_logprobs else None
         reason = self._end(number, index)
-        return {"index": index, "delta": {"content": piece}, "logprobs": None, "finish_reason": reason}
+        return {"index": index, "delta": {"content": piece}, "logprobs": logprobs, "finish_reason": reason}
 
 
 async def followed(followers: Sequence[AnyFollower]) -> AsyncIterator[tuple[int, LogEntry]]:

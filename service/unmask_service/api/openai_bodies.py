@@ -10,11 +10,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from unmask_diffusion import Sampler
-from unmask_diffusion.request import MAX_SEED, MAX_STOPS, Strict, Temperature, TokenId, TokenIds, TopP
+from unmask_diffusion.request import MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Strict, Temperature, TokenId, TokenIds, TopP
 from unmask_model_store import TextSettings
 
 from unmask_service.api.errors import first_complaint
 from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS, GenerateBody
+from unmask_service.api.score_schemas import ScoreBody
 
 MOST_PROMPTS = 128
 COMPLETION_TOKENS = 16
@@ -126,7 +127,11 @@ class CompletionBody(OpenAIBody):
     max_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
         default=None, description="tokens to generate (default: 16, or what still fits); 0 only with echo"
     )
-    logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        default=None,
+        description="log-probabilities of the tokens, and so many of the likeliest classes; of a prompt that is "
+        "echoed too, from left to right",
+    )
     echo: bool | None = Field(default=None, description="true: the text begins with the prompt")
     canvas: list[TokenId | None] | None = Field(
         default=None, description="as in /generate: instead of prompt, suffix and max_tokens"
@@ -157,12 +162,34 @@ class CompletionBody(OpenAIBody):
         """The request of each prompt, with a seed of its own. Raises RefusedError."""
         fields = self.same_fields()
         if self.canvas is not None:
-            given = {name: getattr(self, name) for name in ("prompt", "suffix", "max_tokens")}
+            given = {name: getattr(self, name) for name in ("prompt", "suffix", "max_tokens", "logprobs")}
             return [parsed(CompletionRequest, fields | {name: v for name, v in given.items() if v is not None})]
-        fields |= {name: value for name in ("suffix", "max_tokens") if (value := getattr(self, name)) is not None}
+        names = ("suffix", "max_tokens", "logprobs")
+        fields |= {name: value for name in names if (value := getattr(self, name)) is not None}
         return [
             parsed(CompletionRequest, fields | {"prompt": prompt} | seed_of(self.seed, number))
             for number, prompt in enumerate(self.prompts)
+        ]
+
+    def scores(self) -> list[ScoreBody | None]:
+        """For each prompt the score that its log-probabilities come from; None: they are not asked for, or it is empty.
+
+        The order is from left to right: clients slice the numbers of a continuation out of it.
+        """
+        if not self.echo or self.logprobs is None:
+            return [None] * len(self.prompts)
+        return [
+            ScoreBody(
+                model=self.model,
+                input=prompt,
+                estimator="left_to_right",
+                logprobs=self.logprobs,
+                per_token=True,
+                seed=0,
+            )
+            if prompt
+            else None
+            for prompt in self.prompts
         ]
 
 
@@ -201,8 +228,10 @@ class ChatBody(OpenAIBody):
         default=None, description="tokens to generate (default: 128, or what still fits)"
     )
     max_tokens: MaxTokens | None = Field(default=None, description="the same, by its old name")
-    logprobs: Literal[False] | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    logprobs: bool | None = Field(default=None, description="true: log-probabilities of the tokens")
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        default=None, description="with logprobs: so many of the likeliest classes too"
+    )
     tools: Nothing | None = None
     tool_choice: Literal["none"] | None = None
     parallel_tool_calls: None = None
@@ -223,6 +252,12 @@ class ChatBody(OpenAIBody):
             raise ValueError("max_tokens and max_completion_tokens mean the same, and have two values")
         return self
 
+    @model_validator(mode="after")
+    def _classes_need_logprobs(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs are a part of the log-probabilities: set logprobs")
+        return self
+
     def context(self, texts: TextSettings) -> dict[str, Any]:
         """What the template of the chat is told."""
         tokens = {name: getattr(texts, name) for name in ("bos_token", "eos_token", "pad_token")}
@@ -237,6 +272,7 @@ class ChatBody(OpenAIBody):
         """
         tokens = self.max_completion_tokens or self.max_tokens
         fields = {**recommended, **self.same_fields(), **({} if tokens is None else {"max_tokens": tokens})}
+        fields |= {"logprobs": self.top_logprobs or 0} if self.logprobs else {}
         return parsed(ChatRequest, fields | {"prompt": prompt})
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 
-from unmask_service.api.admission import admit_call
+from unmask_service.api.admission import AnyBody, admit_call
 from unmask_service.api.bodies import read_body
 from unmask_service.api.chat_template import ChatTemplateError
 from unmask_service.api.errors import invalid
@@ -30,7 +30,8 @@ def openai_routes(models: Models) -> APIRouter:
         """Continue prompts, or fill the gap before a suffix."""
         body = await read_body(request, CompletionBody, limit, parsers)
         service, key = await door(models, request, body.model, body, idempotency_key)
-        followers = await admit_call(service, "cmpl", body.requests(), key)
+        bodies: list[AnyBody] = [*body.requests(), *(score for score in body.scores() if score is not None)]
+        followers = await admit_call(service, "cmpl", bodies, key)
         return await reply(request, Completion(body, followers))
 
     @router.post("/chat/completions", response_model=None, responses=answered(ChatAnswer), summary="Continue a chat")

@@ -1,16 +1,16 @@
 """The text of a sample that is revealed in any order, as clients of other servers read it: piece by piece."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import takewhile
 
+from tokenizers.decoders import DecodeStream
 from unmask_diffusion import Outline, Plan, Sample, answer_of, find_stop, text_of
 
 from unmask_service.api.schemas import Token
 
 # stands for a token of which not all digits are known
 MASKED = "░"
-# what a decoder makes of bytes that are only a part of a character
-PARTIAL = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextStream:
@@ -23,9 +23,10 @@ class TextStream:
         self._model, self._plan, self._index = model, plan, index
         self._tokens = dict(plan.given)  # by position: the given tokens, and those that are revealed
         self.token_ids: list[int] = []  # of the answer, those that are known without a gap
+        self._stream = DecodeStream(skip_special_tokens=False)
         self._text = ""  # of `token_ids`, without the last ones if these end within a character
-        self._decoded = self._context = 0  # numbers of tokens: in `_text`, and of these before the last piece
-        self._sent = 0  # characters that are out
+        self._ends: list[int] = []  # for each of them, where its piece of the text ends
+        self._sent = self._told = 0  # characters that are out, and tokens of which these are all
         self.sample: Sample | None = None  # the answer, as soon as it is certain
 
     def take(self, tokens: Iterable[Token] = ()) -> str:
@@ -34,7 +35,7 @@ class TextStream:
         behind = self._plan.generated[len(self.token_ids) :]
         found = [self._tokens[position] for position in takewhile(self._tokens.__contains__, behind)]
         self.token_ids += found
-        self._decode()
+        self._decode(found)
         stop = self._plan.request.stop
         ends = len(found) == len(behind) or any(token in self._model.end_token_ids for token in found)
         if ends or find_stop(self._text[max(0, self._sent) :], stop) is not None:
@@ -42,6 +43,19 @@ class TextStream:
         if self.sample is not None:
             return self._send(self.sample.text or "")
         return self._send(self._text[: len(self._text) - held_back(self._text, stop)])
+
+    def tokens_sent(self) -> list[tuple[int, int, str]]:
+        """The tokens whose text is out since the last call: for each the position, the offset and the piece of text."""
+        ends, text = self._ends, self._text
+        if self.sample is not None:
+            ends, text = self._ends[: len(self.sample.token_ids)], self.sample.text or ""
+            ends[-1:] = [len(text)] * len(ends[-1:])
+        starts, before = [0, *ends], self._told
+        self._told = len(ends) if self.sample is not None else bisect_right(ends, self._sent)
+        return [
+            (self._plan.generated[number], starts[number], text[starts[number] : ends[number]])
+            for number in range(before, self._told)
+        ]
 
     def canvas_text(self) -> str:
         """The whole answer as text, with a placeholder for each token that is not known."""
@@ -57,14 +71,15 @@ class TextStream:
                 run = []
         return "".join([*parts, text_of(self._model, run) or ""])
 
-    def _decode(self) -> None:
-        """Add the text of new tokens, decoded behind the ones before them: a single token may lose its space."""
-        before = text_of(self._model, self.token_ids[self._context : self._decoded])
-        after = text_of(self._model, self.token_ids[self._context :])
-        if before is None or after is None or len(after) <= len(before) or after.endswith(PARTIAL):
+    def _decode(self, tokens: Iterable[int]) -> None:
+        """Add what new tokens add to the text: alone, a token may lose its space, or be a part of a character."""
+        tokenizer = self._model.tokenizer
+        if tokenizer is None:
+            self._ends += [0 for _ in tokens]
             return
-        self._text += after[len(before) :]
-        self._context, self._decoded = self._decoded, len(self.token_ids)
+        for token in tokens:
+            self._text += self._stream.step(tokenizer, token) or ""
+            self._ends.append(len(self._text))
 
     def _send(self, text: str) -> str:
         piece = text[self._sent :]
