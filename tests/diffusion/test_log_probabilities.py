@@ -158,7 +158,7 @@ def test_every_token_has_its_likeliest_classes_once(name: str, most: int) -> Non
 
 def test_a_partly_given_token_has_the_classes_that_its_digits_leave() -> None:
     model = table_model(5, 3, 3)
-    canvas = [[0, None, None], [None, None, None], [None, 1, 0]]
+    canvas: list[list[int | None]] = [[0, None, None], [None, None, None], [None, 1, 0]]
     for each in sample(model, sub_tokens=canvas, n=4, seed=2, logprobs=5):
         assert each.logprobs is not None
         for token, known in zip(each.logprobs, canvas, strict=True):
