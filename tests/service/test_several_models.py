@@ -6,7 +6,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from unmask_model_store import find_bundle
 from unmask_service.settings import SHIPPED_MODELS, SettingsError, read_settings
+from unmask_service.startup import describe
 
 from tests.helpers_cluster import Cluster
 from tests.helpers_redis import Redis
@@ -166,6 +168,7 @@ def test_an_api_serves_the_models_of_several_workers(bundles: Path, writer: Serv
 def test_the_variable_names_several(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings().models_of("serve") == SHIPPED_MODELS
     assert read_settings().models_of("worker") == read_settings().models_of("api") == ("tales",)
+    assert [describe(find_bundle(name, None), read_settings()).id for name in SHIPPED_MODELS] == ["tales", "faces"]
     monkeypatch.setenv("UNMASK_MODEL", "one,./two")
     settings = read_settings()
     assert settings.models_of("serve") == settings.models_of("api") == ("one", "./two")

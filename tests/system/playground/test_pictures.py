@@ -207,6 +207,18 @@ def test_a_picture_is_saved_opened_and_completed(page: Playground, pixels: Serve
     assert fill(page)["canvas"] == canvas, "the brush covers two by two pixels"
 
 
+def test_a_sheet_and_a_film_are_saved(page: Playground, tmp_path: Path) -> None:
+    page.generate(**chosen(n=4))
+    page.until_done()
+    for button, scale, frames in (("#save-sheet", 8, 1), ("#save-film", 4, 33)):
+        with page.page.expect_download() as download:
+            page.page.click(button)
+        download.value.save_as(tmp_path / "saved.png")
+        with Image.open(tmp_path / "saved.png") as saved:
+            assert saved.size[0] * saved.size[1] == 4 * (scale * SIDE) ** 2
+            assert getattr(saved, "n_frames", 1) == frames
+
+
 def test_a_png_that_is_dropped_takes_the_nearest_colours(page: Playground, bundles: Path) -> None:
     page.generate(**chosen(n=1))
     page.until_done()
