@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from unmask_diffusion import ActiveSample, GenerationRequest, Model, Plan, Sampler, make_plan, run, score
 from unmask_diffusion.request import HighOrder
+from unmask_kernels import Measure
 
 from benchmarks.papers.finding import MeanAndError, with_error
 from training.tales import is_consistent
@@ -27,9 +28,15 @@ class Drawn:
     seconds: float  # of wall-clock time, for all
 
 
-def samplers_of(groups: Sequence[int], steps: Sequence[int], high_orders: Sequence[HighOrder] = ()) -> list[Sampler]:
-    """The samplers to compare: exact; k groups, plain and of each high order; ancestral with T steps."""
+def samplers_of(
+    groups: Sequence[int],
+    steps: Sequence[int],
+    high_orders: Sequence[HighOrder] = (),
+    orders: Sequence[Measure] = (),
+) -> list[Sampler]:
+    """The samplers to compare: exact; k groups, plain, of each high order and by confidence; ancestral with T steps."""
     parallel = [Sampler(steps=k, high_order=kind) for kind in (None, *high_orders) for k in groups]
+    parallel += [Sampler(name=name, steps=k) for name in orders for k in groups]
     return [EXACT, *parallel, *(Sampler(name="ancestral", steps=t) for t in steps)]
 
 
@@ -37,6 +44,8 @@ def family_of(sampler: Sampler) -> str:
     """The name that samplers share which differ in `steps` alone."""
     if sampler.name == "ancestral":
         return "ancestral, T"
+    if sampler.by_confidence:
+        return f"{sampler.name}, k"
     if sampler.steps is None:
         return "exact"
     return f"{sampler.high_order.replace('_', '-')}, k" if sampler.high_order else "groups, k"

@@ -9,7 +9,8 @@
 
 Groups of k and ancestral steps draw digits of different positions independently; this is their error, and it vanishes
 as the evaluations approach the number of sub-tokens. The high orders (`sampler.high_order`: paper 1's extrapolation,
-and a predictor–corrector) use the predictions of the last two states to correct a part of it.
+and a predictor–corrector) use the predictions of the last two states to correct a part of it. Confidence orders have an
+error of another kind, which does not vanish: they reveal what happens to be likely.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from matplotlib.figure import Figure
 from rich.progress import track
 from unmask_diffusion import MAX_SAMPLES, Model, Sampler
 from unmask_diffusion.request import HighOrder
+from unmask_kernels import Measure
 
 from benchmarks.harness import Table
 from benchmarks.models import add_model_options, described, open_model
@@ -37,12 +39,15 @@ DIGITS = (1, 2, 3)
 STEPS = (8, 16, 32, 64)
 TEXT_STEPS = (4, 16, 64)
 HIGH_ORDERS: tuple[HighOrder, ...] = get_args(HighOrder)
+ORDERS: tuple[Measure, ...] = ("confidence", "entropy")
 STYLES = {
     "exact": "*",
     "groups, k": "o-",
     "ancestral, T": "s--",
     "extrapolation, k": "^:",
     "predictor-corrector, k": "v:",
+    "confidence, k": "D-.",
+    "entropy, k": "x-.",
 }
 QUICK = {"sequences": 32, "digits": [1], "steps": [4], "texts": 2, "text_steps": [4], "scored": 4, "processes": 1}
 
@@ -162,11 +167,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measured(arguments: argparse.Namespace) -> Finding:
     model = open_model(arguments)
-    on_chain = samplers_of(arguments.steps, arguments.steps, HIGH_ORDERS)
+    on_chain = samplers_of(arguments.steps, arguments.steps, HIGH_ORDERS, ORDERS)
     jobs = [(digits, each) for digits in arguments.digits for each in on_chain]
     chain = chain_points(jobs, arguments.sequences, arguments.processes)
     floor = random_chain().floor(arguments.sequences)
-    to_write = samplers_of(arguments.text_steps, arguments.text_steps, HIGH_ORDERS)
+    to_write = samplers_of(arguments.text_steps, arguments.text_steps, HIGH_ORDERS, ORDERS)
     texts = [
         text_point(model, each, arguments.texts, arguments.scored) for each in track(to_write, description="texts")
     ]

@@ -55,7 +55,7 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off")] = None,
-    sampler: Annotated[str | None, typer.Option(help="first_hitting or ancestral")] = None,
+    sampler: Annotated[str | None, typer.Option(help="first_hitting, ancestral, confidence, margin or entropy")] = None,
     steps: Annotated[int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral: T")] = None,
     high_order: Annotated[
         str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
@@ -66,6 +66,10 @@ def generate(
     clock: Annotated[
         int | None, typer.Option(help="time bins and groups end at (i/T)^CLOCK [the model's own]; 1: equal ones")
     ] = None,
+    cut: Annotated[
+        str | None, typer.Option(help="sizes of the steps in confidence order: even, llada, dream or dllm")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="two canvases an evaluation, with and without TEXT")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
     ] = False,
@@ -93,12 +97,13 @@ def generate(
         unmask generate "Once" --sampler ancestral --steps 32 --json
         unmask generate "Once" --steps 16 --high-order extrapolation
         unmask generate "Once" --block-length 8 --temperature 0.7
+        unmask generate "Once" --sampler confidence --block-length 8 --steps 40 --temperature 0
         unmask generate --n 1000 --out samples.jsonl
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
-    schedule = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
-    schedule |= {"clock": clock}
+    schedule: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
+    schedule |= {"clock": clock, "cut": cut, "guidance": guidance}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {"prompt": text, "suffix": suffix}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
