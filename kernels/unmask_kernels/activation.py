@@ -46,10 +46,9 @@ def linear_gelu_tanh(
 ) -> Tensor:
     """Return `gelu_tanh(x @ weight.T + bias)`, [M, N] of x's dtype; a row's bits do not depend on the other rows.
 
-    A CPU that computes in bfloat16 does both in one pass of oneDNN, which still has the products in registers; GELU
-    then sees the float32 sums.
+    A CPU does both in one pass of oneDNN, which still has the products in registers; GELU then sees the float32 sums.
     """
-    fused = FUSES_GELU and x.device.type == "cpu" and x.dtype == torch.bfloat16 and not torch.is_grad_enabled()
+    fused = x.dtype in FUSES_GELU and x.device.type == "cpu" and not torch.is_grad_enabled()
     return _linear_gelu_tanh_fused(x, weight, bias) if fused else linear_gelu_tanh_reference(x, weight, bias)
 
 
@@ -65,23 +64,30 @@ def _linear_gelu_tanh_fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def can_fuse_gelu() -> bool:
-    """Say whether oneDNN multiplies bfloat16 on this processor and torch's private operation does what we expect.
+def can_fuse_gelu(dtype: torch.dtype) -> bool:
+    """Say whether oneDNN multiplies in a dtype on this processor and torch's private operation does what we expect.
 
     The operation may change with any version of torch, so a small product is compared with the reference. Where this
     is false `linear_gelu_tanh` takes two steps and has other bits, so it is part of an engine's fingerprint.
     """
     try:
-        if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        if not torch.backends.mkldnn.is_available():
             return False
-        x, weight = (torch.linspace(-1, 1, rows * 8, dtype=torch.bfloat16).view(rows, 8) for rows in (3, 5))
-        bias = torch.linspace(-3, 3, 5, dtype=torch.bfloat16)
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        x, weight = (torch.linspace(-1, 1, rows * 8).view(rows, 8).to(dtype) for rows in (3, 5))
+        bias = torch.linspace(-3, 3, 5).to(dtype)
         found = _linear_gelu_tanh_fused(x, weight, bias)
         expected = F.gelu(x.float() @ weight.float().T + bias.float(), approximate="tanh")
-        return found.dtype == x.dtype and torch.allclose(found.float(), expected, rtol=2.0**-7, atol=2.0**-13)
+        rtol, atol = (1e-5, 1e-6) if dtype == torch.float32 else (2.0**-7, 2.0**-13)
+        return found.dtype == dtype and torch.allclose(found.float(), expected, rtol=rtol, atol=atol)
     except (AttributeError, RuntimeError, TypeError):  # the operation is gone, or has other arguments or results
         return False
 
 
-# Whether a linear layer and GELU in bfloat16 are one operation on this machine's CPU.
-FUSES_GELU = dispatch.CPU_HAS_BFLOAT16 and can_fuse_gelu()
+# The dtypes in which a linear layer and GELU are one operation on this machine's CPU.
+FUSES_GELU = tuple(
+    dtype
+    for dtype in (torch.float32, torch.bfloat16)
+    if (dtype == torch.float32 or dispatch.CPU_HAS_BFLOAT16) and can_fuse_gelu(dtype)
+)

@@ -80,7 +80,7 @@ def test_gradients_flow_through_a_layer(dtype: torch.dtype) -> None:
 
 
 def test_where_the_fused_operation_does_not_work_two_steps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(activation, "FUSES_GELU", False)
+    monkeypatch.setattr(activation, "FUSES_GELU", ())
     monkeypatch.setattr(torch.ops, "mkldnn", None)
     x, weight, bias = layer(20, torch.bfloat16)
     with torch.inference_mode():
@@ -129,9 +129,9 @@ def test_the_private_operation_is_tried_before_it_is_used(
 ) -> None:
     names = {"_is_mkldnn_bf16_supported": lambda: has_bfloat16, "_linear_pointwise": operation}
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**names))
-    assert activation.can_fuse_gelu() is fuses
+    assert activation.can_fuse_gelu(torch.bfloat16) is fuses
 
 
 def test_a_torch_without_the_namespace_does_not_fuse(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace())
-    assert activation.can_fuse_gelu() is False
+    assert activation.can_fuse_gelu(torch.float32) is False

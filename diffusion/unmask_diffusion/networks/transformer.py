@@ -41,7 +41,7 @@ def rotate_half_split(x: Tensor, rotary: Rotary) -> Tensor:
     cosines, sines = (part.view(len(x), *[1] * (x.ndim - 2), -1) for part in rotary)
     x = x.float()
     first, second = x.chunk(2, dim=-1)
-    return (x * cosines).add_(torch.cat([second, first], dim=-1).mul_(sines))
+    return (x * cosines).addcmul_(torch.cat([second, first], dim=-1), sines)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: PackedLayout) -> Tensor:
