@@ -18,7 +18,7 @@ SERVING := .venv/.serving
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-gpu test-system check format bench chaos soak wheels
+.PHONY: help install serve test test-gpu gpu gpu-wheels test-system check format bench chaos soak wheels
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -68,6 +68,17 @@ redis-server: install
 
 test-gpu: install ## the Triton kernels' tests on the GPU itself
 	UNMASK_TEST_GPU=1 $(BIN)/python -m pytest -m triton
+
+gpu: install ## correctness and figures on a GPU in at most six minutes (benchmarks/gpu/run.sh needs no installation)
+	PYTHON=$(BIN)/python benchmarks/gpu/run.sh
+
+# for a machine with torch and Triton that reaches no package index: carry build/gpu-wheels there
+gpu-wheels: install ## what benchmarks/gpu/run.sh needs beside torch and Triton, for Python 3.12 on Linux: at most 40 MiB
+	rm -rf build/gpu-wheels
+	$(BIN)/pip download --quiet $(PIP_INDEX) --dest build/gpu-wheels --no-deps --only-binary :all: --python-version 3.12 \
+		--platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --constraint constraints.txt \
+		--requirement benchmarks/gpu/wheels.txt
+	@size=$$(du -sm build/gpu-wheels | cut -f1); echo "build/gpu-wheels: $$size MiB"; test $$size -le 40
 
 test-system: install redis-server debian-packages ## tests that need Debian's packages: alerts and boards on a real Prometheus, the page in a real browser
 	$(BIN)/python -m pytest -m system

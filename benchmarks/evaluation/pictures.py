@@ -18,9 +18,9 @@ from unmask_diffusion import SubTokenizer, UNetDenoiser, UNetShape, evaluate
 from unmask_diffusion.networks import unet
 
 from benchmarks.evaluation.clock import Parts, in_turns
-from benchmarks.evaluation.products import seconds_of
 from benchmarks.evaluation.sizes import dtypes_here, peak_bytes
 from benchmarks.harness import Figure, Numbers, Table
+from benchmarks.machine_limits import seconds_of
 from benchmarks.models import BareModel, plan_of, spread_out
 
 CIFAR10 = UNetShape(32, 32, 3, 256, 2, 16, (288, 384, 384), 5, (False, True, False), 64)

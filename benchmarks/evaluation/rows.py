@@ -10,8 +10,9 @@ from unmask_diffusion import ActiveSample, Model, PrimeDenoiser, evaluate
 
 from benchmarks.evaluation.clock import Parts, in_turns, timed_evaluation
 from benchmarks.evaluation.papers_sampler import PapersNetwork, PapersSampler, step_times, timed_step
-from benchmarks.evaluation.products import BareProducts, Product, copy_bandwidth, product_rate, products_of, seconds_of
+from benchmarks.evaluation.products import BareProducts, Product, products_of
 from benchmarks.evaluation.sizes import Size, measured_alone
+from benchmarks.machine_limits import copy_bandwidth, product_rate, seconds_of
 from benchmarks.models import OFFICIAL, BareModel, half_revealed, plan_of, random_model, spread_out
 
 CPU = torch.device("cpu")

@@ -16,7 +16,8 @@ from benchmarks.evaluation import sampler_cost, sizes
 from benchmarks.evaluation.clock import Parts, clocks_around, in_turns, timed_evaluation
 from benchmarks.evaluation.papers_sampler import PapersNetwork
 from benchmarks.evaluation.pictures import BareConvolutions, measured_pictures, random_unet
-from benchmarks.evaluation.products import BareProducts, Product, copy_bandwidth, product_rate, products_of
+from benchmarks.evaluation.products import BareProducts, Product, products_of
+from benchmarks.machine_limits import copy_bandwidth, product_rate
 from benchmarks.models import half_revealed, on_its_way, plan_of, random_model, spread_out
 from tests.helpers import random_network
 
