@@ -6,7 +6,7 @@ from itertools import compress
 
 import torch
 from torch import Tensor
-from unmask_kernels import agrees, consistent_log_softmax, to_device
+from unmask_kernels import Offsets, agrees, consistent_log_softmax, restricted, to_device
 
 from unmask_diffusion.drawing import Drawn, Lane, take_rows
 from unmask_diffusion.log import Candidates, Reveal
@@ -24,6 +24,7 @@ class Intermediate:
     position: int  # in the canvas
     digits: Tensor  # int64 [l], with the newest
     most: int  # number of candidates wanted
+    offsets: Offsets | None  # of the position
     found: list[Candidates]  # of its reveal; the token's are appended
 
 
@@ -61,14 +62,16 @@ def _intermediate(
     touched = sorted({position for position, _, _ in reveal.sub_tokens})
     masked = (canvas[touched] == model.sub_tokenizer.mask_id).any(1).tolist()
     for position in compress(touched, masked):
-        yield Intermediate(lane.rows[position], position, canvas[position], most, found)
+        offsets = lane.plan.offsets_at(position)
+        yield Intermediate(lane.rows[position], position, canvas[position], most, offsets, found)
 
 
 def _find(model: Model, features: Tensor, tokens: Sequence[Intermediate]) -> None:
     codes = model.sub_tokenizer.codes_on(features.device)
     (digits,) = to_device([torch.stack([token.digits for token in tokens])], features.device)
-    logits = model.denoiser.head(take_rows(features, [token.row for token in tokens]))
-    left: list[int] = agrees(digits, codes).sum(1).tolist()
+    offsets = [token.offsets for token in tokens]
+    logits = restricted(model.denoiser.head(take_rows(features, [token.row for token in tokens])), offsets)
+    left: list[int] = restricted(agrees(digits, codes).float().log(), offsets).exp().sum(1).int().tolist()
     ordered = consistent_log_softmax(logits, digits, codes).exp().sort(dim=1, descending=True, stable=True)
     most = max(token.most for token in tokens)
     classes, probabilities = (each[:, :most].tolist() for each in (ordered.indices, ordered.values))

@@ -6,7 +6,17 @@ from itertools import chain, compress
 
 import torch
 from torch import Tensor
-from unmask_kernels import DrawError, Draws, Measure, confidence, consistent_log_softmax, draw_from_logits, to_device
+from unmask_kernels import (
+    DrawError,
+    Draws,
+    Measure,
+    confidence,
+    consistent_log_softmax,
+    draw_from_logits,
+    restricted,
+    to_device,
+    with_offsets,
+)
 
 from unmask_diffusion.high_order import Features, extrapolate, guided, weights
 from unmask_diffusion.log import Reveal, SampleError
@@ -111,7 +121,7 @@ def draw_places(model: Model, features: Tensor, places: Sequence[Place]) -> None
             _draw_together(model, features, some[start : start + ROWS_AT_ONCE], logits_of)
 
 
-LogitsOf = Callable[[Model, Tensor, Sequence[Place], Tensor, Tensor], Tensor]
+LogitsOf = Callable[[Model, Tensor, Sequence[Place], Draws, Tensor], Tensor]
 
 
 def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logits_of: LogitsOf | None) -> None:
@@ -126,6 +136,7 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logi
         temperature = lane.plan.temperature(lane.sample, lane.step)
         numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p))
     seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
+    offsets = tuple(place.lane.plan.offsets_at(place.position) for place in places)
     draws = Draws(
         revealed=torch.stack(revealed),
         seeds=torch.tensor(seeds),
@@ -133,11 +144,12 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logi
         temperature=torch.tensor(temperatures, dtype=torch.float64),
         top_k=torch.tensor(top_k),
         top_p=torch.tensor(top_p, dtype=torch.float64),
+        offsets=offsets if any(offsets) else (),
     )
     codes = model.sub_tokenizer.codes_on(features.device)
     own = take_rows(features, rows)
     errors: dict[int, str] = {}
-    logits = logits_of and logits_of(model, own, places, draws.revealed, codes)
+    logits = logits_of and logits_of(model, own, places, draws, codes)
     try:
         classes = (
             draw_from_logits(logits, codes, draws) if logits is not None else model.denoiser.draw(own, codes, draws)
@@ -181,20 +193,21 @@ def join(places: Sequence[Place]) -> Drawn:
     return Reveal(lane.sample, lane.step, tuple(sub_tokens))
 
 
-def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], revealed: Tensor, codes: Tensor) -> Tensor:
-    """The logits [N, C] of places that use two predictions; rows [N, F] and revealed digits [N, l] are those of now.
+def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], draws: Draws, codes: Tensor) -> Tensor:
+    """The logits [N, C] of places that use two predictions; rows [N, F] and draws are those of now.
 
     The difference is what other positions have revealed: both predictions know a position's own digits.
     """
     before = torch.stack([place.lane.other.at(place.position) for place in places if place.lane.other])
     weight = torch.tensor([place.weight for place in places], dtype=torch.float64)
-    revealed, weight = to_device([revealed, weight], rows.device)
-    now, then = (consistent_log_softmax(model.denoiser.head(each), revealed, codes) for each in (rows, before))
+    revealed, weight = to_device([draws.revealed, weight], rows.device)
+    logits = (restricted(model.denoiser.head(each), draws.offsets) for each in (rows, before))
+    now, then = (consistent_log_softmax(each, revealed, codes) for each in logits)
     return extrapolate(now, then, weight)
 
 
-def _adjusted(model: Model, rows: Tensor, places: Sequence[Place], _revealed: Tensor, _codes: Tensor) -> Tensor:
-    """The head's logits [N, C], with guidance and without the end token where the requests want that."""
+def _adjusted(model: Model, rows: Tensor, places: Sequence[Place], draws: Draws, _codes: Tensor) -> Tensor:
+    """The head's logits [N, C], with guidance, in sets, and without the end token where the requests want that."""
     logits = model.denoiser.head(rows).clone()  # the head may be the identity
     twice = [row for row, place in enumerate(places) if place.lane.sampler.guidance]
     if twice:
@@ -206,7 +219,7 @@ def _adjusted(model: Model, rows: Tensor, places: Sequence[Place], _revealed: Te
     endless = [row for row, place in enumerate(places) if place.lane.sampler.logits_eos_inf]
     if endless:
         logits[endless, model.end_token_ids[0]] = -torch.inf
-    return logits
+    return restricted(logits, draws.offsets)
 
 
 def _weigh(model: Model, logits: Tensor, places: Sequence[Place], draws: Draws, classes: Tensor) -> None:
@@ -222,6 +235,7 @@ def _weigh(model: Model, logits: Tensor, places: Sequence[Place], draws: Draws, 
         index = torch.tensor(rows)
         index, chosen, ends = to_device([index, classes[index], torch.tensor(model.end_token_ids)], logits.device)
         own, drawn = logits[index], draws.take(torch.tensor(rows)).to(logits.device)
+        own = with_offsets(own, drawn.offsets) if tempered else own
         ended = torch.isin(chosen, ends) if end_last else torch.zeros_like(chosen, dtype=torch.bool)
         if end_last:
             own[(~ended).nonzero(), ends] = -torch.inf

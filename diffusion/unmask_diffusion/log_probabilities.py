@@ -1,7 +1,8 @@
 """Log-probabilities of what is revealed, for requests that ask for them: nothing that is drawn depends on them.
 
-They are the model's own: at temperature 1, without top_k and top_p, and from one prediction, also where a step was
-drawn from two. A sub-token's is that of its marginal given what is known at its reveal. Digits of one token that a step
+They are the model's own: at temperature 1, without top_k, top_p and logit_bias, and from one prediction, also where a
+step was drawn from two. A sub-token's is that of its marginal given what is known at its reveal: digits, and the set of
+its token. Digits of one token that a step
 reveals together are drawn jointly, so each of them is given those before it, and their sum is the joint one. Digits of
 different tokens in a step are drawn independently. So the sum over a sample is the log-probability of what was revealed
 along its order: of the sampler itself, at temperature 1 without filters.
@@ -13,7 +14,7 @@ from itertools import groupby
 
 import torch
 from torch import Tensor
-from unmask_kernels import consistent_log_normaliser, consistent_log_softmax
+from unmask_kernels import Offsets, consistent_log_normaliser, consistent_log_softmax, restricted
 
 from unmask_diffusion.drawing import Drawn, Lane
 from unmask_diffusion.log import Likeliest, Reveal
@@ -32,6 +33,7 @@ class Touched:
     before: Tensor  # int64 [l], its digits before the step
     revealed: tuple[tuple[int, int], ...]  # (j, digit)
     most: int  # number of likeliest classes wanted
+    offsets: Offsets | None  # of the position
 
 
 # log-probabilities of the revealed digits, and the likeliest classes
@@ -82,13 +84,14 @@ def _touched(model: Model, lane: Lane, reveal: Reveal) -> list[Touched]:
         first = int((before != model.sub_tokenizer.mask_id).sum()) == lane.plan.digits_given[position]
         most = (lane.plan.request.logprobs or 0) if first else 0
         revealed = tuple((j, digit) for _, j, digit in group)
-        tokens.append(Touched(lane.rows[position], position, before, revealed, most))
+        tokens.append(Touched(lane.rows[position], position, before, revealed, most, lane.plan.offsets_at(position)))
     return tokens
 
 
 def _read(model: Model, features: Tensor, tokens: Sequence[Touched]) -> list[Read]:
     codes = model.sub_tokenizer.codes_on(features.device)
     logits = model.denoiser.head(features[[token.row for token in tokens]]).double()
+    logits = restricted(logits, [token.offsets for token in tokens])
     digits = torch.stack([token.before for token in tokens]).to(features.device)
     likeliest: list[Likeliest] = [()] * len(tokens)
     if asking := [i for i, token in enumerate(tokens) if token.most]:

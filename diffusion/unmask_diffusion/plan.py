@@ -11,25 +11,20 @@ import secrets
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
+from unmask_kernels import Offsets
 
 from unmask_diffusion.confidence import confidence_schedule
+from unmask_diffusion.constraints import Sets, check_bias, offsets_of, read_canvas
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
-from unmask_diffusion.request import (
-    MAX_TEMPERATURE,
-    GenerationRequest,
-    RequestError,
-    Sampler,
-    check_ids,
-    token_ids,
-)
+from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, token_ids
 from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
@@ -48,6 +43,7 @@ class Plan:
     length: int  # tokens of the canvas that the network sees, at least len(canvas)
     schedules: tuple[Schedule, ...]  # one a sample
     digits: tuple[GivenDigit, ...] = ()  # what is given of the tokens that are not wholly given, ascending
+    sets: Sets = field(default_factory=dict)  # holes whose tokens are one of some
 
     @property
     def given(self) -> list[tuple[int, int]]:
@@ -66,6 +62,17 @@ class Plan:
         time = self.schedules[sample].steps.share_before(step) ** (1 / (sampler.clock or 1))
         factor = max(0.0, sampler.temperature_schedule.at(time))
         return min(self.request.temperature * factor, MAX_TEMPERATURE)
+
+    def offsets_at(self, position: int) -> Offsets | None:
+        """What the request adds to the logits of a position, and the classes that it is restricted to."""
+        return self._offsets.get(position, self._offsets[None])
+
+    @cached_property
+    def _offsets(self) -> dict[int | None, Offsets | None]:
+        """By position; under None of all others."""
+        bias = self.request.logit_bias or {}
+        own: dict[int | None, Offsets | None] = {at: offsets_of(bias, members) for at, members in self.sets.items()}
+        return {**own, None: offsets_of(bias, None)}
 
     @property
     def sub_tokens(self) -> int:
@@ -118,12 +125,13 @@ def make_plan(model: Outline, request: GenerationRequest, default_max_tokens: in
     """
     if request.stop and model.tokenizer is None:
         raise RequestError("stop", "stop is for text: this model has no tokenizer")
+    check_bias(model, request.logit_bias)
     if request.sub_tokens is not None:
         canvas, digits = read_sub_tokens(model, request.sub_tokens)
         check_picture(model, "sub_tokens", len(canvas))
         return plan_on_canvas(model, request, canvas, range(len(canvas)), digits)
-    canvas, generated = _lay_out(model, request, default_max_tokens)
-    return plan_on_canvas(model, request, canvas, generated)
+    canvas, generated, sets = _lay_out(model, request, default_max_tokens)
+    return plan_on_canvas(model, request, canvas, generated, sets=sets)
 
 
 def plan_on_canvas(
@@ -132,6 +140,7 @@ def plan_on_canvas(
     canvas: tuple[int | None, ...],
     generated: range,
     digits: tuple[GivenDigit, ...] = (),
+    sets: Sets | None = None,
 ) -> Plan:
     """Draw the schedules of a request whose canvas is known: a function of its seed, its holes and its sampler.
 
@@ -162,7 +171,8 @@ def plan_on_canvas(
     else:
         times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
         schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
-    return Plan(request.model_copy(update={"seed": seed}), seed, canvas, generated, length, schedules, digits)
+    request = request.model_copy(update={"seed": seed})
+    return Plan(request, seed, canvas, generated, length, schedules, digits, sets or {})
 
 
 def cut(plan: Plan, steps: int) -> Plan:
@@ -268,18 +278,18 @@ def find_stop(text: str, stop: Sequence[str]) -> int | None:
 
 def _lay_out(
     model: Outline, request: GenerationRequest, default_max_tokens: int
-) -> tuple[tuple[int | None, ...], range]:
-    """The request's canvas, and the positions that are the answer."""
+) -> tuple[tuple[int | None, ...], range, Sets]:
+    """The request's canvas, the positions that are the answer, and the sets of holes."""
     limit = model.denoiser.length
     if model.image is not None and request.canvas is None:
         _refuse_text(request)
-        return (None,) * limit, range(limit)
+        return (None,) * limit, range(limit), {}
     if request.canvas is not None:
-        check_ids(model, "canvas", [token for token in request.canvas if token is not None])
         if len(request.canvas) > limit:
             raise RequestError("canvas", f"canvas has {len(request.canvas)} tokens; the model's length is {limit}")
         check_picture(model, "canvas", len(request.canvas))
-        return tuple(request.canvas), range(len(request.canvas))
+        canvas, sets = read_canvas(model, request.canvas)
+        return canvas, range(len(canvas)), sets
     prompt = token_ids(model, "prompt", request.prompt, limit)
     suffix = token_ids(model, "suffix", request.suffix, limit)
     room = limit - len(prompt) - len(suffix)
@@ -299,7 +309,7 @@ def _lay_out(
             f"prompt ({len(prompt)}) + max_tokens ({gap}) + suffix ({len(suffix)}) exceed the model's length, "
             f"{limit} tokens: max_tokens can be at most {room} here",
         )
-    return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap)
+    return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap), {}
 
 
 def check_picture(model: Outline, param: str, tokens: int) -> None:

@@ -1,8 +1,9 @@
 """Requests, of a generation or a score: one definition for HTTP bodies, Python calls and stored plans."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from unmask_diffusion.model import Outline
 
@@ -17,17 +18,33 @@ MAX_CLOCK = 16
 # classes whose log-probabilities are told with each token
 MAX_LOGPROBS = 5
 MAX_STOPS = 16
+MAX_BIAS = 100.0
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
 # a long list of wrong entries is refused at the first: an error for each would take seconds
 TokenIds = Annotated[list[TokenId], Field(fail_fast=True)]
 TextOrIds = str | TokenIds
+# the token is one of these
+TokenSet = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 # a row of `sub_tokens`; the model says how many digits there are, and of which base
 Digits = Annotated[
     list[Annotated[int, Field(ge=0, le=2**24)] | None], Field(min_length=1, max_length=64, fail_fast=True)
 ]
+
+
+def _id_of_key(key: object) -> object:
+    """A token id that is the key of a JSON object."""
+    if isinstance(key, str):
+        if re.fullmatch(r"0|[1-9][0-9]{0,9}", key) is None:
+            raise ValueError("a token id, a whole number, is the name of each entry")
+        return int(key)
+    return key
+
+
+TokenIdKey = Annotated[int, BeforeValidator(_id_of_key), Field(ge=0, le=2**31 - 1)]
 BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
 Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -199,9 +216,10 @@ class GenerationRequest(Strict):
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="tokens to generate (default: 64, or what still fits)"
     )
-    canvas: Annotated[list[TokenId | None], Field(min_length=1, fail_fast=True)] | None = Field(
+    canvas: Annotated[list[TokenId | TokenSet | None], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None,
-        description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill",
+        description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill; a list of ids is a "
+        "hole whose token is one of these",
     )
     sub_tokens: Annotated[list[Digits], Field(min_length=1, fail_fast=True)] | None = Field(
         default=None,
@@ -218,6 +236,12 @@ class GenerationRequest(Strict):
     top_p: TopP = Field(default=1.0, description="nucleus; 1 is off, and exact")
     top_k: TopK = Field(default=0, description="0 is off, and exact")
     sampler: Sampler = Sampler()
+    logit_bias: dict[TokenIdKey, Bias] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
+        description="token id → what is added to its logit wherever it can be drawn, before temperature, top_k and "
+        "top_p",
+    )
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed

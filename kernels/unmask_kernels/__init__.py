@@ -6,7 +6,15 @@ from unmask_kernels.categorical import draw, draw_from_logits
 from unmask_kernels.confidence import Measure, confidence
 from unmask_kernels.consistency import agrees
 from unmask_kernels.dispatch import CPU_HAS_BFLOAT16
-from unmask_kernels.draws import DrawError, Draws, InvalidLogitsError, NoCandidateError
+from unmask_kernels.draws import (
+    DrawError,
+    Draws,
+    InvalidLogitsError,
+    NoCandidateError,
+    Offsets,
+    restricted,
+    with_offsets,
+)
 from unmask_kernels.head import draw_from_hidden
 from unmask_kernels.linear import fixed_tile_linear
 from unmask_kernels.log_softmax import consistent_log_normaliser, consistent_log_softmax
@@ -22,6 +30,7 @@ __all__ = [
     "InvalidLogitsError",
     "Measure",
     "NoCandidateError",
+    "Offsets",
     "Purpose",
     "agrees",
     "attention",
@@ -36,7 +45,9 @@ __all__ = [
     "linear_gelu_tanh",
     "random_uniform",
     "random_words",
+    "restricted",
     "rms_norm",
     "silu",
     "to_device",
+    "with_offsets",
 ]

@@ -1,6 +1,7 @@
 """The draw of one class for each row from logits: Gumbel-max over the consistent classes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unmask_kernels import dispatch
 from unmask_kernels.consistency import Classes, agrees, consistent_classes
-from unmask_kernels.draws import Drawn, Draws, checked_classes
+from unmask_kernels.draws import Drawn, Draws, Offsets, checked_classes, with_offsets
 from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32, random_words
 from unmask_kernels.transfer import to_device
 
@@ -37,6 +38,7 @@ def draw(
     *,
     top_k: Tensor | int = 0,  # int64 [N] or one number, 0 = off: keep exactly k classes
     top_p: Tensor | float = 1.0,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
+    offsets: Sequence[Offsets | None] = (),  # N of them, or none: added to the logits first
 ) -> Tensor:
     """Draw a class for each row from the softmax of logits / temperature over the consistent classes: int64 [N].
 
@@ -66,7 +68,10 @@ def draw(
         if value.ndim and value.shape != (count,):
             raise ValueError(f"{name} must be [{count}], not {list(value.shape)}")
         each_row[name] = value.expand(count)
-    return draw_from_logits(logits, codes, Draws(revealed, **each_row)).to(device)
+    if len(offsets) not in (0, count):
+        raise ValueError(f"offsets must be {count}, one a row, not {len(offsets)}")
+    draws = Draws(revealed, **each_row, offsets=tuple(offsets) if any(offsets) else ())
+    return draw_from_logits(logits, codes, draws).to(device)
 
 
 @torch.no_grad()
@@ -88,7 +93,8 @@ def draw_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
 
     Every row must have a candidate and no NaN or +inf.
     """
-    scores = logits.double().masked_fill(~agrees(draws.revealed, codes), -torch.inf)
+    offset = with_offsets(logits.double(), draws.offsets)
+    scores = offset.masked_fill(~agrees(draws.revealed, codes), -torch.inf)
     greedy = draws.temperature == 0
     # Subtracting the maximum first keeps the sum with the noise free of rounding where it matters.
     scaled = (scores - scores.amax(1, keepdim=True)) / draws.temperature.double().where(~greedy, 1)[:, None]
@@ -146,7 +152,19 @@ def _draw_on_cpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
     # NumPy has no bfloat16
     values = logits.numpy() if logits.dtype in (torch.float32, torch.float64) else logits.float().numpy()
     found = ((row, consistent.of(digits)) for row, digits in enumerate(draws.revealed.tolist()))
-    return draw_rows((RowLogits(row, classes, values[row, classes]) for row, classes in found), draws)
+    if draws.offsets:
+        rows = (_offset_row(row, classes, values[row], draws.offsets[row]) for row, classes in found)
+    else:
+        rows = (RowLogits(row, classes, values[row, classes]) for row, classes in found)
+    return draw_rows(rows, draws)
+
+
+def _offset_row(row: int, classes: Classes, values: npt.NDArray[np.floating], offsets: Offsets | None) -> RowLogits:
+    """A row of which the logits of all classes, [C], are in memory."""
+    if offsets is None:
+        return RowLogits(row, classes, values[classes])
+    classes = offsets.left_of(classes)
+    return RowLogits(row, classes, offsets.added_to(values[classes], classes))
 
 
 def draw_rows(rows: Iterable[RowLogits], draws: Draws) -> Drawn:
@@ -213,7 +231,7 @@ def draw_on_gpu(logits: Tensor, codes: Tensor, draws: Draws) -> Drawn:
     a row depends on that row alone.
     """
     filtered = draws.filtered.nonzero()[:, 0]
-    draws = draws.to(logits.device)
+    logits, draws = with_offsets(logits, draws.offsets), replace(draws, offsets=()).to(logits.device)
     if not dispatch.by_triton(logits):
         return _draw_by_reference(logits, codes, draws)
     from unmask_kernels.triton.categorical import draw_in_tiles  # only CUDA builds of torch bring Triton

@@ -1,12 +1,60 @@
 """The arguments of a draw besides its logits, the result of a draw, and its errors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from unmask_kernels.transfer import to_device, to_host
+
+
+class Offsets:
+    """What is added to the logits of some classes before a draw; other classes stay as they are, or are out."""
+
+    def __init__(self, values: dict[int, float], only: bool) -> None:
+        """Keep class → what is added to its logit, of one class at least; `only`: no other class can be drawn."""
+        self.only = only
+        self.classes = torch.tensor(sorted(values), dtype=torch.int64)
+        self.values = torch.tensor([values[each] for each in sorted(values)], dtype=torch.float64)
+
+    def left_of(self, classes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Those of some classes, ascending, that can be drawn."""
+        return np.intersect1d(classes, self.classes.numpy(), assume_unique=True) if self.only else classes
+
+    def added_to(self, logits: npt.NDArray[np.floating], classes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """The logits [K] of some classes with what is added to them."""
+        own = self.classes.numpy()
+        places = np.searchsorted(own, classes).clip(max=len(own) - 1)
+        return np.add(logits, np.where(own[places] == classes, self.values.numpy()[places], 0), dtype=np.float64)
+
+
+def restricted(logits: Tensor, offsets: Sequence[Offsets | None]) -> Tensor:
+    """Logits [N, C] with -inf for the classes that are out; the same tensor if none is."""
+    if not any(each is not None and each.only for each in offsets):
+        return logits
+    logits = logits.clone()
+    for row, each in enumerate(offsets):
+        if each is not None and each.only:
+            classes = each.classes.to(logits.device)
+            kept = logits[row, classes]
+            logits[row] = -torch.inf
+            logits[row, classes] = kept
+    return logits
+
+
+def with_offsets(logits: Tensor, offsets: Sequence[Offsets | None]) -> Tensor:
+    """Logits [N, C] with the offsets of each row; the same tensor if there are none."""
+    if not any(offsets):
+        return logits
+    logits = restricted(logits, offsets).clone()
+    for row, each in enumerate(offsets):
+        if each is not None:
+            logits[row, each.classes.to(logits.device)] += each.values.to(logits.device, logits.dtype)
+    return logits
 
 
 @dataclass(frozen=True)
@@ -23,6 +71,7 @@ class Draws:
     temperature: Tensor  # float64 [N], finite and not negative; 0 = the most probable class
     top_k: Tensor  # int64 [N], 0 = off
     top_p: Tensor  # float64 [N], 1 = off
+    offsets: tuple[Offsets | None, ...] = ()  # N of them, or none at all
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -34,11 +83,29 @@ class Draws:
 
     def take(self, index: Tensor | slice) -> "Draws":
         """Return the rows of an index, int64 [n], or of a slice."""
-        return Draws(**{name: value[index] for name, value in vars(self).items()})
+        rows = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+        offsets = tuple(self.offsets[row] for row in rows) if self.offsets else ()
+        return _draws([value[index] for value in self._tensors], offsets)
 
     def to(self, device: torch.device) -> "Draws":
         """Return the same rows on a device: one copy from host memory."""
-        return Draws(*to_device([*vars(self).values()], device))
+        return _draws(to_device(self._tensors, device), self.offsets)
+
+    @property
+    def by_logits(self) -> Tensor:
+        """The rows whose logits must be in memory on a GPU, as bool [N]: those with a filter or an offset."""
+        if not self.offsets:
+            return self.filtered
+        return self.filtered | torch.tensor([each is not None for each in self.offsets], device=self.seeds.device)
+
+    @property
+    def _tensors(self) -> list[Tensor]:
+        return [self.revealed, self.seeds, self.events, self.temperature, self.top_k, self.top_p]
+
+
+def _draws(tensors: Sequence[Tensor], offsets: tuple[Offsets | None, ...]) -> Draws:
+    revealed, seeds, events, temperature, top_k, top_p = tensors
+    return Draws(revealed, seeds, events, temperature, top_k, top_p, offsets)
 
 
 class Drawn(NamedTuple):

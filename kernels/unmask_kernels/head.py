@@ -41,7 +41,7 @@ def draw_from_hidden(
             f"{list(hidden.shape)}, {list(weight.shape)}"
         )
     if dispatch.on_cpu(hidden):
-        return checked_classes(draw_rows(_logits_of_rows(hidden, weight, bias, codes, draws.revealed), draws))
+        return checked_classes(draw_rows(_logits_of_rows(hidden, weight, bias, codes, draws), draws))
     from unmask_kernels.triton.head import draw_on_gpu  # only CUDA builds of torch bring Triton
 
     return checked_classes(draw_on_gpu(hidden, weight, bias, codes, draws))
@@ -61,30 +61,40 @@ def draw_from_hidden_reference(
 
 
 def _logits_of_rows(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, revealed: Tensor
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, codes: Tensor, draws: Draws
 ) -> Iterator[RowLogits]:
     """Compute the consistent logits of hidden [N, H]; those of at most DENSE_ROWS rows are in memory.
 
-    Every product is of a matrix and one row, and which matrix depends on the row's own revealed digits alone: so its
-    bits do not depend on the other rows.
+    Every product is of a matrix and one row, and which matrix depends on the row's own revealed digits and offsets
+    alone: so its bits do not depend on the other rows.
     """
     consistent = consistent_classes(codes)
     # each at an address of its own: bits may depend on that
     rows = [row.clone() for row in hidden.to(weight.dtype).float()]
     dense: list[tuple[int, Classes]] = []
-    for row, digits in enumerate(revealed.tolist()):
+    for row, digits in enumerate(draws.revealed.tolist()):
         classes = consistent.of(digits)
+        if draws.offsets and (offsets := draws.offsets[row]) is not None:
+            classes = offsets.left_of(classes)
         if len(classes) > DENSE_SHARE * len(codes):
             dense.append((row, classes))
         else:
             index = torch.from_numpy(classes)
             logits = torch.mv(weight[index].float(), rows[row])
-            yield RowLogits(row, classes, (logits if bias is None else logits.add_(bias[index])).numpy())
+            logits = logits if bias is None else logits.add_(bias[index])
+            yield _offset(RowLogits(row, classes, logits.numpy()), draws)
         if dense and (len(dense) == DENSE_ROWS or row == len(rows) - 1):
             every = _dense_logits([rows[number] for number, _ in dense], weight, bias).numpy()
             for (number, some), values in zip(dense, every, strict=True):
-                yield RowLogits(number, some, values if len(some) == len(weight) else values[some])
+                found = RowLogits(number, some, values if len(some) == len(weight) else values[some])
+                yield _offset(found, draws)
             dense = []
+
+
+def _offset(found: RowLogits, draws: Draws) -> RowLogits:
+    """The logits of a row with what is added to them."""
+    offsets = draws.offsets[found.row] if draws.offsets else None
+    return found if offsets is None else found._replace(logits=offsets.added_to(found.logits, found.classes))
 
 
 def _dense_logits(rows: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:

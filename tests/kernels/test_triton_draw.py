@@ -9,12 +9,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 from unmask_kernels import InvalidLogitsError, NoCandidateError, draw
+from unmask_kernels.categorical import draw_reference
 from unmask_kernels.consistency import agrees, code_facts
 from unmask_kernels.philox import gumbel_from_words, halves, philox_4x32
 
 from tests.kernels import plain
 from tests.kernels.cases import Case, make_case
 from tests.kernels.test_noise import DEEP
+from tests.kernels.test_offsets import offset_draws
 
 # in the interpreter NumPy warns of what a GPU does without a word
 pytestmark = [pytest.mark.triton, pytest.mark.filterwarnings("ignore::RuntimeWarning")]
@@ -132,6 +134,20 @@ def test_filtered_rows_take_their_own_path(device: torch.device) -> None:
     assert torch.equal(drawn[1::3], case.logits.argmax(1)[1::3])
     assert torch.equal(drawn[2::3], unfiltered[2::3])
     assert (drawn != unfiltered).any()
+
+
+@pytest.mark.parametrize("order", ["natural", "permuted"])
+def test_offsets_are_added_first(device: torch.device, order: str) -> None:
+    """Some rows filtered, some digits revealed; of sets nothing but members comes out."""
+    case = make_case(17, (500, 23, 2), seed=9)
+    case = natural(case) if order == "natural" else case
+    draws = offset_draws(case, seed=1)
+    expected = draw_reference(case.logits, case.codes, draws)
+    moved = on(device, case)
+    drawn = draw(moved.logits, codes=moved.codes, **vars(draws.to(device))).cpu()
+    assert torch.equal(drawn, expected)
+    for one, offsets in zip(drawn.tolist(), draws.offsets, strict=True):
+        assert offsets is None or not offsets.only or one in offsets.classes.tolist()
 
 
 def test_float64_keeps_its_digits(device: torch.device) -> None:

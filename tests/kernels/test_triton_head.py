@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch import Tensor
-from unmask_kernels import InvalidLogitsError, NoCandidateError
+from unmask_kernels import InvalidLogitsError, NoCandidateError, Offsets
 from unmask_kernels.consistency import class_table
 from unmask_kernels.draws import Drawn, Draws, checked_classes
 from unmask_kernels.head import draw_from_hidden_reference
@@ -45,7 +46,7 @@ class Case:
     def take(self, index: Tensor) -> "Case":
         return replace(self, hidden=self.hidden[index], draws=self.draws.take(index))
 
-    def with_draws(self, **changes: Tensor) -> "Case":
+    def with_draws(self, **changes: Any) -> "Case":  # noqa: ANN401 — fields of Draws
         return replace(self, draws=replace(self.draws, **changes))
 
     def revealing(self, *rows: list[int]) -> "Case":
@@ -278,6 +279,24 @@ def test_filtered_rows_go_by_their_logits(device: torch.device) -> None:
     assert 0 < int(untouched.sum()) < 9
     assert torch.equal(drawn[untouched], plainly[0][untouched])
     assert torch.allclose(highest, plainly[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_with_offsets_go_by_their_logits(dtype: torch.dtype, device: torch.device) -> None:
+    case = make_case(9, (500, 23, 2, 24), device, seed=3, dtype=dtype)
+    plainly = case.draw()
+    offsets: list[Offsets | None] = [None] * 9
+    for row, drawn in enumerate(plainly.classes.tolist()):
+        values = {drawn: -1.0, (drawn + 7) % 500: 2.0, (drawn + 23) % 500: 3.0}
+        offsets[row] = [None, Offsets(values, only=True), Offsets(values, only=False)][row % 3]
+    offset = replace(case, draws=replace(case.draws, offsets=tuple(offsets)))
+    classes = offset.classes()
+    assert torch.equal(classes, offset.reference())
+    assert torch.equal(classes[::3], plainly.classes[::3])
+    for row in range(1, 9, 3):
+        assert int(classes[row]) in (offsets[row] or Offsets({0: 0}, only=True)).classes.tolist()
+        index = torch.tensor([row], device=device)
+        assert torch.equal(offset.take(index).classes(), classes[index])
 
 
 @pytest.mark.parametrize("kind", ["shared", "sparse", "negative"])

@@ -69,6 +69,7 @@ def test_a_log_entry_comes_back(entry: LogEntry) -> None:
             {"max_tokens": 5},
             {"prompt": [1, 2], "suffix": [0], "max_tokens": 3, "top_k": 2, "top_p": 0.5, "temperature": 0.3},
             {"max_tokens": 2, "logprobs": 0},
+            {"canvas": [None, [3, 1, 4], 2, [5, 5], [7, 0]], "logit_bias": {"3": 1.25, "0": -100}},
             {"canvas": [None, 3, None, None], "sampler": {"steps": 2}},
             {"sub_tokens": [[0, None], [None, None], [None, 0]], "sampler": {"steps": 2, "clock": 2}},
             {"prompt": [1], "max_tokens": 7, "sampler": {"name": "ancestral", "steps": 9}},
@@ -86,7 +87,7 @@ def test_a_job_comes_back_with_the_schedules_that_it_was_planned_with(
     assert isinstance(back.plan, Plan)
     assert replace(back.plan, request=plan.request) == plan
     assert replace(back, plan=plan) == job
-    for name in ("n", "seed", "temperature", "top_p", "top_k", "sampler", "logprobs"):
+    for name in ("n", "seed", "temperature", "top_p", "top_k", "sampler", "logit_bias", "logprobs"):
         assert getattr(back.plan.request, name) == getattr(plan.request, name)
 
 

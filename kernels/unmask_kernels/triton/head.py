@@ -97,14 +97,14 @@ def draw_on_gpu(
     these bounds; 0 is the lower one, without noise. NaN counts as +inf.
 
     If classes share a code or most codes name no class, all rows are drawn from logits in memory, as are rows with
-    top_k or top_p.
+    top_k, top_p or offsets.
     """
     head = Head(aligned(hidden.to(weight.dtype)), aligned(weight), None if bias is None else bias.contiguous())
     table = class_table(codes)
     if table is None:
         return _draw_by_logits(head, codes, draws)
     drawn = draw_in_tiles(head, table, draws)
-    rows = draws.filtered.nonzero()[:, 0]
+    rows = draws.by_logits.nonzero()[:, 0]
     if len(rows):
         (places,) = to_device([rows], hidden.device)
         some = head._replace(hidden=head.hidden[places])

@@ -60,7 +60,7 @@ RETRY_AFTER_SECONDS = 5
 # a message may quote what the client sent, but not a megabyte of it
 LONGEST_QUOTE = 200
 
-_UNION_MEMBER = re.compile(r"str|list\[.*\]")
+_UNION_MEMBER = re.compile(r"str|constrained-int|list\[.*\]|\[key\]")
 _NOT_AN_OBJECT = {"model_type", "model_attributes_type", "dict_type", "missing"}
 
 

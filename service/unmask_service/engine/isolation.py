@@ -61,7 +61,7 @@ def samples_to_try(model: Model, tokens: int, count: int, steps: int | None = No
     """
     room = model.denoiser.length - tokens
     given = room if model.image is not None else min(1, room)  # the canvas of a picture is whole
-    canvas = [0] * given + [None] * tokens
+    canvas: list[int | list[int] | None] = [*[0] * given, *[None] * tokens]
     request = GenerationRequest(canvas=canvas, n=count, seed=0, sampler=Sampler(steps=steps, clock=1))
     plan = make_plan(model, request)
     return [ActiveSample.start(model, plan, index) for index in range(count)]

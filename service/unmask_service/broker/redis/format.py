@@ -27,7 +27,18 @@ from unmask_service.forecast import Capacity, Pace, Work
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
 FORMAT = 5
 # Fields of a generation request that the laid-out canvas does not hold.
-REQUEST_FIELDS = {"n", "seed", "temperature", "top_p", "top_k", "sampler", "logprobs", "stop", "ignore_eos"}
+REQUEST_FIELDS = {
+    "n",
+    "seed",
+    "temperature",
+    "top_p",
+    "top_k",
+    "sampler",
+    "logit_bias",
+    "logprobs",
+    "stop",
+    "ignore_eos",
+}
 # Fields of a job but its plan.
 JOB_FIELDS = ("id", "submitted_at", "expected_seconds", "detached", "request_id", "trace_id", "candidates")
 
@@ -86,6 +97,8 @@ def encode_job(job: Job) -> str:
         value["canvas"], value["generated"] = plan.canvas, [plan.generated.start, plan.generated.stop]
         if plan.digits:
             value["digits"] = plan.digits
+        if plan.sets:
+            value["sets"] = plan.sets
     return _dumps(value)
 
 
@@ -98,7 +111,8 @@ def decode_job(text: bytes, model: Outline) -> Job:
     else:
         request = GenerationRequest.model_validate({**value["request"], "canvas": value["canvas"]})
         digits = tuple((position, j, digit) for position, j, digit in value.get("digits", ()))
-        plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]), digits)
+        sets = {int(position): tuple(members) for position, members in value.get("sets", {}).items()}
+        plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]), digits, sets)
     picture = PictureForm(**value["picture"]) if "picture" in value else None
     return Job(plan=plan, picture=picture, **{name: value[name] for name in JOB_FIELDS})
 
