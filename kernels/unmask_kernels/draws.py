@@ -29,7 +29,9 @@ class Offsets:
         """The logits [K] of some classes with what is added to them."""
         own = self.classes.numpy()
         places = np.searchsorted(own, classes).clip(max=len(own) - 1)
-        return np.add(logits, np.where(own[places] == classes, self.values.numpy()[places], 0), dtype=np.float64)
+        added: npt.NDArray[np.float64] = np.where(own[places] == classes, self.values.numpy()[places], 0.0)
+        added += logits
+        return added
 
 
 def restricted(logits: Tensor, offsets: Sequence[Offsets | None]) -> Tensor:

@@ -83,7 +83,7 @@ def test_a_row_does_not_know_the_batch(seed: int, rows: int, width: int) -> None
 
     def outcome(index: Tensor) -> tuple[Tensor, Tensor]:
         some = case.take(index)
-        rows = head._logits_of_rows(hidden[index], weight, bias, case.codes, some.revealed)
+        rows = head._logits_of_rows(hidden[index], weight, bias, case.codes, some.draws)
         return draw_rows(rows, some.draws)
 
     together = outcome(torch.arange(rows))
@@ -117,7 +117,8 @@ def test_rows_do_not_wait_with_their_classes_for_all_others(monkeypatch: pytest.
         return found[-1]
 
     monkeypatch.setattr(ConsistentClasses, "of", counted)
-    next(head._logits_of_rows(hidden, weight, bias, case.codes, torch.full_like(case.revealed, 99)))
+    masked = replace(case.draws, revealed=torch.full_like(case.revealed, 99))
+    next(head._logits_of_rows(hidden, weight, bias, case.codes, masked))
     assert len(found) == head.DENSE_ROWS
 
 
