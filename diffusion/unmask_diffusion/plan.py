@@ -342,9 +342,9 @@ def _check_steps(sampler: Sampler, steps: int | None, holes: int) -> None:
 
 
 def _check_end_token(model: Outline, sampler: Sampler) -> None:
-    for field in ("logits_eos_inf", "confidence_eos_eot_inf"):
-        if getattr(sampler, field) and not model.end_token_ids:
-            raise RequestError(f"sampler.{field}", f"sampler.{field}: this model has no end token")
+    for option in ("logits_eos_inf", "confidence_eos_eot_inf"):
+        if getattr(sampler, option) and not model.end_token_ids:
+            raise RequestError(f"sampler.{option}", f"sampler.{option}: this model has no end token")
 
 
 def _block(sampler: Sampler, digits_a_token: int) -> int | None:

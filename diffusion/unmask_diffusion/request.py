@@ -41,10 +41,12 @@ def _id_of_key(key: object) -> object:
     return key
 
 
+Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 TokenIdKey = Annotated[int, BeforeValidator(_id_of_key), Field(ge=0, le=2**31 - 1)]
+LogitBias = dict[TokenIdKey, Bias]
+Canvas = Annotated[list[TokenId | TokenSet | None], Field(min_length=1, fail_fast=True)]
 BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
 Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
-Bias = Annotated[float, Field(ge=-MAX_BIAS, le=MAX_BIAS)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -216,7 +218,7 @@ class GenerationRequest(Strict):
     max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = Field(
         default=None, description="tokens to generate (default: 64, or what still fits)"
     )
-    canvas: Annotated[list[TokenId | TokenSet | None], Field(min_length=1, fail_fast=True)] | None = Field(
+    canvas: Canvas | None = Field(
         default=None,
         description="instead of prompt, suffix and max_tokens: token ids with holes (null) to fill; a list of ids is a "
         "hole whose token is one of these",
@@ -236,7 +238,7 @@ class GenerationRequest(Strict):
     top_p: TopP = Field(default=1.0, description="nucleus; 1 is off, and exact")
     top_k: TopK = Field(default=0, description="0 is off, and exact")
     sampler: Sampler = Sampler()
-    logit_bias: dict[TokenIdKey, Bias] | None = Field(
+    logit_bias: LogitBias | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
         description="token id → what is added to its logit wherever it can be drawn, before temperature, top_k and "

@@ -34,6 +34,12 @@ from tests.helpers import (
     table_model,
 )
 
+BY_CONFIDENCE: list[dict[str, object]] = [
+    {"name": "confidence"},
+    {"name": "entropy", "steps": 6, "cut": "dream"},
+    {"name": "margin", "steps": 8},
+]
+
 
 def constrained(model: ToyModel, seed: int, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 — a request's fields
     """A canvas of sets, holes and given tokens, with or without a bias."""
@@ -54,7 +60,7 @@ def constrained(model: ToyModel, seed: int, **fields: Any) -> dict[str, Any]:  #
 @settings(max_examples=10)
 @given(
     seed=st.integers(0, 2**20),
-    sampler=st.sampled_from(ALONE + TOGETHER),
+    sampler=st.sampled_from(ALONE + TOGETHER + BY_CONFIDENCE),
     more=st.sampled_from([{}, {"temperature": 0.0}, {"temperature": 4.0}, {"top_k": 2}, {"top_p": 0.5}]),
 )
 def test_every_token_is_in_its_set(name: str, seed: int, sampler: dict[str, object], more: dict[str, object]) -> None:
@@ -69,7 +75,7 @@ def test_every_token_is_in_its_set(name: str, seed: int, sampler: dict[str, obje
 @given(seed=st.integers(0, 2**20))
 def test_guessing_ahead_and_a_takeover_change_nothing(seed: int) -> None:
     model, chance = MODELS["bfloat16"], random.Random(seed)
-    sampler = chance.choice(ALONE + TOGETHER)
+    sampler = chance.choice(ALONE + TOGETHER + BY_CONFIDENCE)
     plan = plan_for(model, **constrained(model, seed, sampler=sampler, logprobs=2))
     alone, ahead, resumed = (ActiveSample.start(model, plan, 0) for _ in range(3))
     (log,) = run_to_end(model, [alone])

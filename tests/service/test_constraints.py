@@ -75,3 +75,18 @@ def test_a_set_that_cannot_be_is_422(table: Server) -> None:
     response = table.http.post("/generate", json={"canvas": [[3], None], "seed": 1})
     assert (response.status_code, response.json()["error"]["code"]) == (422, "impossible")
     assert all(first != 3 for first, _ in token_ids(table.generate(canvas=[[3, 1], None], n=8, seed=1)))
+
+
+def test_completions_have_them_too(writer: Server) -> None:
+    """Out of range is 400 there."""
+    text_of = writer.http.post("/detokenize", json={"tokens": [YES]}).json()["prompt"]
+    body: Body = {"prompt": " the", "max_tokens": 3, "seed": 1, "logit_bias": {str(YES): 100}, "logprobs": 0}
+    (choice,) = writer.http.post("/v1/completions", json=body).json()["choices"]
+    assert choice["text"] == 3 * text_of
+    response = writer.http.post("/v1/completions", json={"canvas": [40, [YES, NO], 41], "seed": 1})
+    assert response.status_code == 200, response.text
+    wrongs: tuple[Body, ...] = ({"logit_bias": {"5": 101}}, {"logit_bias": {"260": 1}}, {"canvas": [[]]})
+    for wrong in wrongs:
+        refused = writer.http.post("/v1/completions", json=wrong)
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"].partition(".")[0] == next(iter(wrong))

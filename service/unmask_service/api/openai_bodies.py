@@ -10,7 +10,17 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 from unmask_diffusion import Sampler
-from unmask_diffusion.request import MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Strict, Temperature, TokenId, TokenIds, TopP
+from unmask_diffusion.request import (
+    MAX_LOGPROBS,
+    MAX_SEED,
+    MAX_STOPS,
+    Canvas,
+    LogitBias,
+    Strict,
+    Temperature,
+    TokenIds,
+    TopP,
+)
 from unmask_model_store import TextSettings
 
 from unmask_service.api.errors import first_complaint
@@ -32,7 +42,7 @@ SAME_FIELDS: tuple[str, ...] = (
     "sampler",
     "deadline_ms",
 )
-SAME_FIELDS += ("stream", "candidates", "canvas")
+SAME_FIELDS += ("stream", "candidates", "canvas", "logit_bias")
 
 Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[float, Field(ge=1, le=1)]
@@ -78,7 +88,7 @@ class OpenAIBody(Strict):
         description="extension, for a stream: each chunk has the whole text so far, with a placeholder for each "
         "masked token, in place of a piece of text",
     )
-    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+    logit_bias: LogitBias | None = Field(default=None, description="as in /generate")
     ignore_eos: bool | None = Field(default=None, description="true: the text is not cut at the model's end token")
     sampler: Sampler | None = Field(default=None, description="as in /generate")
     deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = Field(
@@ -133,9 +143,7 @@ class CompletionBody(OpenAIBody):
         "echoed too, from left to right",
     )
     echo: bool | None = Field(default=None, description="true: the text begins with the prompt")
-    canvas: list[TokenId | None] | None = Field(
-        default=None, description="as in /generate: instead of prompt, suffix and max_tokens"
-    )
+    canvas: Canvas | None = Field(default=None, description="as in /generate: instead of prompt, suffix and max_tokens")
     best_of: Annotated[int, Field(ge=1, le=1)] | None = None
 
     @property
