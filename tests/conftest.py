@@ -4,22 +4,25 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from torch import nn
 from unmask_diffusion import NetworkShape
-from unmask_model_store import ImageConfig, MarkovConfig, PrimeConfig, TableConfig, write_bundle
+from unmask_model_store import ImageConfig, MarkovConfig, PrimeConfig, TableConfig, UNetConfig, write_bundle
 
 from tests.helpers import (
     END_TOKEN,
+    PICTURES,
     SCRIBES_TEMPLATE,
     SCRIBES_TEXT,
     byte_tokenizer,
     random_chain,
     random_network,
     random_table,
+    random_unet,
 )
 from tests.helpers_command_line import Run, command_line
 from tests.helpers_server import Server
@@ -75,9 +78,10 @@ def possible_table() -> torch.Tensor:
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of bundles: `writer` (a random network with a tokenizer), `scribe`, `table`, `chain`, …, `pixels`."""
+    """Bundles: `writer` (a network with a tokenizer), `scribe`, `table`, `chain`, …, `pixels`, `photo`: a U-Net."""
     folder = tmp_path_factory.mktemp("bundles")
     _write_writer(folder / "writer")
+    _write_photo(folder / "photo")
     _write_scribe(folder / "scribe")
     table = TableConfig(architecture="table", length=2, vocabulary_size=4, sub_tokens_per_token=2, base=2)
     write_bundle(folder / "table", table, {"log_probabilities": possible_table().float()})
@@ -142,6 +146,16 @@ def _write_scribe(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text(SCRIBES_TEMPLATE)
 
 
+def _write_photo(folder: Path) -> None:
+    """A random U-Net over 4 x 4 pixels of red, green and blue bytes, two digits each."""
+    image = ImageConfig(height=PICTURES.height, width=PICTURES.width, channels=PICTURES.channels)
+    keys: dict[str, Any] = {
+        name: list(size) if isinstance(size, tuple) else size for name, size in vars(PICTURES).items()
+    }
+    config = UNetConfig(architecture="unet", length=PICTURES.length, clock=3, image=image, **keys)
+    write_bundle(folder, config, dict(random_unet(PICTURES).state_dict()))
+
+
 def _served(model: Path) -> Iterator[Server]:
     with Server(model) as server:
         yield server.until_ready()
@@ -177,6 +191,12 @@ def long_chain(bundles: Path) -> Iterator[Server]:
 def pixels(bundles: Path) -> Iterator[Server]:
     """An image model."""
     yield from _served(bundles / "pixels")
+
+
+@pytest.fixture(scope="session")
+def photo(bundles: Path) -> Iterator[Server]:
+    """An image model of bytes, drawn by a U-Net."""
+    yield from _served(bundles / "photo")
 
 
 @pytest.fixture
