@@ -159,7 +159,8 @@ class Contestant {
 
   get name() {
     const { value } = this.steps;
-    const kind = { groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` }[this.kind.value];
+    const kinds = { exact: null, groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` };
+    const kind = this.kind.value in kinds ? kinds[this.kind.value] : `${this.kind.value}, ${value} steps`;
     const blockLength = number(this.blockLength.id);
     const clock = kind && this.clock.value ? `, clock ${this.clock.value}` : "";
     return (kind ?? SAMPLERS.exact.name) + (blockLength === null ? "" : `, ${orderName(blockLength)}`) + clock;
@@ -189,7 +190,7 @@ class Contestant {
 
   #arrange() {
     this.says.textContent = SAMPLERS[this.kind.value]?.says ?? "";
-    this.stepsField.hidden = !["groups", "ancestral"].includes(this.kind.value);
+    this.stepsField.hidden = ["exact", "none"].includes(this.kind.value);
     this.clockField.hidden = this.stepsField.hidden || !this.card.image;
     this.blockField.hidden = !this.takesPart;
   }

@@ -63,7 +63,7 @@ export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP 
   if (topP !== 1) parts.push(`top p ${topP}`);
   if (topK) parts.push(`top k ${topK}`);
   if (kind === "groups") parts.push(several(steps, "group"));
-  if (kind === "ancestral") parts.push(`ancestral in ${several(steps, "step")}`);
+  if (!["groups", "exact", null].includes(kind)) parts.push(`${kind} in ${several(steps, "step")}`);
   if (clock !== null) parts.push(`clock ${clock}`);
   return parts.join(", ");
 }

@@ -13,12 +13,26 @@ export const SAMPLERS = {
     name: "ancestral, T steps",
     says: "Goes through T time steps and reveals in each what falls due then; steps in which nothing does are skipped.",
   },
+  confidence: {
+    name: "confidence, k steps",
+    says: "Reveals what the network is surest of, in k evaluations: likelier texts, and more alike, than the model's own.",
+  },
+  margin: {
+    name: "margin, k steps",
+    says: "Reveals first where the likeliest digit is furthest ahead of the next, in k evaluations.",
+  },
+  entropy: {
+    name: "entropy, k steps",
+    says: "Reveals first where the network hesitates least, in k evaluations.",
+  },
 };
+
+const BY_CONFIDENCE = ["confidence", "margin", "entropy"];
 
 /** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
 export function samplerBody(kind, steps, blockLength, clock = null) {
   const sampler = {};
-  if (kind === "ancestral") sampler.name = "ancestral";
+  if (kind === "ancestral" || BY_CONFIDENCE.includes(kind)) sampler.name = kind;
   if (kind !== "exact") sampler.steps = steps;
   if (blockLength !== null) sampler.block_length = blockLength;
   if (clock !== null && kind !== "exact") sampler.clock = clock;
@@ -27,8 +41,8 @@ export function samplerBody(kind, steps, blockLength, clock = null) {
 
 /** {kind, steps, blockLength, clock} of a body's sampler; kind is null where this page has no such sampler. */
 export function samplerOf({ name = "first_hitting", steps = null, block_length: blockLength = null, clock = null } = {}) {
-  const kinds = { first_hitting: steps === null ? "exact" : "groups", ancestral: "ancestral" };
-  return { kind: kinds[name] ?? null, steps, blockLength, clock };
+  const kind = name === "first_hitting" ? (steps === null ? "exact" : "groups") : name;
+  return { kind: kind in SAMPLERS ? kind : null, steps, blockLength, clock };
 }
 
 /** An order of the canvas in words: "random order", "blocks of 8", "left to right". */

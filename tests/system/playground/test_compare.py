@@ -17,12 +17,13 @@ def entropy(ids: list[int]) -> float:
     return sum(-times / len(ids) * math.log(times / len(ids)) for times in Counter(ids).values())
 
 
-@pytest.mark.parametrize("groups", [64, 16])
-def test_scrubbing_shows_any_step(tales: Server, open_page: OpenPage, groups: int) -> None:
+@pytest.mark.parametrize(("sampler", "groups"), [("groups", 64), ("groups", 16), ("confidence", 16)])
+def test_scrubbing_shows_any_step(tales: Server, open_page: OpenPage, sampler: str, groups: int) -> None:
     playground = open_page(tales.url)
-    playground.generate(prompt="", max_tokens=32, sampler="groups", steps=groups, seed=13, speed=0)
+    playground.generate(prompt="", max_tokens=32, sampler=sampler, steps=groups, seed=13, speed=0)
     playground.until_done()
-    stream = tales.stream(max_tokens=32, seed=13, sampler={"steps": groups})
+    name = {} if sampler == "groups" else {"name": sampler}
+    stream = tales.stream(max_tokens=32, seed=13, sampler={**name, "steps": groups})
     assert playground.text("step") == f"step {groups} of {groups}"
     for step in (0, groups // 2, groups // 2 - 1, 5, groups, 1):
         playground.seek(step)
