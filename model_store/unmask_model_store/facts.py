@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import Module
+from unmask_diffusion import UNetDenoiser
 
 from unmask_model_store.bundle import TOKENIZER_FILE, Bundle, name_of, read_config
 from unmask_model_store.config import BundleConfig, LlamaConfig, PrimeConfig, UNetConfig
@@ -63,6 +64,7 @@ class OpenModelFacts(ModelFacts):
     bytes_in_memory: int
     evaluations: int  # network evaluations of a full canvas by the exact first-hitting sampler
     logit_bytes_an_evaluation: int  # float32 logits that one of these evaluations draws from
+    flops_an_evaluation: int | None  # floating-point operations; None: not counted for this architecture
     logit_bytes_at_once: int  # float32 logits if all tokens are revealed in one evaluation
 
 
@@ -88,6 +90,7 @@ def open_facts(bundle: Bundle) -> OpenModelFacts:
         bytes_in_memory=sum(tensor.numel() * tensor.element_size() for tensor in tensors),
         evaluations=facts.length * facts.sub_tokens_per_token,
         logit_bytes_an_evaluation=row,
+        flops_an_evaluation=denoiser.shape.flops if isinstance(denoiser, UNetDenoiser) else None,
         logit_bytes_at_once=row * facts.length,
     )
 

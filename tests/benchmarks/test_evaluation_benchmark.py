@@ -232,7 +232,9 @@ def test_convolutions_of_pictures_are_counted() -> None:
     up = 2 * (9 * 192 * 96 + 9 * 96 * 96 + skip)
     attention = 2 * 16 * 96  # of a pixel: scores and values
     counted = BareConvolutions(random_unet(shape, torch.float32)).flops
-    assert counted == 2 * 16 * (down + middle + up + 9 * 96 * 768 + attention)
+    assert counted == shape.flops == 2 * 16 * (down + middle + up + 9 * 96 * 768 + attention)
+    levels = UNetShape(8, 8, 3, 256, 2, 16, (96, 192), 2, (True, False), 32)
+    assert BareConvolutions(random_unet(levels, torch.float32)).flops == levels.flops
 
 
 def test_pictures_are_measured() -> None:

@@ -209,6 +209,7 @@ def test_parameters_are_counted(bundles: dict[str, Bundle]) -> None:
     official = UNetShape(32, 32, 3, 256, 2, 16, (288, 384, 384), 5, (False, True, False), 64)
     scales_and_shifts = 2 * (5 + 6) * (288 + 384 + 384) + 2 * 2 * 384
     assert official.parameters + scales_and_shifts == 113_965_680
+    assert official.flops / 1e9 == pytest.approx(79.3, abs=0.05)
 
 
 @pytest.mark.parametrize(

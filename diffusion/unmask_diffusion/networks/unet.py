@@ -108,6 +108,28 @@ class UNetShape:
                 total += sum(_residual(each, width) + has * _attention(width) for each in level)
         return total + 2 * top + self.channels * self.vocabulary_size * (9 * top + 1)
 
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of an evaluation of one canvas: those of convolutions and attention."""
+        top, bottom = self.widths[0], self.widths[-1]
+        lowest = self.pixels[-1]
+        total = 2 * _residual_flops(lowest, bottom, bottom) + _attention_flops(lowest, bottom)
+        for inputs, order in ((self.inputs_down, 1), (self.inputs_up, -1)):
+            levels = zip(inputs, self.widths[::order], self.pixels[::order], self.attention[::order], strict=True)
+            for level, width, pixels, attends in levels:
+                total += sum(_residual_flops(pixels, each, width) for each in level)
+                total += len(level) * attends * _attention_flops(pixels, width)
+        return total + 2 * self.pixels[0] * 9 * top * self.channels * self.vocabulary_size
+
+
+def _residual_flops(pixels: int, width_in: int, width: int) -> int:
+    skip = width_in * width if width_in != width else 0
+    return 2 * pixels * (9 * width_in * width + 9 * width * width + skip)
+
+
+def _attention_flops(pixels: int, width: int) -> int:
+    return 2 * pixels * 4 * width * width + 4 * pixels * pixels * width
+
 
 def _residual(width_in: int, width: int) -> int:
     skip = (width_in + 1) * width if width_in != width else 0

@@ -138,7 +138,7 @@ def rows_of_machine(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
     """The facts in words."""
-    classes, digits = facts.vocabulary_size, facts.sub_tokens_per_token
+    classes, digits, flops = facts.vocabulary_size, facts.sub_tokens_per_token, facts.flops_an_evaluation
     carried = f"trained with{'' if facts.carry_over else 'out'} carry-over"
     trained = "" if facts.parameterization is None else f", {facts.parameterization} head, {carried}"
     whole = {"full": "always the whole length", "as_requested": "as long as the request"}[facts.canvas]
@@ -163,6 +163,7 @@ def rows_of(facts: "OpenModelFacts") -> list[tuple[str, str]]:
         ("on disk", readable_bytes(facts.bytes_on_disk)),
         ("in memory", f"{readable_bytes(facts.bytes_in_memory)} ({facts.dtype} on {facts.device})"),
         ("a full canvas", f"{facts.evaluations:,} network evaluations, exactly first-hitting"),
+        *([] if flops is None else [("", f"{flops / 1e9:.3g} GFLOP a network evaluation")]),
         ("logits", f"{readable_bytes(facts.logit_bytes_an_evaluation)} an evaluation, one sub-token at a time"),
         ("", f"{readable_bytes(facts.logit_bytes_at_once)} if all were revealed at once"),
     ]
