@@ -14,6 +14,7 @@ from unmask_service.api.followers import Generation, Scoring
 from unmask_service.api.log_pictures import log_picture_routes
 from unmask_service.api.middleware import is_open, with_middleware
 from unmask_service.api.openai_bodies import ChatBody, CompletionBody
+from unmask_service.api.openai_images import openai_image_routes
 from unmask_service.api.openai_routes import openai_routes
 from unmask_service.api.pages import documentation_routes, mount_playground
 from unmask_service.api.routes import following_routes, service_routes, state_routes
@@ -32,6 +33,7 @@ BODIES: dict[str, type[BaseModel]] = {"/generate": GenerateBody, "/plan": Genera
 BODIES |= {
     "/v1/completions": CompletionBody,
     "/v1/chat/completions": ChatBody,
+    "/v1/images/generations": ImagesBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
 }
@@ -65,6 +67,7 @@ def create_app(
     app.include_router(log_picture_routes(models))
     app.include_router(following_routes(models, Scoring, "score"))
     app.include_router(openai_routes(models))
+    app.include_router(openai_image_routes(models))
     app.include_router(tokenizer_routes(models))
     app.include_router(state_routes(models.states, with_metrics))
     app.include_router(documentation_routes("Unmask"))

@@ -10,7 +10,7 @@ import contextlib
 import gc
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from concurrent.futures import Executor
 from typing import Any, NoReturn, TypeVar
 
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
 
 from unmask_service.api.errors import LONGEST_QUOTE, RefusedError, first_complaint, invalid, quoted
@@ -29,6 +30,7 @@ Body = TypeVar("Body", bound=BaseModel)
 # a client that is still sending when its request is refused would not read the answer: receive, and drop, so much
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64 << 20
 LARGE_BODY = 16 << 10  # a smaller body is parsed in less time than a thread needs to start
+MOST_FIELDS = 32  # of a form
 MOST_TOKENS = 1 << 14  # the field of an error is searched among so many JSON tokens: a hostile body has half a million
 
 _JSON_TYPE = re.compile(r"application/([\w.+-]+\+)?json", re.IGNORECASE)
@@ -51,6 +53,41 @@ async def read_body(request: Request, model: type[Body], limit: int, parsers: Ex
     if len(body) < LARGE_BODY:
         return parse(body, model)
     return await asyncio.get_running_loop().run_in_executor(parsers, _parse_large, body, model)
+
+
+async def read_form(request: Request, limit: int, files: Collection[str]) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Read a multipart body of at most `limit` bytes: its fields, and those of its files that `files` names.
+
+    Raises RefusedError: it is too large, no form, or has a file or a field twice, or a file of another name.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "multipart/form-data":
+        message = "the body must be a form: send the header Content-Type: multipart/form-data; boundary=…"
+        raise RefusedError("unsupported_content_type", message, "Content-Type")
+    body = await _receive(request, limit)
+
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = await MultiPartParser(
+            request.headers, stream(), max_files=len(files), max_fields=MOST_FIELDS, max_part_size=limit
+        ).parse()
+    except (MultiPartException, KeyError, UnicodeDecodeError, ValueError) as error:
+        raise RefusedError("invalid_form", f"the body is not a valid form: {error}") from error
+    fields: dict[str, str] = {}
+    contents: dict[str, bytes] = {}
+    for name, value in form.multi_items():
+        if name in fields or name in contents:
+            raise invalid(f"{quoted(name)}: this field is there twice", name[:LONGEST_QUOTE])
+        if isinstance(value, str) and name not in files:
+            fields[name] = value
+        elif not isinstance(value, str) and name in files:
+            contents[name] = await value.read()
+        else:
+            kind = "must be a file" if isinstance(value, str) else "must not be a file"
+            raise invalid(f"{name[:LONGEST_QUOTE]}: {kind}", name[:LONGEST_QUOTE])
+    return fields, contents
 
 
 def parse(body: bytes, model: type[Body]) -> Body:

@@ -29,6 +29,7 @@ UNAVAILABLE, SERVER = "unavailable_error", "server_error"
 CODES = {
     # a request is refused
     "invalid_json": (HTTPStatus.BAD_REQUEST, INVALID),
+    "invalid_form": (HTTPStatus.BAD_REQUEST, INVALID),
     "unsupported_content_type": (HTTPStatus.BAD_REQUEST, INVALID),
     "missing_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
     "invalid_api_key": (HTTPStatus.UNAUTHORIZED, INVALID),
@@ -112,7 +113,7 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
     """Make all errors of `app` answer in one form, and count refused requests."""
 
     def answer(request: Request, error: Exception) -> JSONResponse:
-        """The answer to an error. OpenAI's clients expect 400 where we say 422 elsewhere."""
+        """The answer to an error. OpenAI's clients of texts expect 400 where we say 422 elsewhere."""
         if isinstance(error, RequestValidationError):  # of a path, a query or a header: `loc` begins with which
             error = first_complaint([{**each, "loc": each["loc"][1:]} for each in error.errors()])
         if isinstance(error, BrokerAwayError):
@@ -122,7 +123,9 @@ def install_error_answers(app: FastAPI, metrics: Metrics) -> None:
         if isinstance(error, RefusedError):
             count_rejection(metrics, request, error)
         response = error_response(error)
-        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and request.scope["path"].startswith("/v1/"):
+        path = request.scope["path"]
+        of_text = path.startswith("/v1/") and not path.startswith("/v1/images/")
+        if response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and of_text:
             response.status_code = HTTPStatus.BAD_REQUEST
         return response
 

@@ -134,7 +134,7 @@ class Follower(ABC, Generic[Answer]):
                 data = self.event_of(entry)
                 if data is not None and seen < position:
                     yield event(data[0], position, data[1])
-                    for picture in await self._pictures(entry):
+                    for picture in await self.pictures(entry):
                         yield event("image", position, picture)
             yield event("done", position, await self.read_answer())
         except JobError as error:
@@ -224,7 +224,7 @@ class Follower(ABC, Generic[Answer]):
             return max(0, round(1000 * (self.job.submitted_at + self.job.expected_seconds - self.service.broker.now())))
         return None
 
-    async def _pictures(self, _entry: LogEntry) -> list[ImageEvent]:
+    async def pictures(self, _entry: LogEntry) -> list[ImageEvent]:
         """The pictures that follow the event of an entry."""
         return []
 
@@ -332,7 +332,7 @@ class Generation(Follower[GenerateAnswer]):
             unmask = unmask.model_copy(update={"candidates": candidates})
         return "unmask", unmask
 
-    async def _pictures(self, entry: LogEntry) -> list[ImageEvent]:
+    async def pictures(self, entry: LogEntry) -> list[ImageEvent]:
         form, painter = self.job.picture, self.served.model.image
         if not self._canvases or not isinstance(entry, Revealed) or form is None or painter is None:
             return []

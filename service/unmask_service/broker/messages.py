@@ -19,6 +19,8 @@ ENDPOINTS = {
     "score": "/score",
     "cmpl": "/v1/completions",
     "chatcmpl": "/v1/chat/completions",
+    "img": "/v1/images/generations",
+    "edit": "/v1/images/edits",
 }
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
