@@ -70,6 +70,7 @@ class Metrics:
         self._between_unmasks_seconds = histogram("between_unmasks_seconds", text)
         self._request_seconds = histogram("request_seconds", "Time from submission to the end, of finished requests")
         self._tokens = counter("tokens", "Tokens unmasked by finished generations")
+        self.images = counter("images", "Pictures drawn by finished generations")
         self._scored_tokens = counter("scored_tokens", "Tokens scored")
         self._idle_steps = counter("idle_steps_avoided", "Idle steps that were skipped")
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import Any
 
 import httpx
@@ -264,3 +265,36 @@ def test_a_stream_can_bring_pictures(pixels: Server) -> None:
     ids = [event.id for event in stream.events]
     assert ids == sorted(ids)
     assert token_ids(stream.done) == token_ids(pixels.generate(seed=2, n=2, sampler={"steps": 8}))
+
+
+def test_a_picture_has_a_score_in_bits_per_dimension(pixels: Server, chain: Server) -> None:
+    image = {"png": png(painted(GIVEN))}
+    answer, same = (
+        pixels.http.post("/score", json={**body, "seed": 3, "published_integrand": True}).json()
+        for body in ({"image": image}, {"input": GIVEN})
+    )
+    assert answer["nats"] == same["nats"]
+    assert math.isclose(answer["bits_per_dimension"], answer["nats"] / (16 * math.log(2)))
+    assert answer["published_integrand"]["is_a_bound"] is False
+    half = pixels.http.post("/score", json={"image": image | {"mask": png(LEFT_HALF)}, "seed": 3}).json()
+    assert half["tokens"] == 8
+    given = [place for place in range(16) if place % 4 < 2]
+    assert half["nats"] == pixels.http.post("/score", json={"input": GIVEN, "given": given, "seed": 3}).json()["nats"]
+    assert "bits_per_dimension" not in chain.http.post("/score", json={"input": [1, 2], "seed": 1}).json()
+    for server, body, param in (
+        (chain, {"image": image}, "image"),
+        (pixels, {"image": {"png": "%"}}, "image.png"),
+        (pixels, {"image": image, "input": GIVEN}, "image"),
+        (pixels, {"image": image | {"given_digits": [0]}}, "image"),
+        (pixels, {}, "input"),
+    ):
+        response = server.http.post("/score", json=body)
+        error = response.json()["error"]
+        assert (response.status_code, error["param"]) == (422, param), error
+
+
+def test_pictures_are_counted(pixels: Server) -> None:
+    before = pixels.metric('unmask_images_total{model="pixels"}')
+    pixels.generate(n=3)
+    pixels.http.post("/score", json={"input": GIVEN})
+    assert pixels.metric('unmask_images_total{model="pixels"}') == before + 3

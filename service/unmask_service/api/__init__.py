@@ -1,7 +1,8 @@
 """HTTP: schemas, routes, events, errors. This package knows nothing of tensors."""
 
 from unmask_service.api.application import create_app, create_state_app
-from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS, Limits, ModelCard
+from unmask_service.api.picture_requests import digits_of
+from unmask_service.api.schemas import MAX_CANDIDATES, MAX_DEADLINE_MS, ImageInput, Limits, ModelCard
 from unmask_service.api.score_schemas import ScoreNumbers
 from unmask_service.api.service import Gate, Models, ServedModel, Service, Shared, State, Vocabulary
 
@@ -9,6 +10,7 @@ __all__ = [
     "MAX_CANDIDATES",
     "MAX_DEADLINE_MS",
     "Gate",
+    "ImageInput",
     "Limits",
     "ModelCard",
     "Models",
@@ -20,4 +22,5 @@ __all__ = [
     "Vocabulary",
     "create_app",
     "create_state_app",
+    "digits_of",
 ]

@@ -25,7 +25,7 @@ from unmask_diffusion import (
 
 from unmask_service.api.errors import RefusedError, invalid
 from unmask_service.api.followers import AnyFollower, Generation, Scoring, milliseconds
-from unmask_service.api.picture_requests import read_picture
+from unmask_service.api.picture_requests import read_picture, read_scored_picture
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
@@ -161,8 +161,11 @@ def check(service: Service, body: AnyBody) -> ServedModel:
 
 async def read_pictures(service: Service, served: ServedModel, body: AnyBody) -> tuple[AnyBody, PictureForm | None]:
     """A body whose image has become digits, and how its pictures are answered. Raises RefusedError."""
-    if not isinstance(body, GenerateBody):
-        return body, None
+    if isinstance(body, ScoreBody):
+        if body.image is None:
+            return body, None
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(service.shared.planners, read_scored_picture, served.model, body), None
     return await asyncio.get_running_loop().run_in_executor(service.shared.planners, read_picture, served.model, body)
 
 

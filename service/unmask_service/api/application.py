@@ -14,7 +14,7 @@ from unmask_service.api.followers import Generation, Scoring
 from unmask_service.api.log_pictures import log_picture_routes
 from unmask_service.api.middleware import is_open, with_middleware
 from unmask_service.api.openai_bodies import ChatBody, CompletionBody
-from unmask_service.api.openai_images import openai_image_routes
+from unmask_service.api.openai_images import ImagesBody, openai_image_routes
 from unmask_service.api.openai_routes import openai_routes
 from unmask_service.api.pages import documentation_routes, mount_playground
 from unmask_service.api.routes import following_routes, service_routes, state_routes

@@ -478,7 +478,8 @@ class Scoring(Follower[ScoreAnswer]):
 
     async def read_answer(self) -> ScoreAnswer:
         score = await asyncio.to_thread(read_score, self.served.model, self._tally)
-        numbers = ScoreNumbers.of(self.served.name, self.plan, score, self.served.vocabulary.text_of)
+        text_of, picture = self.served.vocabulary.text_of, self.served.model.image is not None
+        numbers = ScoreNumbers.of(self.served.name, self.plan, score, text_of, picture)
         progress, since = self.progress, self.job.submitted_at
         return ScoreAnswer(
             **vars(numbers),

@@ -7,6 +7,7 @@ from unmask_diffusion import Outline, Painter
 
 from unmask_service.api.errors import invalid
 from unmask_service.api.schemas import GenerateBody, ImageInput
+from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.broker import PictureForm
 from unmask_service.pictures import MAX_PIXELS, PictureError, png_of_base64, read_png
 
@@ -34,6 +35,22 @@ def read_picture(model: Outline, body: GenerateBody) -> tuple[GenerateBody, Pict
         raise invalid(str(error), error.param) from error
     update = {"sub_tokens": sub_tokens, "image": None}
     return body.model_copy(update=update), dataclasses.replace(form, recoloured=recoloured)
+
+
+def read_scored_picture(model: Outline, body: ScoreBody) -> ScoreBody:
+    """A body with the tokens of its image instead of the image. Raises RefusedError."""
+    painter = model.image
+    if painter is None or body.image is None:
+        raise invalid("image is for image models; the canvases of this model are no pictures", "image")
+    everything = body.image.model_copy(update={"given_digits": [] if body.image.mask is None else None})
+    try:
+        sub_tokens, _ = digits_of(painter, everything)
+        png = read_png("image.png", png_of_base64("image.png", body.image.png), painter)
+    except PictureError as error:
+        raise invalid(str(error), error.param) from error
+    tokens, _ = painter.tokens_of(png)
+    given = [position for position, digits in enumerate(sub_tokens) if digits[0] is not None]
+    return body.model_copy(update={"input": tokens.tolist(), "given": given, "image": None})
 
 
 def check_size(painter: Painter, pictures: int, scale: int, param: str = "scale") -> None:

@@ -1,13 +1,14 @@
 """What goes over the wire for scores. The request itself comes from `unmask_diffusion`."""
 
+import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 from unmask_diffusion import Score, ScorePlan, ScoreRequest
-from unmask_diffusion.request import Estimator
+from unmask_diffusion.request import Estimator, TextOrIds
 
-from unmask_service.api.schemas import JobStatus, Message, only
+from unmask_service.api.schemas import ImageInput, JobStatus, Message, only
 
 TokenLikeliest = tuple[int, list[tuple[int, str | None, float]]]  # position, (token id, text, log-probability)
 Contribution = tuple[int, int, str | None, float]  # position, token id, text, nats
@@ -18,6 +19,12 @@ class ScoreBody(ScoreRequest):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": "Once upon a time", "seed": 7}]})
 
+    input: TextOrIds = Field(default="", description="the text to score, or its token ids: at least one")
+    image: ImageInput | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # such bodies are written without the field, as before it existed
+        description="for an image model, instead of input: the picture to score; with a mask, its transparent part",
+    )
     model: str | None = Field(default=None, description="the name that /v1/models lists; may be left out")
     stream: bool = Field(default=False, description="true: Server-Sent Events; false: one JSON object at the end")
     detach: bool = Field(
@@ -25,6 +32,18 @@ class ScoreBody(ScoreRequest):
         description="true: the score goes on when its client leaves, and can be read under /score/{id}; without "
         "`stream` the answer is 202 with its status, at once",
     )
+
+    @model_validator(mode="after")
+    def _input_or_image(self) -> Self:
+        if self.image is None and "input" not in self.model_fields_set:
+            raise ValueError("input is required, or for an image model image")
+        if self.image is not None:
+            others = [name for name in ("input", "prompt", "suffix", "given") if getattr(self, name)]
+            if others:
+                raise ValueError(f"image takes the place of input, prompt, suffix and given; leave out {others[0]}")
+            if self.image.given_digits is not None:
+                raise ValueError("image.given_digits is for generations: a score is of whole tokens")
+        return self
 
     def request(self) -> ScoreRequest:
         """The request without the fields of the transport."""
@@ -74,6 +93,11 @@ class ScoreNumbers(Message):
     )
     perplexity_per_word: float | None = Field(description="the same per word; see words")
     bits_per_byte: float | None = Field(description="bits per byte of the scored text in UTF-8; see bytes")
+    bits_per_dimension: float | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,  # scores of texts are as before it existed
+        description="for an image model: nats per token / ln 2, the bound",
+    )
     tokens: int = Field(description="number of scored tokens")
     words: int | None = Field(
         description="number of words of the scored text, split at white space; null without a tokenizer, or with given"
@@ -102,8 +126,10 @@ class ScoreNumbers(Message):
     )
 
     @staticmethod
-    def of(model: str, plan: ScorePlan, score: Score, text_of: Callable[[int], str | None]) -> "ScoreNumbers":
-        """The numbers of a score by a model, with the texts of its tokens."""
+    def of(
+        model: str, plan: ScorePlan, score: Score, text_of: Callable[[int], str | None], picture: bool = False
+    ) -> "ScoreNumbers":
+        """The numbers of a score by a model, with the texts of its tokens; `picture`: they are those of a picture."""
         by_token = [(each.position, each.token, text_of(each.token), each.nats) for each in score.token_nats]
         likeliest = [
             (each.position, [(token, text_of(token), -nats) for token, nats in each.likeliest])
@@ -126,6 +152,7 @@ class ScoreNumbers(Message):
             perplexity_per_token=score.perplexity_per_token,
             perplexity_per_word=score.perplexity_per_word,
             bits_per_byte=score.bits_per_byte,
+            bits_per_dimension=score.nats_per_token / math.log(2) if picture else None,
             tokens=score.tokens,
             words=score.words,
             bytes=score.bytes,

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from unmask_service.cli.options import Device, Dtype, Model, ModelDir, Threads
+from unmask_service.cli.pictures import draw, half_blocks, picture_fields
 from unmask_service.settings import MOST_SAMPLES, Settings, read_settings
 
 if TYPE_CHECKING:
@@ -74,7 +75,20 @@ def generate(
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="a line of JSON a sample, for scripts")] = False,
-    out: Annotated[Path | None, typer.Option(help="write the lines of JSON to this file")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="write the lines of JSON to this file; with the name *.png a contact sheet"),
+    ] = None,
+    film: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="image models: also write a film of the unmasking, with --out")
+    ] = None,
+    image: Annotated[Path | None, typer.Option(metavar="PNG", help="image models: a picture to complete")] = None,
+    mask: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="where it is transparent, pixels of --image are generated")
+    ] = None,
+    keep_digits: Annotated[
+        str | None, typer.Option(metavar="0,…", help="keep these digits of the pixels that are generated")
+    ] = None,
     model: Model = None,
     model_dir: ModelDir = None,
     device: Device = None,
@@ -99,25 +113,36 @@ def generate(
         unmask generate "Once" --block-length 8 --temperature 0.7
         unmask generate "Once" --sampler confidence --block-length 8 --steps 40 --temperature 0
         unmask generate --n 1000 --out samples.jsonl
+        unmask generate --model faces --n 32 --out sheet.png --film film.png
+        unmask generate --model faces --image in.png --mask mask.png
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
     schedule: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
     schedule |= {"clock": clock, "cut": cut, "guidance": guidance}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    request |= {"prompt": text, "suffix": suffix}
+    request |= {name: value for name, value in (("prompt", text), ("suffix", suffix)) if value}
     request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
+    from unmask_diffusion import RequestError
+
     bundle = open_model(settings, min(n, 8))
     if not exact and bundle.config.generation is not None:
         request = with_recommended(bundle.config.generation.as_given(), request)
         typer.echo(
             f"{settings_in_words(request)} (recommended by {bundle.name}; the API's defaults: --exact)", err=True
         )
+    request |= picture_fields(bundle, image, mask, keep_digits, film)
+    painter = bundle.image
+    as_sheet = painter is not None and out is not None and out.suffix.lower() == ".png"
+    if film is not None and not as_sheet:
+        raise RequestError("film", "film is written beside a contact sheet: give --out with a name that ends in .png")
     plans = plans_of(bundle, request, n)
     first = next(plans)  # a wrong request is refused before a file is touched
     print_warnings(bundle, first)
     plans = chain([first], plans)
-    if out is not None:
+    if painter is not None and out is not None and as_sheet:
+        draw(bundle, painter, plans, out, film)
+    elif out is not None:
         with out.open("w", encoding="utf-8") as file:
             write_lines(bundle, plans, file, n)
     elif as_json:
@@ -244,7 +269,10 @@ class LiveCanvas(Live):
         now = [each.digits.clone() for each in samples]
         before = now if finished or not self._before else self._before  # in the last frame nothing glows
         self._before = now
-        texts = [canvas_text(self.model, self.plan, *each) for each in zip(now, before, strict=True)]
+        if self.model.image is None:
+            texts = [canvas_text(self.model, self.plan, *each) for each in zip(now, before, strict=True)]
+        else:
+            texts = [half_blocks([self.model.image.paint(digits) for digits in now], self.console.width)]
         done = sum(each.step for each in samples)
         planned = done + sum(each.evaluations_left for each in samples)
         rate = f" · {done / (time.perf_counter() - self._begun):.0f} a second" if done else ""

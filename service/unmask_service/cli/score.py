@@ -118,7 +118,7 @@ def score(
     if as_json:
         from unmask_service.api import ScoreNumbers, Vocabulary
 
-        numbers = ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of)
+        numbers = ScoreNumbers.of(bundle.name, plan, found, Vocabulary(bundle).text_of, bundle.image is not None)
         typer.echo(numbers.model_dump_json(ensure_ascii=not takes_unicode(sys.stdout)))
     else:
         show(bundle, plan, found)
@@ -203,7 +203,7 @@ def show(bundle: "Bundle", plan: "ScorePlan", score: "Score") -> None:
     table = Table(title=bundle.name, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    for name, value in rows_of(plan, score):
+    for name, value in rows_of(plan, score, bundle.image is not None):
         table.add_row(name, value)
     console.print(table)
     if plan.request.per_token and console.color_system is None:
@@ -212,7 +212,7 @@ def show(bundle: "Bundle", plan: "ScorePlan", score: "Score") -> None:
         console.print("", legend(), "", heat_map(bundle, plan, score), sep="\n")
 
 
-def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
+def rows_of(plan: "ScorePlan", score: "Score", picture: bool = False) -> list[tuple[str, str]]:
     """The rows of the table; ± is one standard error."""
     of_estimator = {
         "orders": "pairs of random orders",
@@ -236,6 +236,8 @@ def rows_of(plan: "ScorePlan", score: "Score") -> list[tuple[str, str]]:
     if score.published is not None:
         published = f"{estimate_text(score.published)} nats, {estimate_text(score.published, score.tokens)} per token"
         rows.append(("published integrand", f"{published}: no bound"))
+    if picture:
+        rows.append(("bits per dimension", f"{score.nats_per_token / math.log(2):.4g}"))
     wished = plan.request.standard_error_per_token
     if wished is not None and score.standard_error_per_token > wished:
         most = "--budget" if plan.request.budget is not None else "what is planned without --budget"

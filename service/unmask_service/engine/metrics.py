@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from unmask_diffusion import Outcome
+from unmask_diffusion import Outcome, Plan
 
 from unmask_service.broker import (
     Departure,
@@ -54,6 +54,8 @@ class EngineMetrics:
         progress.note(entry)
         if isinstance(entry, Finished):
             self.metrics.count_plan(task.plan, max(0.0, entry.at - submitted_at))
+            if task.job.picture is not None and isinstance(task.plan, Plan):
+                self.metrics.images.inc(len(task.plan.schedules))
             self._ended(task, "finished")
         if isinstance(entry, Failed):
             self._ended(task, "failed", entry.reason)
