@@ -113,3 +113,17 @@ def test_partly_given_tokens_have_no_blocks() -> None:
 def test_sub_tokens_stand_alone(other: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"sub_tokens takes the place of .*leave out {next(iter(other))}"):
         plan_for(MODEL, sub_tokens=[[None, None]], **other)
+
+
+@given(canvases, samplers, st.integers(0, 2**32), st.data())
+def test_another_engine_continues_from_any_place_of_the_log(
+    sub_tokens: list[list[int | None]], sampler: dict[str, object], seed: int, data: st.DataObject
+) -> None:
+    plan = plan_for(MODEL, sub_tokens=sub_tokens, seed=seed, sampler=sampler)
+    first = ActiveSample.start(MODEL, plan, 0)
+    (log,) = run_to_end(MODEL, [first])
+    second = ActiveSample.start(MODEL, plan, 0)
+    for entry in log[: data.draw(st.integers(0, len(log)))]:
+        second.reveal(entry)
+    run_to_end(MODEL, [second])
+    assert torch.equal(first.digits, second.digits)

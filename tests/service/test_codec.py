@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from unmask_diffusion import Candidates, Plan, Readout, Reveal, ScoreRequest, make_score_plan
-from unmask_service.broker import Failed, Finished, Job, LogEntry, Revealed, Scored, Started
+from unmask_service.broker import Failed, Finished, Job, LogEntry, PictureForm, Revealed, Scored, Started
 from unmask_service.broker.redis.format import (
     Keys,
     decode_capacity,
@@ -80,7 +80,8 @@ def test_a_job_comes_back_with_the_schedules_that_it_was_planned_with(
     seed: int, samples: int, expected: float | None, detached: bool, request_id: str | None, fields: dict[str, object]
 ) -> None:
     plan = plan_for(MODEL, seed=seed, n=samples, **fields)
-    job = Job("gen-1", plan, 1.5, expected, detached, request_id, trace_id="ab", candidates=3)
+    picture = PictureForm(png=detached, scale=2, partial_images=1, recoloured=0) if samples > 1 else None
+    job = Job("gen-1", plan, 1.5, expected, detached, request_id, trace_id="ab", candidates=3, picture=picture)
     written = encode_job(job)
     assert "schedules" not in json.loads(written)
     back = decode_job(written.encode(), MODEL)

@@ -42,7 +42,7 @@ class ScoreBody(ScoreRequest):
             if others:
                 raise ValueError(f"image takes the place of input, prompt, suffix and given; leave out {others[0]}")
             if self.image.given_digits is not None:
-                raise ValueError("image.given_digits is for generations: a score is of whole tokens")
+                raise ValueError("image has given_digits, which are for generations: a score is of whole tokens")
         return self
 
     def request(self) -> ScoreRequest:
