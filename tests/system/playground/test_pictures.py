@@ -236,7 +236,8 @@ def test_a_png_that_is_dropped_takes_the_nearest_colours(page: Playground, bundl
     }"""
     page.page.evaluate(drop, base64.b64encode(file.getvalue()).decode())
     page.until("document.getElementById('outcome').hidden")
-    codes: Canvas = [[1, 0], [0, 1], [0, 0], *[[0, 2]] * 13]
+    codes: Canvas = [[1, 0], [0, 1], [0, 0]]
+    codes.extend([0, 2] for _ in range(13))
     assert colours_of(page) == painted(bundles, codes)
     page.page.evaluate(drop, base64.b64encode(b"no picture").decode())
     page.until("document.getElementById('error').textContent.includes('dropped.png')")
