@@ -73,6 +73,7 @@ class BareModel(Generic[D]):
     tokenizer: None = None
     end_token_ids: tuple[()] = ()
     full_canvas: bool = True
+    carry_over: bool = True
     clock: int = 1
     image: Painter | None = None
 

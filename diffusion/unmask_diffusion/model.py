@@ -80,6 +80,10 @@ class Outline(Protocol):
         """The tokens that end a text; none, if the model has none."""
 
     @property
+    def carry_over(self) -> bool:
+        """Whether the model was trained with the carry-over filter; the sampler always has it."""
+
+    @property
     def full_canvas(self) -> bool:
         """Whether the network always sees its whole length; positions behind the request stay masked."""
 

@@ -25,7 +25,7 @@ from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
 from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, token_ids
-from unmask_diffusion.schedule import Schedule, ancestral, first_hitting, hitting_times, near_equal_steps
+from unmask_diffusion.schedule import Schedule, Steps, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
 # drawn seeds stay below 2^53, so that JSON readers that keep numbers as doubles read them exactly
@@ -77,6 +77,18 @@ class Plan:
     @property
     def sub_tokens(self) -> int:
         return sum(schedule.sub_tokens for schedule in self.schedules)
+
+    @property
+    def digits_a_token(self) -> int:
+        """Sub-tokens of a token, l; 0 where nothing is to be generated."""
+        holes, a_sample = self.canvas.count(None), self.sub_tokens // max(1, len(self.schedules))
+        return (a_sample + len(self.digits)) // holes if holes else 0
+
+    @property
+    def units_a_token(self) -> int:
+        """Number of parts of a masked token that may be revealed in different steps."""
+        holes = len(self.schedules) * self.canvas.count(None)
+        return 1 if self.request.sampler.unit == "token" or not holes else self.sub_tokens // holes
 
     @property
     def blocks(self) -> int:
@@ -166,13 +178,32 @@ def plan_on_canvas(
         request = request.model_copy(update={"sampler": request.sampler.model_copy(update={"clock": model.clock})})
     _check_steps(request.sampler, request.sampler.steps, len(holes))
     _check_end_token(model, request.sampler)
+    groups: dict[int, list[int]] = {}  # whole tokens: their masked sub-tokens
+    if request.sampler.unit == "token" and digits_a_token > 1:
+        if request.sampler.by_confidence:
+            message = f"unit token is for first_hitting and ancestral, not for the order by {request.sampler.name}"
+            raise RequestError("sampler.unit", message)
+        groups = _by_position(sub_tokens.tolist(), digits_a_token)
     if request.sampler.by_confidence:
         schedules = (confidence_schedule(request.sampler, sub_tokens.tolist(), digits_a_token),) * request.n
     else:
-        times = hitting_times(seed, torch.arange(request.n)[:, None], sub_tokens)
-        schedules = tuple(_schedule(request.sampler, each, sub_tokens, digits_a_token) for each in times)
+        units = torch.tensor([own[0] for own in groups.values()]) if groups else sub_tokens
+        times = hitting_times(seed, torch.arange(request.n)[:, None], units)
+        # whole tokens are scheduled by their positions, which their sub-tokens then take the place of
+        entries = torch.tensor([*groups]) if groups else sub_tokens
+        schedules = tuple(_schedule(request.sampler, each, entries, 1 if groups else digits_a_token) for each in times)
+    if groups:
+        schedules = tuple(replace(each, steps=each.steps.spread(groups)) for each in schedules)
     request = request.model_copy(update={"seed": seed})
     return Plan(request, seed, canvas, generated, length, schedules, digits, sets or {})
+
+
+def _by_position(sub_tokens: Iterable[int], digits_a_token: int) -> dict[int, list[int]]:
+    """Sub-tokens by their positions, in their order."""
+    found: dict[int, list[int]] = {}
+    for each in sub_tokens:
+        found.setdefault(each // digits_a_token, []).append(each)
+    return found
 
 
 def cut(plan: Plan, steps: int) -> Plan:
@@ -185,15 +216,21 @@ def cut(plan: Plan, steps: int) -> Plan:
         raise ValueError(f"schedules of the sampler {plan.request.sampler.name} cannot be cut into other steps")
     holes = plan.canvas.count(None)
     _check_steps(plan.request.sampler, steps, holes)
-    digits_a_token = plan.sub_tokens // max(1, len(plan.schedules) * holes)
     sampler = plan.request.sampler.model_copy(update={"steps": steps})
     if sampler.by_confidence:
         order = plan.schedules[0].steps.order
-        schedules = (confidence_schedule(sampler, order, digits_a_token),) * len(plan.schedules)
+        schedules = (confidence_schedule(sampler, order, plan.units_a_token),) * len(plan.schedules)
     else:
-        block, clock = _block(sampler, digits_a_token), sampler.clock or 1
-        schedules = tuple(Schedule(near_equal_steps(each.steps.order, steps, block, clock)) for each in plan.schedules)
+        schedules = tuple(Schedule(_cut_otherwise(plan, each.steps.order, steps)) for each in plan.schedules)
     return replace(plan, request=plan.request.model_copy(update={"sampler": sampler}), schedules=schedules)
+
+
+def _cut_otherwise(plan: Plan, order: Sequence[int], steps: int) -> Steps:
+    block, clock = _block(plan.request.sampler, plan.units_a_token), plan.request.sampler.clock or 1
+    if plan.request.sampler.unit == "sub_token":
+        return near_equal_steps(order, steps, block, clock)
+    groups = _by_position(order, plan.digits_a_token)
+    return near_equal_steps([*groups], steps, block, clock).spread(groups)
 
 
 def initial_state(model: Outline, plan: Plan) -> Tensor:

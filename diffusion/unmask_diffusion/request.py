@@ -55,6 +55,7 @@ HighOrder = Literal["extrapolation", "predictor_corrector"]
 Cut = Literal["even", "llada", "dream", "dllm"]
 CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
 MAX_GUIDANCE = 100.0
+Unit = Literal["sub_token", "token"]
 
 
 class RequestError(ValueError):
@@ -106,6 +107,11 @@ class Sampler(Strict):
         description="first_hitting: null is exact (one sub-token per evaluation), k cuts the order into k groups "
         "(at most one a sub-token). ancestral: the number of time steps T, required. confidence, margin, entropy: the "
         "number of evaluations, null is one a sub-token",
+    )
+    unit: Unit = Field(
+        default="sub_token",
+        exclude_if=lambda value: value == "sub_token",  # such requests are written as before the field existed
+        description="token: all masked sub-tokens of a position in one step, drawn together; steps then count tokens",
     )
     high_order: HighOrder | None = Field(
         default=None,
@@ -205,6 +211,8 @@ class Sampler(Strict):
     def _high_order_needs_groups(cls, value: HighOrder | None, info: ValidationInfo) -> HighOrder | None:
         if value and (info.data.get("name", "first_hitting") != "first_hitting" or info.data.get("steps", 1) is None):
             raise ValueError("high_order lowers the error of groups: it is for the first_hitting sampler with steps")
+        if value and info.data.get("unit") == "token":
+            raise ValueError("high_order is for unit sub_token: whole tokens have no sub-tokens in neighbouring steps")
         return value
 
 
@@ -333,6 +341,12 @@ class ScoreRequest(Strict):
         "is no bound",
     )
     per_token: bool = Field(default=False, description="also tell what each token contributes")
+    unit: Unit = Field(
+        default="sub_token",
+        exclude_if=lambda value: value == "sub_token",  # such requests are written as before the field existed
+        description="token: bound the likelihood under the sampler that reveals whole tokens: the evaluations are one "
+        "for each token of an order, and read its joint log-probability",
+    )
     block_length: BlockLength | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
@@ -359,6 +373,13 @@ class ScoreRequest(Strict):
             name = "standard_error_per_token" if self.standard_error_per_token else "published_integrand"
             raise ValueError(f"{name} is for averages over random orders: the estimator left_to_right has one order")
         return self
+
+    @field_validator("unit")
+    @classmethod
+    def _published_is_of_sub_tokens(cls, value: Unit, info: ValidationInfo) -> Unit:
+        if value == "token" and info.data.get("published_integrand"):
+            raise ValueError("unit token cannot be combined with published_integrand: that is defined for sub-tokens")
+        return value
 
     @field_validator("block_length")
     @classmethod

@@ -11,7 +11,7 @@ In confidence order a step knows how many sub-tokens it reveals, and of which bl
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, groupby, pairwise
 from typing import overload
@@ -97,6 +97,12 @@ class Steps(Sequence[Step]):
 
     def __hash__(self) -> int:
         return hash(tuple(part.tobytes() for part in self._parts))
+
+    def spread(self, groups: Mapping[int, Sequence[int]]) -> "Steps":
+        """The same steps with a group of sub-tokens in the place of each entry of the order."""
+        order = [each for entry in self.order for each in groups[entry]]
+        counts = [*accumulate(len(groups[entry]) for entry in self.order)]
+        return Steps(order, (counts[end - 1] for end in self._ends), self.borders)
 
     @property
     def _parts(self) -> "tuple[array[int], ...]":

@@ -79,6 +79,10 @@ class BundleOutline:
         return self.config.end_token_ids
 
     @property
+    def carry_over(self) -> bool:
+        return self.config.carry_over
+
+    @property
     def full_canvas(self) -> bool:
         """Whether the network always sees its whole length."""
         return self.config.canvas == "full"

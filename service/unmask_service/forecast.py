@@ -95,15 +95,14 @@ def rows_of_plan(plan: Plan, groups: float) -> float:
     holes = plan.canvas.count(None)
     if plan.request.sampler.by_confidence:
         return plan.canvases * groups * holes / plan.blocks / 2  # each step looks at what is masked in its block
-    digits = plan.sub_tokens // (len(plan.schedules) * holes)
-    return plan.canvases * rows_of(holes, digits, groups, plan.blocks)
+    return plan.canvases * rows_of(holes, plan.units_a_token, groups, plan.blocks)
 
 
 def rows_of(holes: int, digits: int, groups: float, blocks: int = 1) -> float:
     """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
 
-    There are `holes` positions to generate, with `digits` sub-tokens each; `blocks` equal parts of the holes have their
-    own share of the groups, at least one each.
+    There are `holes` positions to generate, with `digits` parts each that may be in different groups; `blocks` equal
+    parts of the holes have their own share of the groups, at least one each.
     """
     return groups * holes / blocks * (1 - (1 - blocks / groups) ** digits)
 

@@ -38,6 +38,7 @@ class ToyModel:
     tokenizer: Tokenizer | None = None
     end_token_ids: tuple[int, ...] = ()
     full_canvas: bool = True
+    carry_over: bool = True
     clock: int = 1
     image: Painter | None = None
 

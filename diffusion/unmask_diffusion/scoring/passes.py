@@ -36,6 +36,8 @@ class Probe:
     token: int  # the true token
     js: tuple[int, ...]  # masked digits whose marginals are wanted, ascending
     most: int = 0  # number of likeliest classes wanted
+    # whether the joint is that of all classes, whatever digits are revealed: as models without carry-over are trained
+    unfiltered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Surprise:
     """What a probe reads, in nats. inf: the model gives it probability zero; NaN: the logits are invalid."""
 
     marginals: tuple[float, ...]  # -log p(digit j | state) of every j that is wanted
-    joint: float  # -log p(token | state)
+    joint: float  # -log p(token | state), of the consistent classes or of all
     likeliest: tuple[tuple[int, float], ...] = ()  # classes with their -log p(class | state), the likeliest first
 
 
@@ -55,6 +57,8 @@ class ActivePass:
         self.index = index
         self.step = step  # number of evaluations that have been read
         self._sub_tokenizer = model.sub_tokenizer
+        # the published integrand of a model without carry-over: every position, revealed ones included
+        self._unfiltered = plan.request.published_integrand and not model.carry_over
         self._first = plan.windows[plan.window_of(index)].start
         self._tokens = plan.tokens[self._first : self._first + plan.length]
 
@@ -124,6 +128,8 @@ class ActivePass:
     def _state(self, step: int) -> State:
         canvas = self._truth.clone()
         canvas.view(-1)[list(self._pass.masked(step))] = self._sub_tokenizer.mask_id
+        if self._unfiltered:
+            return State(step, canvas, sorted(self._pass.window.scored))
         # with the published integrand, all positions that are not fully revealed
         shown = self._pass.masked if self.plan.request.published_integrand else self._pass.read
         positions = sorted({sub_token // self.plan.sub_tokens_per_token for sub_token in shown(step)})
@@ -138,11 +144,11 @@ class ActivePass:
         digits = state.canvas[list(state.positions)].tolist()
         if self.plan.whole_tokens:
             read.clear()  # the joint of its digits is wanted, no marginals
-        most = self.plan.request.logprobs or 0
-        return {
-            position: Probe(rows[position], known, self._tokens[position], tuple(sorted(read[position])), most)
-            for position, known in zip(state.positions, digits, strict=True)
-        }
+        most, found = self.plan.request.logprobs or 0, {}
+        for position, known in zip(state.positions, digits, strict=True):
+            js = tuple(sorted(read[position]))
+            found[position] = Probe(rows[position], known, self._tokens[position], js, most, self._unfiltered)
+        return found
 
     def _outcome(self, read: Sequence[tuple[int, dict[int, Surprise]]]) -> Outcome:
         found = [self._readout(step, of_state) for step, of_state in read]
@@ -186,7 +192,7 @@ def surprises(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[S
 
 
 def _read_part(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[Surprise]:
-    codes = model.sub_tokenizer.codes_on(features.device)
+    codes, base = model.sub_tokenizer.codes_on(features.device), model.sub_tokenizer.base
     logits = model.denoiser.head(features).double()
     states = torch.tensor([probe.digits for probe in probes], device=codes.device)
     tokens = torch.tensor([probe.token for probe in probes], device=codes.device)
@@ -198,7 +204,11 @@ def _read_part(model: Model, features: Tensor, probes: Sequence[Probe]) -> list[
             after = states[rows].clone()
             after[:, j] = codes[tokens[rows], j]
             marginals[rows, j] = _surprise(before[rows], consistent_log_normaliser(logits[rows], after, codes)).cpu()
-    joints: list[float] = _surprise(before, logits.gather(1, tokens[:, None])[:, 0]).tolist()
+    whole = before
+    if rows := [row for row, probe in enumerate(probes) if probe.unfiltered]:
+        whole = before.clone()
+        whole[rows] = consistent_log_normaliser(logits[rows], torch.full_like(states[rows], base), codes)
+    joints: list[float] = _surprise(whole, logits.gather(1, tokens[:, None])[:, 0]).tolist()
     likeliest = _likeliest(before, logits, states, codes, probes)
     return [
         Surprise(tuple(row[j] for j in probe.js), joint, classes)

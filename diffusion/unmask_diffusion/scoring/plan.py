@@ -121,7 +121,12 @@ class ScorePlan:
     @property
     def whole_tokens(self) -> bool:
         """Whether a state reads a token, all its digits together, instead of sub-tokens."""
-        return self.request.estimator == "left_to_right"
+        return units_of(self.request, digits=2) == 1
+
+    @property
+    def units_a_token(self) -> int:
+        """Number of parts of a token that are revealed one after the other."""
+        return units_of(self.request, self.sub_tokens_per_token)
 
     @property
     def passes_a_window(self) -> int:
@@ -155,7 +160,7 @@ class ScorePlan:
 
     @cached_property
     def evaluations_a_replicate(self) -> int:
-        return _evaluations_a_replicate(self.request, self.windows, self.sub_tokens_per_token, self.rates)
+        return _evaluations_a_replicate(self.request, self.windows, self.units_a_token, self.rates)
 
     @property
     def network_evaluations(self) -> int:
@@ -166,7 +171,7 @@ class ScorePlan:
         """Expected number of rows of logits that all evaluations read."""
         if self.rates is None and not self.request.published_integrand:
             return float(self.network_evaluations)
-        masked = self.sub_tokens_per_token / (self.sub_tokens_per_token + 1)  # on the average over a pass
+        masked = self.units_a_token / (self.units_a_token + 1)  # on the average over a pass
         return self.network_evaluations * masked * self.scored_tokens / len(self.windows)
 
     def replicate_of(self, index: int) -> int:
@@ -177,7 +182,7 @@ class ScorePlan:
 
     def evaluations_of(self, index: int) -> int:
         window = self.windows[self.window_of(index)]
-        return _evaluations(self.request, window, self.sub_tokens_per_token, self.rates)
+        return _evaluations(self.request, window, self.units_a_token, self.rates)
 
     def pass_of(self, index: int) -> Pass:
         """Draw a pass: a function of (plan, index) alone."""
@@ -185,19 +190,25 @@ class ScorePlan:
         # not the streams of a generation's samples: the order in which a text was drawn is not random for it
         stream = MAX_SAMPLES + pair
         window = self.windows[self.window_of(index)]
+        units, digits = self.units_a_token, self.sub_tokens_per_token
+        size = digits // units  # sub-tokens of a unit
         positions = torch.tensor(window.scored, dtype=torch.int64)
-        sub_tokens = positions[:, None] * self.sub_tokens_per_token + torch.arange(self.sub_tokens_per_token)
-        sub_tokens = sub_tokens.flatten()
-        if self.whole_tokens:
-            reads = self.sub_tokens_per_token
-            return Pass(index, window, tuple(sub_tokens.tolist()), tuple(range(0, len(sub_tokens), reads)), reads)
-        block = (self.request.block_length or len(positions)) * self.sub_tokens_per_token
-        order = sub_tokens[block_order(hitting_times(self.seed, stream, sub_tokens), block)]
-        if reverse:
-            order = torch.cat([part.flip(0) for part in order.split(block)])
+        order = (positions[:, None] * digits + torch.arange(0, digits, size)).flatten()  # the first of each unit
+        if self.request.estimator != "left_to_right":
+            block = (self.request.block_length or len(positions)) * units
+            order = order[block_order(hitting_times(self.seed, stream, order), block)]
+            if reverse:
+                order = torch.cat([part.flip(0) for part in order.split(block)])
         count = self.evaluations_of(index)
         starts = low_discrepancy_starts(_shift(self.seed, stream), len(order), count) if self.rates else range(count)
-        return Pass(index, window, tuple(order.tolist()), tuple(starts), 1 if self.rates is None else None)
+        sub_tokens: list[int] = (order[:, None] + torch.arange(size)).flatten().tolist()
+        reads = size if self.rates is None else None
+        return Pass(index, window, tuple(sub_tokens), tuple(start * size for start in starts), reads)
+
+
+def units_of(request: ScoreRequest, digits: int) -> int:
+    """Number of parts of a token that a score reveals one after the other."""
+    return 1 if request.unit == "token" or request.estimator == "left_to_right" else digits
 
 
 def low_discrepancy_starts(shift: float, sub_tokens: int, count: int) -> list[int]:
@@ -237,7 +248,7 @@ def make_score_plan(model: Outline, request: ScoreRequest) -> ScorePlan:
     scored = [False] * len(prompt) + [position not in given for position in range(len(text))] + [False] * len(suffix)
     windows = windows_of(scored, length, overlap)
     digits = model.sub_tokenizer.sub_tokens_per_token
-    replicates, rates = _affordable(request, windows, digits)
+    replicates, rates = _affordable(request, windows, units_of(request, digits))
     seed = secrets.randbelow(DRAWN_SEED_LIMIT) if request.seed is None else request.seed
     with_ids = request.model_copy(update={"seed": seed, "prompt": prompt, "input": text, "suffix": suffix})
     tokens = (*prompt, *text, *suffix)
@@ -266,27 +277,27 @@ def _overlap(request: ScoreRequest, length: int) -> int:
     return overlap
 
 
-def _affordable(request: ScoreRequest, windows: tuple[Window, ...], digits: int) -> tuple[int, int | None]:
+def _affordable(request: ScoreRequest, windows: tuple[Window, ...], units: int) -> tuple[int, int | None]:
     """The number of replicates, and of mask rates of a pass, that the budget pays for."""
     rates = RATES if request.estimator == "integral" else None
-    least = _evaluations_a_replicate(request, windows, digits, None if rates is None else 1) * least_replicates(request)
+    least = _evaluations_a_replicate(request, windows, units, None if rates is None else 1) * least_replicates(request)
     budget = MAX_BUDGET if request.budget is None else request.budget
     if least > budget:
         raise RequestError(*_too_small(request, least))
     if rates is not None:
         rates = min(rates, max(1, budget // (trusted_replicates(len(windows)) * len(windows))))
-    affordable = min(MAX_REPLICATES, budget // _evaluations_a_replicate(request, windows, digits, rates))
+    affordable = min(MAX_REPLICATES, budget // _evaluations_a_replicate(request, windows, units, rates))
     if request.budget is None or request.estimator == "left_to_right":
         affordable = min(affordable, REPLICATES[request.estimator][request.standard_error_per_token is not None])
     numbered = request.per_token or request.logprobs is not None
-    return (min(affordable, _numbers_fit(request, windows, digits)) if numbered else affordable), rates
+    return (min(affordable, _numbers_fit(request, windows, units)) if numbered else affordable), rates
 
 
-def _numbers_fit(request: ScoreRequest, windows: tuple[Window, ...], digits: int) -> int:
+def _numbers_fit(request: ScoreRequest, windows: tuple[Window, ...], units: int) -> int:
     """The number of replicates whose numbers by token fit into a log."""
     tokens = sum(len(window.scored) for window in windows)
     # of a replicate, at most
-    numbers_a_token = {"orders": 2 * digits, "integral": 1, "left_to_right": 1 + 2 * (request.logprobs or 0)}[
+    numbers_a_token = {"orders": 2 * units, "integral": 1, "left_to_right": 1 + 2 * (request.logprobs or 0)}[
         request.estimator
     ]
     least = least_replicates(request)
@@ -308,13 +319,11 @@ def _too_small(request: ScoreRequest, least: int) -> tuple[str, str]:
     return "budget", f"budget is {request.budget}: {needs}{other}"
 
 
-def _evaluations_a_replicate(request: ScoreRequest, windows: tuple[Window, ...], digits: int, rates: int | None) -> int:
+def _evaluations_a_replicate(request: ScoreRequest, windows: tuple[Window, ...], units: int, rates: int | None) -> int:
     passes = 2 if request.estimator == "orders" else 1
-    return passes * sum(_evaluations(request, window, digits, rates) for window in windows)
+    return passes * sum(_evaluations(request, window, units, rates) for window in windows)
 
 
-def _evaluations(request: ScoreRequest, window: Window, digits: int, rates: int | None) -> int:
-    if request.estimator == "left_to_right":
-        return len(window.scored)
-    sub_tokens = len(window.scored) * digits
-    return sub_tokens if rates is None else min(rates, sub_tokens)
+def _evaluations(request: ScoreRequest, window: Window, units: int, rates: int | None) -> int:
+    parts = len(window.scored) * units
+    return parts if rates is None else min(rates, parts)
