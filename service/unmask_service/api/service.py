@@ -31,11 +31,16 @@ class Vocabulary:
         self._texts: dict[int, str] = {}
 
     def text_of(self, token: int) -> str | None:
-        """The text of one token, perhaps a part of a UTF-8 character; None without a tokenizer."""
+        """The text of one token in the middle of a text, perhaps a part of a UTF-8 character; None without a tokenizer.
+
+        Llama's tokenizers drop the blank before the first token that they decode: another one goes before it.
+        """
         if self._tokenizer is None:
             return None
         if token not in self._texts:
-            self._texts[token] = self._tokenizer.decode([token], skip_special_tokens=False)
+            alone, twice = (self._tokenizer.decode([token] * n, skip_special_tokens=False) for n in (1, 2))
+            blank = twice.startswith(alone) and twice[len(alone) :] == " " + alone
+            self._texts[token] = " " + alone if blank else alone
         return self._texts[token]
 
 
