@@ -7,20 +7,18 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 from openai import OpenAI
 
 from tests.helpers import SCRIBES_TEXT
-from tests.helpers_server import NO_CERTIFICATES, Server
+from tests.helpers_server import Server
 
 CLIENTS = Path(__file__).parents[2] / "docs" / "clients.md"
 
 
 def client_of(server: Server, **options: Any) -> OpenAI:  # noqa: ANN401 — of the client
-    http = httpx.Client(verify=NO_CERTIFICATES)
-    return OpenAI(base_url=server.url + "/v1", api_key="none", timeout=300, http_client=http, **options)
+    return OpenAI(base_url=server.url + "/v1", api_key="none", timeout=300, **options)
 
 
 def test_completions(scribe: Server) -> None:
@@ -77,9 +75,8 @@ def test_errors(scribe: Server, writer: Server) -> None:
 
 def test_langchain(scribe: Server) -> None:
     langchain = pytest.importorskip("langchain_openai")
-    model = langchain.OpenAI(
-        base_url=scribe.url + "/v1", api_key="none", model="scribe", max_tokens=30, temperature=1.0
-    )
+    common: dict[str, Any] = {"base_url": scribe.url + "/v1", "api_key": "none", "model": "scribe"}
+    model = langchain.OpenAI(**common, max_tokens=30, temperature=1.0)
     assert model.invoke("A") == SCRIBES_TEXT[1:]
     assert "".join(model.stream("A")) == SCRIBES_TEXT[1:]
     chat = langchain.ChatOpenAI(**common, max_tokens=29)
@@ -88,20 +85,20 @@ def test_langchain(scribe: Server) -> None:
 
 # what the load tests of other servers send, byte for byte, and how they read the answer
 VLLM_COMPLETIONS = (
-    b'{"model": "scribe", "prompt": "A", "repetition_penalty": 1.0, "max_tokens": 8, "logprobs": null, "stream": true, '
+    b'{"model": "scribe", "prompt": "A", "repetition_penalty": 1.0, "max_tokens": 9, "logprobs": null, "stream": true, '
     b'"stream_options": {"include_usage": true}, "ignore_eos": true, "temperature": 0.0}'
 )
 VLLM_CHAT = (
     b'{"model": "scribe", "messages": [{"role": "user", "content": [{"type": "text", "text": "A"}]}], '
-    b'"max_completion_tokens": 8, "stream": true, "stream_options": {"include_usage": true}, "ignore_eos": true}'
+    b'"max_completion_tokens": 9, "stream": true, "stream_options": {"include_usage": true}, "ignore_eos": true}'
 )
 SGLANG_COMPLETIONS = (
-    b'{"model": "scribe", "prompt": "A", "temperature": 0.0, "best_of": 1, "max_tokens": 8, "stream": true, '
+    b'{"model": "scribe", "prompt": "A", "temperature": 0.0, "best_of": 1, "max_tokens": 9, "stream": true, '
     b'"ignore_eos": true}'
 )
 SGLANG_CHAT = (
     b'{"model": "scribe", "messages": [{"role": "user", "content": "A"}], "temperature": 0.0, "stream": true, '
-    b'"presence_penalty": 0.0, "frequency_penalty": 0.0, "top_p": 1.0, "ignore_eos": true, "max_tokens": 8}'
+    b'"presence_penalty": 0.0, "frequency_penalty": 0.0, "top_p": 1.0, "ignore_eos": true, "max_tokens": 9}'
 )
 
 
@@ -128,7 +125,7 @@ def test_vllm_bench_serve(scribe: Server, path: str, body: bytes) -> None:
         elif found := data.get("usage"):
             usage = found["completion_tokens"]
     assert SCRIBES_TEXT[1:].startswith(text)
-    assert usage == 8
+    assert usage == 9
     assert scribe.http.get("/v1/models").json()["data"][0]["root"]
 
 
