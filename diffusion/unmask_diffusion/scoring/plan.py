@@ -182,7 +182,7 @@ class ScorePlan:
 
     def evaluations_of(self, index: int) -> int:
         window = self.windows[self.window_of(index)]
-        return _evaluations(self.request, window, self.units_a_token, self.rates)
+        return _evaluations(window, self.units_a_token, self.rates)
 
     def pass_of(self, index: int) -> Pass:
         """Draw a pass: a function of (plan, index) alone."""
@@ -321,9 +321,9 @@ def _too_small(request: ScoreRequest, least: int) -> tuple[str, str]:
 
 def _evaluations_a_replicate(request: ScoreRequest, windows: tuple[Window, ...], units: int, rates: int | None) -> int:
     passes = 2 if request.estimator == "orders" else 1
-    return passes * sum(_evaluations(request, window, units, rates) for window in windows)
+    return passes * sum(_evaluations(window, units, rates) for window in windows)
 
 
-def _evaluations(request: ScoreRequest, window: Window, units: int, rates: int | None) -> int:
+def _evaluations(window: Window, units: int, rates: int | None) -> int:
     parts = len(window.scored) * units
     return parts if rates is None else min(rates, parts)

@@ -1,5 +1,6 @@
 """Checkpoints from the Hugging Face hub: huggingface-hub's own download with its cache, tokens and progress bar."""
 
+import contextlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -22,8 +23,10 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from unmask_model_store.bundle import CONFIG_FILE, WEIGHTS_FILE
+from unmask_model_store.bundle import CONFIG_FILE, SHARDS_FILE, WEIGHTS_FILE
 from unmask_model_store.config import printable
+from unmask_model_store.importers import hugging_face
+from unmask_model_store.importers.safetensors_files import shards_of
 from unmask_model_store.importers.untrusted import ImportFailure
 
 PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
@@ -38,6 +41,24 @@ IMAGE_EPOCHS: dict[str, dict[int | str, int]] = {
 IMAGE_MODELS = {f"mdm-prime-{data}": data for data in IMAGE_EPOCHS}
 # the names that the official models go by
 KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
+KNOWN |= {
+    "llada-8b-base": "GSAI-ML/LLaDA-8B-Base",
+    "llada-8b-instruct": "GSAI-ML/LLaDA-8B-Instruct",
+    "llada-1.5": "GSAI-ML/LLaDA-1.5",
+    "dream-7b-base": "Dream-org/Dream-v0-Base-7B",
+    "dream-7b-instruct": "Dream-org/Dream-v0-Instruct-7B",
+}
+# files of a model's folder beside its configuration and weights
+BESIDE = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+)
 CONNECT_SECONDS = 5.0
 
 
@@ -121,8 +142,19 @@ def fetch(wanted: Wanted) -> Path:
     """
     if wanted.file is not None:
         return _download(wanted, wanted.file)
-    _download(wanted, CONFIG_FILE)
-    return _download(wanted, WEIGHTS_FILE).parent
+    folder = _download(wanted, CONFIG_FILE).parent
+    if not hugging_face.is_known(folder):
+        return _download(wanted, WEIGHTS_FILE).parent
+    for name in BESIDE:
+        with contextlib.suppress(ImportFailure):  # each model has some of these
+            _download(wanted, name)
+    try:
+        _download(wanted, SHARDS_FILE)
+    except ImportFailure:
+        return _download(wanted, WEIGHTS_FILE).parent
+    for shard in shards_of(folder):
+        _download(wanted, shard)
+    return folder
 
 
 def fetch_gpt2() -> Path | None:

@@ -60,6 +60,13 @@ def open_folder(folder: Path) -> tuple[dict[str, LazyTensor], list[Path]]:
     return tensors, files
 
 
+def shards_of(folder: Path) -> list[str]:
+    """The files that an index names."""
+    with naming(folder / SHARDS_FILE):
+        where, _ = _read_index(folder / SHARDS_FILE)
+    return sorted(set(where.values()))
+
+
 def open_file(file: Path) -> dict[str, LazyTensor]:
     """The tensors of one file by name, unread."""
     with naming(file):
@@ -88,6 +95,8 @@ def _read_index(file: Path) -> tuple[dict[str, str], int]:
         raise ImportFailure(f"has {file.stat().st_size:,} bytes; at most {LARGEST_INDEX:,} are read")
     try:
         content = json.loads(file.read_bytes(), object_pairs_hook=_each_key_once)
+    except ImportFailure:
+        raise
     except (ValueError, RecursionError) as error:
         raise ImportFailure("is not valid JSON") from error
     where = content.get("weight_map") if isinstance(content, dict) else None
