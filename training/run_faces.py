@@ -57,6 +57,8 @@ is the colour.
 
 - Data: avatars composed on the spot by `training/faces` from the parts of DiceBear's "pixel art" (designs: CC0 1.0).
 - Licence: Apache-2.0 for the weights.
+- Trained in three stages: with 24, 12 and 8 shapes of hair, and ever fewer of the other parts; a new run has the last
+  stage's parts from the beginning.
 - Judged by `parts_of`: a picture is whole if some choice of parts and colours draws it exactly. One wrong pixel
   anywhere and it is not.
 
