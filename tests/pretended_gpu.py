@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partialmethod
-from typing import Any, Self
+from typing import Any, Self, cast
 from unittest.mock import patch
 
 import torch
@@ -41,8 +41,13 @@ class OnGpu(Tensor):
 
     @staticmethod
     def __new__(cls: type[Self], held: Tensor) -> Self:
-        facts = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype, "device": GPU}
-        made: Self = Tensor._make_wrapper_subclass(cls, held.shape, **facts)  # type: ignore[attr-defined]
+        facts: dict[str, Any] = {
+            "strides": held.stride(),
+            "storage_offset": held.storage_offset(),
+            "dtype": held.dtype,
+            "device": GPU,
+        }
+        made: Self = Tensor._make_wrapper_subclass(cls, held.shape, **facts)
         made.held = held
         return made
 
@@ -58,7 +63,7 @@ class PretendedGpu(TorchDispatchMode):
     """While this context is active, tensors can be on the GPU. Counts are by the name of the operation."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.products: Counter[str] = Counter()  # kernels that multiply matrices, attention among them
         self.launches: Counter[str] = Counter()  # all other kernels
         self.uploads: Counter[str] = Counter()  # copies to the GPU
@@ -114,7 +119,12 @@ class PretendedGpu(TorchDispatchMode):
         self.products["attention"] += 1
         held = (each.held for each in (q, k, v) if isinstance(each, OnGpu))
         with _disable_current_modes(), sdpa_kernel(SDPBackend.MATH):
-            attended = _attend(*held, **options).transpose(1, 2).contiguous().transpose(1, 2)  # as on a GPU
+            attended = (
+                _attend(*cast("tuple[Tensor, Tensor, Tensor]", tuple(held)), **options)
+                .transpose(1, 2)
+                .contiguous()
+                .transpose(1, 2)
+            )  # as on a GPU
         return OnGpu(attended)
 
     def take(self, network: nn.Module) -> None:
@@ -143,10 +153,11 @@ class PretendedGpu(TorchDispatchMode):
             ):
                 self._patches.enter_context(patch.object(owner, name, put))
         _active.append(self)
-        return super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *about: Any) -> None:  # noqa: ANN401
-        super().__exit__(*about)
+        super().__exit__(*about)  # type: ignore[no-untyped-call]
         _active.pop()
         if self not in _active:
             self._patches.close()

@@ -94,7 +94,16 @@ def test_its_numbers_are_the_truth(letters: Path, tmp_path: Path, command: list[
         where = f"base_url={server.url}"
         if command is COMPLETIONS:
             where += "/v1/completions,model=letters,tokenizer_backend=remote"
-        words = [sys.executable, "-m", *command, where, "--tasks", "chain", "--include_path", tmp_path]
+        words: list[str | Path] = [
+            sys.executable,
+            "-m",
+            *command,
+            where,
+            "--tasks",
+            "chain",
+            "--include_path",
+            tmp_path,
+        ]
         done = subprocess.run(
             [*words, "--output_path", out, "--log_samples"],
             env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
