@@ -11,6 +11,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor, nn
 from unmask_diffusion import (
     ActiveSample,
+    AddBos,
     Denoiser,
     GenerationRequest,
     MarkovDenoiser,
@@ -43,6 +44,8 @@ class ToyModel:
     sub_tokenizer: SubTokenizer
     tokenizer: Tokenizer | None = None
     end_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+    add_bos: AddBos = "never"
     full_canvas: bool = True
     carry_over: bool = True
     clock: int = 1

@@ -1,7 +1,7 @@
 """The mathematics of masked diffusion language models. Pure torch: no HTTP, no Redis, no files, no clock."""
 
 from unmask_diffusion.log import Candidates, LogEntry, Readout, Reveal, SampleError, TokenLogProbabilities
-from unmask_diffusion.model import Denoiser, Extent, Model, Outline
+from unmask_diffusion.model import AddBos, Denoiser, Extent, Model, Outline
 from unmask_diffusion.networks import (
     LlamaDenoiser,
     LlamaShape,
@@ -68,6 +68,7 @@ __all__ = [
     "MAX_TEMPERATURE",
     "ActivePass",
     "ActiveSample",
+    "AddBos",
     "Candidates",
     "Clock",
     "Colour",

@@ -1,7 +1,7 @@
 """Protocols that a model satisfies: for planning, for sampling, and its network alone."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -9,6 +9,9 @@ from unmask_kernels import Draws
 
 from unmask_diffusion.painter import Painter
 from unmask_diffusion.sub_tokens import SubTokenizer
+
+# never; where the prompt is empty; before every prompt that is a text; or before a suffix too
+AddBos = Literal["never", "empty_prompt", "prompt", "prompt_and_suffix"]
 
 
 class Extent(Protocol):
@@ -78,6 +81,14 @@ class Outline(Protocol):
     @property
     def end_token_ids(self) -> tuple[int, ...]:
         """The tokens that end a text; none, if the model has none."""
+
+    @property
+    def bos_token_id(self) -> int | None:
+        """The token that begins a text, if the model has one."""
+
+    @property
+    def add_bos(self) -> AddBos:
+        """Where `bos_token_id` is put before texts that do not begin with it."""
 
     @property
     def carry_over(self) -> bool:

@@ -24,7 +24,7 @@ from unmask_diffusion.constraints import Sets, check_bias, offsets_of, read_canv
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
-from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, token_ids
+from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, TextOrIds, token_ids
 from unmask_diffusion.schedule import Schedule, Steps, ancestral, first_hitting, hitting_times, near_equal_steps
 
 DEFAULT_MAX_TOKENS = 64
@@ -327,8 +327,8 @@ def _lay_out(
         check_picture(model, "canvas", len(request.canvas))
         canvas, sets = read_canvas(model, request.canvas)
         return canvas, range(len(canvas)), sets
-    prompt = token_ids(model, "prompt", request.prompt, limit)
-    suffix = token_ids(model, "suffix", request.suffix, limit)
+    prompt = _begun(model, "prompt", request.prompt, token_ids(model, "prompt", request.prompt, limit))
+    suffix = _begun(model, "suffix", request.suffix, token_ids(model, "suffix", request.suffix, limit))
     room = limit - len(prompt) - len(suffix)
     if not prompt and not suffix and request.max_tokens == 0:
         raise RequestError("prompt", "prompt is empty, and no token is to be generated")
@@ -347,6 +347,19 @@ def _lay_out(
             f"{limit} tokens: max_tokens can be at most {room} here",
         )
     return (*prompt, *[None] * gap, *suffix), range(len(prompt), len(prompt) + gap), {}
+
+
+def _begun(model: Outline, param: str, given: TextOrIds, ids: list[int]) -> list[int]:
+    """The ids of a prompt or a suffix, with the token that begins a text where the model wants it and they lack it."""
+    if param == "suffix":
+        wanted = model.add_bos == "prompt_and_suffix" and isinstance(given, str) and bool(ids)
+    elif model.add_bos == "empty_prompt":
+        wanted = not ids
+    else:
+        wanted = model.add_bos != "never" and isinstance(given, str)
+    if not wanted or model.bos_token_id is None or ids[:1] == [model.bos_token_id]:
+        return ids
+    return [model.bos_token_id, *ids]
 
 
 def check_picture(model: Outline, param: str, tokens: int) -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from unmask_diffusion import (
+    AddBos,
     Denoiser,
     Extent,
     LlamaDenoiser,
@@ -77,6 +78,14 @@ class BundleOutline:
     @property
     def end_token_ids(self) -> tuple[int, ...]:
         return self.config.end_token_ids
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self.config.bos_token_id
+
+    @property
+    def add_bos(self) -> AddBos:
+        return self.config.add_bos
 
     @property
     def carry_over(self) -> bool:

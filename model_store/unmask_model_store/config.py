@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer, model_validator
-from unmask_diffusion import Clock, GenerationSettings
+from unmask_diffusion import AddBos, Clock, GenerationSettings
 from unmask_diffusion.networks import (
     DigitEmbeddings,
     LlamaShape,
@@ -86,7 +86,7 @@ class CommonConfig(BaseModel):
     bos_token_id: TokenId | None = None  # the token that begins a text
     # Where a text begins that does not begin with it already: never; where the prompt is empty; before every prompt
     # that is a text; or before a suffix too.
-    add_bos: Literal["never", "empty_prompt", "prompt", "prompt_and_suffix"] = "never"
+    add_bos: AddBos = "never"
     pad_token_id: TokenId | None = None  # the token that training filled texts up with
     provenance: dict[str, Any] = {}  # where the weights came from, free form
     description: Annotated[str, Field(min_length=1, max_length=500, pattern=ONE_LINE)] | None = None  # a sentence

@@ -130,7 +130,7 @@ def test_bare_products_take_time_of_every_kind(dtype: torch.dtype) -> None:
 
 
 def test_limits_are_what_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.evaluation.products.seconds_of", lambda *_: 0.5)
+    monkeypatch.setattr("benchmarks.machine_limits.seconds_of", lambda *_: 0.5)
     assert product_rate(torch.float32, torch.device("cpu"), size=8) == 2 * 8**3 / 0.5
     assert copy_bandwidth(torch.device("cpu"), megabytes=1) == 2 * (1 << 20) / 0.5
 

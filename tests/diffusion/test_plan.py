@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from unmask_diffusion import (
     ActiveSample,
+    AddBos,
     GenerationRequest,
     RequestError,
     Reveal,
@@ -352,3 +353,30 @@ def test_a_request_without_a_clock_has_the_models() -> None:
 
 def test_requests_are_written_without_a_clock_that_they_do_not_have() -> None:
     assert "clock" not in plan_for(SHORT, seed=1).request.sampler.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("add_bos", "fields", "canvas"),
+    [
+        ("never", {"prompt": ""}, [None, None]),
+        ("empty_prompt", {"prompt": ""}, [7, None, None]),
+        ("empty_prompt", {"prompt": []}, [7, None, None]),
+        ("empty_prompt", {"prompt": "a"}, [64, None, None]),
+        ("prompt", {"prompt": "a", "suffix": "b"}, [7, 64, None, None, 65]),
+        ("prompt", {"prompt": [64], "suffix": [65]}, [64, None, None, 65]),
+        ("prompt", {"prompt": [7, 64]}, [7, 64, None, None]),
+        ("prompt_and_suffix", {"prompt": "a", "suffix": "b"}, [7, 64, None, None, 7, 65]),
+        ("prompt_and_suffix", {"prompt": "a"}, [7, 64, None, None]),
+        ("prompt_and_suffix", {"canvas": [64, None, None]}, [64, None, None]),
+    ],
+)
+def test_a_text_begins_as_the_model_wants_it(
+    add_bos: AddBos, fields: dict[str, object], canvas: list[int | None]
+) -> None:
+    tokenizer = byte_tokenizer()
+    base = prime_model(classes=tokenizer.get_vocab_size())
+    model = dataclasses.replace(base, tokenizer=tokenizer, bos_token_id=7, add_bos=add_bos)
+    more = {} if "canvas" in fields else {"max_tokens": 2}
+    assert list(plan_for(model, **fields, **more).canvas) == canvas
+    a, b = (tokenizer.encode(text).ids for text in "ab")
+    assert (a, b) == ([64], [65])

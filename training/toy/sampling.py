@@ -11,6 +11,7 @@ from torch import Tensor
 from unmask_diffusion import (
     MAX_SAMPLES,
     ActiveSample,
+    AddBos,
     GenerationRequest,
     Painter,
     Plan,
@@ -37,6 +38,8 @@ class ToyModel:
     sub_tokenizer: SubTokenizer
     tokenizer: Tokenizer | None = None
     end_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
+    add_bos: AddBos = "never"
     full_canvas: bool = True
     carry_over: bool = True
     clock: int = 1
