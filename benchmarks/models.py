@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import torch
 from unmask_diffusion import (
     ActiveSample,
+    AddBos,
     GenerationRequest,
     Model,
     NetworkShape,
@@ -75,6 +76,8 @@ class BareModel(Generic[D]):
     full_canvas: bool = True
     carry_over: bool = True
     clock: int = 1
+    bos_token_id: int | None = None
+    add_bos: AddBos = "never"
     image: Painter | None = None
 
 
