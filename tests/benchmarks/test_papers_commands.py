@@ -62,11 +62,12 @@ def test_precision(bundles: Path, tmp_path: Path) -> None:
 
 def test_sampler_error(bundles: Path, tmp_path: Path) -> None:
     found = run("sampler-error", tmp_path, "--model", str(bundles / "writer"))
-    names = ["exact", "groups, k = 4", "extrapolation, k = 4", "predictor-corrector, k = 4", "ancestral, T = 4"]
+    names = ["exact", "groups, k = 4", "extrapolation, k = 4", "predictor-corrector, k = 4", "confidence, k = 4"]
+    names += ["entropy, k = 4", "ancestral, T = 4"]
     assert [each["sampler"] for each in found["chain"]] == names
     assert [each["sampler"] for each in found["text_samplers"]] == names
     exact, *parallel, ancestral = found["chain"]
-    assert [each["network_evaluations"] for each in (exact, *parallel)] == [128, 4, 4, 4]
+    assert [each["network_evaluations"] for each in (exact, *parallel)] == [128, 4, 4, 4, 4, 4]
     assert ancestral["network_evaluations"] <= 4
     assert all(each["divergence"] > 2 * exact["divergence"] for each in (*parallel, ancestral))
     assert all(each["quality"]["nats_per_token"][0] > 0 for each in found["text_samplers"])

@@ -53,7 +53,7 @@ async def serving(broker: EngineBroker, metrics: Metrics, speculation: Speculati
 
 
 def service_of(broker: MemoryBroker) -> Service:
-    card = SimpleNamespace(id="toy", limits=SimpleNamespace(max_samples=64, max_body_bytes=1 << 20))
+    card = SimpleNamespace(id="toy", image=None, limits=SimpleNamespace(max_samples=64, max_body_bytes=1 << 20))
     service = Service(cast(ModelCard, card), broker, Metrics("toy"))
     gate: Gate = service.gate
     gate.open(ServedModel("toy", MODEL, Vocabulary(MODEL)))
