@@ -236,7 +236,7 @@ def test_a_client_that_goes_away_takes_its_score_along(long_chain: Server) -> No
         ({"input": [1, 2], "budget": 1, "estimator": "integral"}, "budget", "needs 2 network evaluations"),
         ({"input": [1, 2], "budget": 2**20 + 1}, "budget", "1048576"),
         ({"input": [1] * 300_000}, "input", "1048576"),
-        ({"input": [1, 2], "estimator": "guess"}, "estimator", "'orders' or 'integral'"),
+        ({"input": [1, 2], "estimator": "guess"}, "estimator", "'orders', 'integral' or 'left_to_right'"),
         ({"input": [1, 2], "standard_error_per_token": 0}, "standard_error_per_token", "greater than 0"),
         ({"input": [1, 2], "seed": -1}, "seed", "greater than or equal to 0"),
         ({"input": [1, 2], "temperature": 1.0}, "temperature", "no such field"),

@@ -72,6 +72,12 @@ def score(
         int | None,
         typer.Option(metavar="TOKENS", help="the bound for blocks of so many tokens from left to right [one block]"),
     ] = None,
+    unit: Annotated[
+        str | None, typer.Option(metavar="sub_token|token", help="what an evaluation reveals at least [sub_token]")
+    ] = None,
+    logprobs: Annotated[
+        int | None, typer.Option(metavar="K", help="left_to_right: also the K likeliest classes of each token")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="the same seed gives the same numbers; drawn when left out")] = None,
     published_integrand: Annotated[
         bool,
@@ -103,7 +109,7 @@ def score(
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields: dict[str, Any] = {"estimator": estimator, "budget": budget, "overlap": overlap, "seed": seed}
-    fields |= {"block_length": block_length}
+    fields |= {"block_length": block_length, "unit": unit, "logprobs": logprobs}
     fields |= {"given": None if given is None else positions_of(given), "per_token": per_token}
     fields |= {"standard_error_per_token": standard_error_per_token, "published_integrand": published_integrand}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
