@@ -45,6 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write tests/service/recording.json anew")
 
 
+@pytest.fixture(autouse=True)
+def _subnormal_numbers() -> Iterator[None]:
+    """Undo what training sets for its whole process: other tests' floats have subnormal numbers."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 # They share servers that are slow to start.
 SERVER_FOLDERS = ("tests/system/", "tests/service/")
 
