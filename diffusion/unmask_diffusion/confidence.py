@@ -8,6 +8,7 @@ docs/confidence.md has the official samplers that these are, and their settings.
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from unmask_diffusion.request import RequestError, Sampler
@@ -73,8 +74,7 @@ def dllm_counts(count: int, steps: int) -> list[int]:
     # for i steps left: 1 - alpha at time i / steps, where alpha = 1 - time
     times = torch.arange(steps, -1, -1, dtype=torch.float64).div(steps).float()
     masked = 1 - (1 - times)
-    for i in range(steps):
-        kept = float(masked[i + 1] / masked[i])
+    for kept in (masked[1:] / masked[:-1]).tolist():
         counts.append(min(left, round(left * (1 - kept))))
         left -= counts[-1]
     return counts
@@ -84,7 +84,7 @@ def dream_counts(count: int, steps: int, eps: float) -> list[int]:
     """Dream's schedule: of m left floor(m (1 - t_{i+1} / t_i)), the last step all; float32 decides."""
     times = torch.linspace(1, eps, steps + 1)
     counts, left = [], count
-    for i in range(steps - 1):
-        counts.append(int(left * (1 - times[i + 1] / times[i])))
+    for share in (1 - times[1:-1] / times[:-2]).numpy():  # float32 numbers, and so are the products
+        counts.append(int(np.float32(left) * share))
         left -= counts[-1]
     return [*counts, left]
