@@ -16,12 +16,25 @@ load_all_checks()
 EXCLUDED: Any = [CHECKS.get_one("positive_data_acceptance")]
 
 JOBS = ("/generate/{job_id}", "/score/{job_id}")
-POSTS = ("/generate", "/plan", "/score")
+PICTURES = ("film.png", "image.png", "sheet.png")
+POSTS = (
+    "/detokenize",
+    "/generate",
+    "/plan",
+    "/score",
+    "/tokenize",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/images/generations",
+)
+FORMS = ("/v1/images/edits",)
+CARDS = ("/v1/models", "/v1/models/{model_id}", "/v1/models/{model_id}/card")
 OPERATIONS = [
-    *[("GET", path) for path in ("/health", "/ready", "/v1/models", "/v1/models/{model_id}/card", "/metrics")],
+    *[("GET", path) for path in ("/health", "/ready", "/metrics", "/tokenizer_info", *CARDS)],
     *[(method, path) for path in JOBS for method in ("GET", "DELETE")],
     *[("GET", f"{path}/events") for path in JOBS],
-    *[("POST", path) for path in POSTS],
+    *[("GET", f"/generate/{{job_id}}/{picture}") for picture in PICTURES],
+    *[("POST", path) for path in POSTS + FORMS],
 ]
 
 

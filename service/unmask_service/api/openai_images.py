@@ -16,7 +16,7 @@ from unmask_service.api.admission import admit_call
 from unmask_service.api.bodies import read_body, read_form
 from unmask_service.api.errors import JobError, RefusedError, error_answer, first_complaint, invalid, quoted
 from unmask_service.api.followers import AnyFollower, Generation, event
-from unmask_service.api.openai_routes import KeyHeader
+from unmask_service.api.openai_routes import KeyHeader, answer_or_stream
 from unmask_service.api.routes import REFUSALS, EventStream, door, whole_answer
 from unmask_service.api.schemas import GenerateAnswer, GenerateBody, Message
 from unmask_service.api.service import Models, Service
@@ -222,10 +222,7 @@ def usage_of(answer: GenerateAnswer) -> ImagesUsage:
 
 def openai_image_routes(models: Models) -> APIRouter:
     """The routes of pictures in OpenAI's form."""
-    answered: dict[int | str, dict[str, Any]] = {
-        200: {"model": ImagesAnswer, "description": "the pictures, or with `stream` events, `….completed` at the end"}
-    }
-    router = APIRouter(prefix="/v1/images", tags=["OpenAI"], responses=REFUSALS | answered)
+    router = APIRouter(prefix="/v1/images", tags=["OpenAI"], responses=REFUSALS | answer_or_stream(ImagesAnswer))
     limit, parsers = models.max_body_bytes, models.shared.parsers
 
     @router.post("/generations", response_model=None, summary="Generate pictures")

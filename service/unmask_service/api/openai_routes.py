@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
+from pydantic import BaseModel
 
 from unmask_service.api.admission import AnyBody, admit_call
 from unmask_service.api.bodies import read_body
@@ -17,6 +18,8 @@ from unmask_service.api.service import Models, Service
 # such clients read every line of a stream as JSON: no comment may break the silence
 NEVER = 10**9
 
+# a frame of a stream: `data` is a chunk as JSON, or `[DONE]` at the end
+FRAME = {"type": "object", "required": ["data"], "properties": {"data": {"type": "string"}}}
 KeyHeader = Annotated[str | None, Header(description="the same key gives the same answer")]
 
 
@@ -25,7 +28,9 @@ def openai_routes(models: Models) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=REFUSALS)
     limit, parsers = models.max_body_bytes, models.shared.parsers
 
-    @router.post("/completions", response_model=None, responses=answered(CompletionAnswer), summary="Complete texts")
+    @router.post(
+        "/completions", response_model=None, responses=answer_or_stream(CompletionAnswer), summary="Complete texts"
+    )
     async def completions(request: Request, idempotency_key: KeyHeader = None) -> Response:
         """Continue prompts, or fill the gap before a suffix."""
         body = await read_body(request, CompletionBody, limit, parsers)
@@ -34,7 +39,9 @@ def openai_routes(models: Models) -> APIRouter:
         followers = await admit_call(service, "cmpl", bodies, key)
         return await reply(request, Completion(body, followers))
 
-    @router.post("/chat/completions", response_model=None, responses=answered(ChatAnswer), summary="Continue a chat")
+    @router.post(
+        "/chat/completions", response_model=None, responses=answer_or_stream(ChatAnswer), summary="Continue a chat"
+    )
     async def chat(request: Request, idempotency_key: KeyHeader = None) -> Response:
         """Write the next message of a chat, by the template of the model, with its author's settings as defaults."""
         body = await read_body(request, ChatBody, limit, parsers)
@@ -68,6 +75,7 @@ async def reply(request: Request, call: Call) -> Response:
     return EventStream(call, call.events(), ping=NEVER) if call.body.stream else await whole_answer(request, call)
 
 
-def answered(answer: Any) -> dict[int | str, dict[str, Any]]:  # noqa: ANN401 — a model
-    """The answer of an endpoint, for the OpenAPI description."""
-    return {200: {"model": answer, "description": "the answer, or with `stream` its chunks, then [DONE]"}}
+def answer_or_stream(answer: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """What an endpoint returns, for the OpenAPI description: `answer`, or with `stream` frames."""
+    description = "the answer, or with `stream` its chunks, then [DONE]"
+    return {200: {"model": answer, "description": description, "content": {"text/event-stream": {"schema": FRAME}}}}

@@ -103,7 +103,7 @@ def machine_facts(settings: Settings) -> dict[str, Any]:
         "quota": min(cpu_quotas(), default=None),
         "memory_available": available_memory(),
         "bfloat16": CPU_HAS_BFLOAT16,
-        "fused_gelu": FUSES_GELU,
+        "fused_gelu": [str(dtype).removeprefix("torch.") for dtype in FUSES_GELU],
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "torch": torch.__version__,
         "device": str(device),
