@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from unmask_diffusion import Sampler, sample
+from unmask_model_store import default_model_dir, find_bundle, open_bundle
 
 from tests.helpers_cluster import Cluster, Follower, check_logs, counted, follow_all, until, until_seen
 from tests.helpers_redis import Redis
@@ -142,6 +144,38 @@ def test_a_worker_that_is_asked_to_end_hands_over(cluster: Cluster, chain: Serve
     check_tokens(followers, chain, asked)
     check_logs(cluster.urls, followers)
     check_idle(cluster)
+
+
+def test_pictures_whose_workers_are_killed(redis: Redis) -> None:
+    """Two of three workers die among 32 pictures: logs, digits and files are those of each picture alone."""
+    bundle = open_bundle(find_bundle("faces", default_model_dir()))
+    sampler = {"steps": 24}
+    asked: list[Body] = [{"seed": seed, "sampler": sampler, "output": "png", "scale": 2} for seed in range(32)]
+    with Cluster(
+        bundle.path, redis.url, redis_prefix="pictures", tokens_per_tick=8 * bundle.denoiser.length
+    ) as cluster:
+        (api,) = cluster.start(apis=1, workers=3).apis
+
+        async def kill(followers: list[Follower]) -> None:
+            for share in (4, 2):
+                await until_seen(followers, len(asked) * sampler["steps"] // share)
+                victim = next(each for each in cluster.workers if counted(each, "unmask_ticks_total"))
+                victim.kill()
+                cluster.dismiss(victim)
+
+        among = follow_all(cluster.urls, asked, kill)
+        check_logs(cluster.urls, among)
+        assert cluster.counted("unmask_takeovers_total") > 0
+        for seed in (0, 7, 31):
+            (alone,) = follow_all(cluster.urls, [asked[seed]])
+            assert alone.stream.unmasks == among[seed].stream.unmasks
+            assert alone.stream.done["choices"] == among[seed].stream.done["choices"]
+            (drawn,) = sample(bundle, seed=seed, sampler=Sampler(steps=sampler["steps"]))
+            assert token_ids(alone.stream.done) == [list(drawn.token_ids)]
+            for file in ("image.png?step=11&scale=3", "image.png", "film.png?frames=12"):
+                one, other = (api.http.get(f"/generate/{each.id}/{file}") for each in (alone, among[seed]))
+                assert (one.status_code, one.headers["content-type"]) == (200, "image/png"), one.text
+                assert one.content == other.content
 
 
 # A worker that dies as soon as it makes a sample of one seed, whatever it was about to do with it.
