@@ -86,10 +86,10 @@ test-system: install redis-server debian-packages ## tests that need Debian's pa
 # asks apt only where something is missing
 .PHONY: debian-packages
 debian-packages:
-	@for tool in prometheus promtool docker-compose chromium curl kubectl; do command -v $$tool >/dev/null || missing=$$tool; done; \
+	@for tool in prometheus promtool docker-compose chromium curl kubectl nginx caddy; do command -v $$tool >/dev/null || missing=$$tool; done; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" = 0 ]; then sudo=; else sudo=sudo; fi; \
-		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends prometheus docker-compose chromium curl kubernetes-client; \
+		$$sudo apt-get update -qq && $$sudo apt-get install -y -qq --no-install-recommends prometheus docker-compose chromium curl kubernetes-client nginx caddy; \
 	fi
 
 check: install ## format, lint, types, import contract

@@ -18,7 +18,17 @@ from typing import Any
 from starlette.types import ASGIApp
 from unmask_model_store import default_model_dir, find_bundle, open_outline, read_card
 
-from unmask_service.api import Gate, ModelCard, Models, Service, Shared, State, create_app, create_state_app
+from unmask_service.api import (
+    Gate,
+    ModelCard,
+    Models,
+    PrefixMiddleware,
+    Service,
+    Shared,
+    State,
+    create_app,
+    create_state_app,
+)
 from unmask_service.api_keys import read_api_keys
 from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker, endpoint_of
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
@@ -270,6 +280,7 @@ def _servers(settings: Settings, models: Models) -> Iterator[list[HttpServer]]:
             logger.warning("UNMASK_API_KEY is a client's key; the server's setting is UNMASK_API_KEYS")
     origins = settings.cors_origins.split(",") if settings.cors_origins else ()
     public = create_app(models, keys, origins, with_metrics=settings.metrics_port is None)
+    public = PrefixMiddleware(public, settings.root_path, settings.trusted_proxies)
     own = [] if settings.metrics_port is None else [(settings.metrics_port, create_state_app(models.states))]
     with _listening(settings, [(settings.port, public), *own]) as servers:
         yield servers

@@ -70,6 +70,7 @@ class HttpServer(uvicorn.Server):
                 workers=1,  # else it is read from WEB_CONCURRENCY
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,  # else FORWARDED_ALLOW_IPS is read; nothing here depends on a client's address
                 server_header=False,
                 timeout_keep_alive=keep_alive_seconds,
                 timeout_graceful_shutdown=READING_SECONDS,

@@ -4,13 +4,14 @@ Every option of the server's commands is a setting; the command line wins over t
 """
 
 import difflib
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 PREFIX = "UNMASK_"
 # the client's key, for `unmask bench` and for curl: not a setting of the server
@@ -34,6 +35,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Speculation = Literal["auto", "off"] | Annotated[int, Field(ge=1, le=MOST_LANES)]
 LogFormat = Literal["text", "json"]
+# a path without its last slash; no part begins with a dot
+PATH = r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
 ORIGIN = r"https?://[^\s/,*@]+"
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -44,6 +47,15 @@ class SettingsError(ValueError):
 
 def _as_list(value: object) -> object:
     return [value] if isinstance(value, str) else value
+
+
+def _addresses(value: str) -> str:
+    """Addresses and networks without blanks. Raises ValueError: one is neither."""
+    listed = [each.strip() for each in value.split(",")]
+    for each in listed:
+        if each not in ("*", ""):
+            ipaddress.ip_network(each)
+    return ",".join(listed)
 
 
 class Settings(BaseModel):
@@ -67,6 +79,17 @@ class Settings(BaseModel):
         ge=1,
         le=3600,
         description="an idle connection is closed after so long; more than the proxies before the server keep theirs",
+    )
+    root_path: str = Field(
+        "",
+        max_length=200,
+        pattern=f"^{PATH}$",
+        description="path under which a proxy serves this server, such as /llm; the proxy may remove it or not",
+    )
+    trusted_proxies: Annotated[str, AfterValidator(_addresses)] = Field(
+        "127.0.0.1,::1",
+        description="addresses or networks of proxies whose X-Forwarded-Prefix (the path that they have removed) is "
+        "believed, separated by commas; * for all",
     )
     device: Device = Field("auto", description="where the network runs; auto takes a GPU where there is one")
     dtype: Dtype = Field(
@@ -207,7 +230,7 @@ def settings_table() -> str:
     """All settings as a Markdown table, for the documentation."""
     rows = ["| option | variable | default | what |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default is None else f"`{field.default}`"
+        default = "" if field.default in (None, "") else f"`{field.default}`"
         rows.append(f"| `{option_of(name)}` | `{variable_of(name)}` | {default} | {field.description} |")
     return "\n".join(rows) + "\n"
 

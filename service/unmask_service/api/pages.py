@@ -58,9 +58,18 @@ def mount_playground(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     @app.head("/", include_in_schema=False)
     async def page(request: Request) -> Response:
+        if prefix := request.scope.get("prefix"):
+            return page_under(prefix)
         return await static.get_response("index.html", request.scope)
 
     app.mount("/page", static, name="page")
+
+
+def page_under(prefix: str) -> Response:
+    """The playground's page for a server under a path: its references hold with and without the path's last slash."""
+    text = (WEB / "index.html").read_text(encoding="utf-8").replace("<head>", f'<head>\n  <base href="{prefix}/">', 1)
+    policy = PLAYGROUND_HEADERS["Content-Security-Policy"].replace("base-uri 'none'", "base-uri 'self'")
+    return HTMLResponse(text, headers={**PLAYGROUND_HEADERS, "Content-Security-Policy": policy})
 
 
 def documentation_routes(title: str) -> APIRouter:

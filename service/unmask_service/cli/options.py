@@ -21,6 +21,8 @@ METAVARS = {
     "log_prompts": "true|false",
     "api_keys": "NAME:SHA256,…",
     "cors_origins": "ORIGIN,…",
+    "root_path": "PATH",
+    "trusted_proxies": "ADDRESS,…",
     "redis_prefix": "PREFIX",
     "memory_budget": "BYTES",
 }
@@ -30,7 +32,7 @@ ENDINGS = {"_seconds": "SECONDS", "_bytes": "BYTES", "_dir": "DIR", "_file": "FI
 def setting(name: str, **more: Any) -> Any:  # noqa: ANN401 — typer's OptionInfo is untyped
     """The command-line option of a setting. Its default is None, which leaves the setting to the environment."""
     field = Settings.model_fields[name]
-    default = "" if field.default is None else f", default {field.default}"
+    default = "" if field.default in (None, "") else f", default {field.default}"
     return typer.Option(
         option_of(name), help=f"{field.description} [{variable_of(name)}{default}]", show_default=False, **more
     )

@@ -9,7 +9,8 @@ from unmask_service.cli.options import settings_command
 
 MODEL = ("model", "model_dir")
 ENGINE = ("device", "dtype", "threads", "tokens_per_tick", "speculation", "memory_budget", "hang_seconds")
-HTTP = ("host", "port", "keep_alive_seconds", "metrics_port", "api_keys_file", "api_keys", "cors_origins")
+PROXY = ("root_path", "trusted_proxies", "keep_alive_seconds")
+HTTP = ("host", "port", *PROXY, "metrics_port", "api_keys_file", "api_keys", "cors_origins")
 ADMISSION = ("max_requests", "max_evaluations", "max_body_bytes", "max_samples")
 KEPT = ("orphan_seconds", "keep_seconds")
 REDIS = ("redis_url", "redis_prefix", "lease_seconds")
