@@ -212,6 +212,9 @@ class Stream:
                 place = canvases[unmask["index"]][position]
                 assert place[j] is None, "a sub-token was revealed twice"
                 place[j] = digit
+            for position, j in unmask.get("masked", ()):
+                assert canvases[unmask["index"]][position][j] is not None, "what is masked was masked again"
+                canvases[unmask["index"]][position][j] = None
         return canvases
 
     def tokens(self) -> list[dict[int, int]]:
@@ -221,6 +224,8 @@ class Stream:
             for position, token, _ in unmask["tokens"]:
                 assert position not in tokens[unmask["index"]], "a token was completed twice"
                 tokens[unmask["index"]][position] = token
+            for position, _ in unmask.get("masked", ()):
+                tokens[unmask["index"]].pop(position, None)
         return tokens
 
 

@@ -67,6 +67,7 @@ class Place:
     lane: Lane
     position: int  # in the canvas
     js: tuple[int, ...]  # digits to reveal, ascending; in confidence order the masked ones, which compete
+    turn: int = 0  # of its draw, which tells several of one sub-token apart
     weight: float = 0.0  # how far its prediction is extrapolated (`high_order.weights`)
     drawn: list[int] | str = INVALID  # the digits of the class that was drawn, or why there is none
     confidence: list[float] | None = None  # of each digit, in confidence order
@@ -88,14 +89,16 @@ def places_of(lane: Lane, mask_id: int) -> list[Place]:
     """The positions of a lane's step, ascending; in confidence order, all masked ones of its block."""
     step, kind = lane.steps[lane.step], lane.sampler.high_order
     if lane.steps.by_confidence:
-        return [Place(lane, position, js) for position, js in masked(lane.canvas, step.reveal, mask_id).items()]
+        turn = 0 if lane.sampler.noise == "position" else 1 + lane.step
+        return [Place(lane, position, js, turn) for position, js in masked(lane.canvas, step.reveal, mask_id).items()]
     far = dict(zip(step.reveal, weights(kind, lane.steps, lane.step), strict=False)) if kind else {}
+    turns = dict(zip(step.reveal, step.turns, strict=False))
     digits = lane.canvas.shape[1]
     places = []
     for position, js in step.by_position(digits).items():
         # the digits of a position are drawn together: as far as the one that is hit first
         weight = min(far[position * digits + j] for j in js) if far else 0.0
-        places.append(Place(lane, position, js, weight))
+        places.append(Place(lane, position, js, turns.get(position * digits + js[0], 0), weight))
     return places
 
 
@@ -131,8 +134,7 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logi
         lane, request = place.lane, place.lane.plan.request
         rows.append(lane.rows[place.position])
         revealed.append(lane.canvas[place.position])
-        turn = 1 + lane.step if lane.steps.by_confidence and lane.sampler.noise != "position" else 0
-        event = event_of(lane.sample, place.position * digits + place.js[0], turn)
+        event = event_of(lane.sample, place.position * digits + place.js[0], place.turn)
         temperature = lane.plan.temperature(lane.sample, lane.step)
         numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p))
     seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
@@ -190,7 +192,8 @@ def join(places: Sequence[Place]) -> Drawn:
         # of equals the first
         order = sorted(range(len(sure)), key=lambda each: (-sure[each], each))
         sub_tokens = [sub_tokens[each] for each in sorted(order[: lane.steps.size(lane.step)])]
-    return Reveal(lane.sample, lane.step, tuple(sub_tokens))
+    again = tuple(divmod(each, lane.canvas.shape[1]) for each in lane.steps[lane.step].mask)
+    return Reveal(lane.sample, lane.step, tuple(sub_tokens), again)
 
 
 def _extrapolated(model: Model, rows: Tensor, places: Sequence[Place], draws: Draws, codes: Tensor) -> Tensor:

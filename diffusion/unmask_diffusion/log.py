@@ -23,6 +23,7 @@ class Reveal:
     sample: int  # index of the sample in its request
     step: int  # of the sample's schedule, from 0
     sub_tokens: tuple[tuple[int, int, int], ...]  # (position, j, digit) of every sub-token revealed
+    masked: tuple[tuple[int, int], ...] = ()  # (position, j) of every sub-token that is masked again then
     # Where the request asks for log-probabilities; a draft has none, and is right without. They are those of
     # `log_probabilities`: of every sub-token in the order above, and (position, likeliest classes) of the positions of
     # which nothing was drawn before.
@@ -35,9 +36,13 @@ class Reveal:
         return len({position for position, _, _ in self.sub_tokens})
 
     def write(self, canvas: Tensor) -> None:
-        """Write the digits into a canvas [L, l], in place."""
-        positions, js, values = zip(*self.sub_tokens, strict=True)
-        canvas[list(positions), list(js)] = torch.tensor(values)
+        """Write the digits into a canvas [L, l], in place, and mask what is masked again."""
+        positions, js, values = (list(each) for each in zip(*self.sub_tokens, strict=True))
+        mask = canvas[positions[0], js[0]].clone()  # what is to be revealed is masked
+        canvas[positions, js] = torch.tensor(values)
+        if self.masked:
+            positions, js = (list(each) for each in zip(*self.masked, strict=True))
+            canvas[positions, js] = mask
 
 
 @dataclass(frozen=True)

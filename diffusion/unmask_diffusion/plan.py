@@ -24,6 +24,7 @@ from unmask_diffusion.constraints import Sets, check_bias, offsets_of, read_canv
 from unmask_diffusion.given_digits import GivenDigit, read_sub_tokens
 from unmask_diffusion.log import LogProbabilities, Reveal, TokenLogProbabilities
 from unmask_diffusion.model import Outline
+from unmask_diffusion.remasking import remasking
 from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, TextOrIds, token_ids
 from unmask_diffusion.schedule import Schedule, Steps, ancestral, first_hitting, hitting_times, near_equal_steps
 
@@ -77,6 +78,11 @@ class Plan:
     @property
     def sub_tokens(self) -> int:
         return sum(schedule.sub_tokens for schedule in self.schedules)
+
+    @property
+    def reveals(self) -> int:
+        """Number of draws of sub-tokens: more than there are where some are masked again."""
+        return sum(len(schedule.steps.order) for schedule in self.schedules)
 
     @property
     def digits_a_token(self) -> int:
@@ -181,29 +187,33 @@ def plan_on_canvas(
     groups: dict[int, list[int]] = {}  # whole tokens: their masked sub-tokens
     if request.sampler.unit == "token" and digits_a_token > 1:
         if request.sampler.by_confidence:
-            message = f"unit token is for first_hitting and ancestral, not for the order by {request.sampler.name}"
+            message = (
+                f"unit token is for first_hitting, ancestral and remasking, not for the order by {request.sampler.name}"
+            )
             raise RequestError("sampler.unit", message)
-        groups = _by_position(sub_tokens.tolist(), digits_a_token)
+        groups = _by_first(sub_tokens.tolist(), digits_a_token)
+    units_a_token = 1 if groups else digits_a_token
+    # whole tokens are scheduled by their first sub-tokens, which all of them then take the place of
+    units = torch.tensor([own[0] for own in groups.values()]) if groups else sub_tokens
     if request.sampler.by_confidence:
         schedules = (confidence_schedule(request.sampler, sub_tokens.tolist(), digits_a_token),) * request.n
+    elif request.sampler.name == "remasking":
+        schedules = tuple(remasking(request.sampler, seed, request.n, units, units_a_token))
     else:
-        units = torch.tensor([own[0] for own in groups.values()]) if groups else sub_tokens
         times = hitting_times(seed, torch.arange(request.n)[:, None], units)
-        # whole tokens are scheduled by their positions, which their sub-tokens then take the place of
-        entries = torch.tensor([*groups]) if groups else sub_tokens
-        schedules = tuple(_schedule(request.sampler, each, entries, 1 if groups else digits_a_token) for each in times)
+        schedules = tuple(_schedule(request.sampler, each, units, units_a_token) for each in times)
     if groups:
         schedules = tuple(replace(each, steps=each.steps.spread(groups)) for each in schedules)
     request = request.model_copy(update={"seed": seed})
     return Plan(request, seed, canvas, generated, length, schedules, digits, sets or {})
 
 
-def _by_position(sub_tokens: Iterable[int], digits_a_token: int) -> dict[int, list[int]]:
-    """Sub-tokens by their positions, in their order."""
+def _by_first(sub_tokens: Iterable[int], digits_a_token: int) -> dict[int, list[int]]:
+    """The sub-tokens of each position, in their order, by the first one of them."""
     found: dict[int, list[int]] = {}
     for each in sub_tokens:
         found.setdefault(each // digits_a_token, []).append(each)
-    return found
+    return {own[0]: own for own in found.values()}
 
 
 def cut(plan: Plan, steps: int) -> Plan:
@@ -229,7 +239,7 @@ def _cut_otherwise(plan: Plan, order: Sequence[int], steps: int) -> Steps:
     block, clock = _block(plan.request.sampler, plan.units_a_token), plan.request.sampler.clock or 1
     if plan.request.sampler.unit == "sub_token":
         return near_equal_steps(order, steps, block, clock)
-    groups = _by_position(order, plan.digits_a_token)
+    groups = _by_first(order, plan.digits_a_token)
     return near_equal_steps([*groups], steps, block, clock).spread(groups)
 
 

@@ -55,6 +55,10 @@ HighOrder = Literal["extrapolation", "predictor_corrector"]
 Cut = Literal["even", "llada", "dream", "dllm"]
 CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
 MAX_GUIDANCE = 100.0
+# fields that are for some samplers alone
+FOR_CONFIDENCE = ("cut", "noise", "confidence_eos_eot_inf")
+FOR_REMASKING = ("schedule", "rate", "loop", "digits")
+Share = Annotated[float, Field(gt=0, lt=1)]
 Unit = Literal["sub_token", "token"]
 
 
@@ -93,19 +97,37 @@ class TemperatureSchedule(Strict):
         return factor
 
 
+class RemaskingLoop(Strict):
+    """When the schedule loop of the sampler remasking holds still and masks again; time t runs from 1 to 0."""
+
+    t_on: Share = Field(default=0.55, description="it begins at this t; before, as many are revealed as make alpha_on")
+    t_off: Share = Field(default=0.05, description="it ends at this t; after it the rest is revealed")
+    alpha_on: Share = Field(default=0.9, description="the share that is revealed meanwhile")
+
+    @field_validator("t_off")
+    @classmethod
+    def _ends_after_it_begins(cls, value: float, info: ValidationInfo) -> float:
+        start = info.data.get("t_on")
+        if start is not None and value >= start:
+            raise ValueError(f"t_off is {value:g} and must be below t_on, {start:g}: time runs from 1 to 0")
+        return value
+
+
 class Sampler(Strict):
     """Which sub-tokens are revealed together: the choice of a schedule."""
 
-    name: Literal["first_hitting", "ancestral", "confidence", "margin", "entropy"] = Field(
+    name: Literal["first_hitting", "ancestral", "remasking", "confidence", "margin", "entropy"] = Field(
         default="first_hitting",
-        description="first_hitting and ancestral reveal in a uniformly random order. confidence, margin and entropy "
+        description="first_hitting and ancestral reveal in a uniformly random order. remasking is ancestral and masks "
+        "some of what is revealed again. confidence, margin and entropy "
         "reveal what the network is surest of: by the probability of what it drew, by the distance between its two "
         "likeliest digits, or by the entropy. These are no exact samplers",
     )
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = Field(
         default=None,
         description="first_hitting: null is exact (one sub-token per evaluation), k cuts the order into k groups "
-        "(at most one a sub-token). ancestral: the number of time steps T, required. confidence, margin, entropy: the "
+        "(at most one a sub-token). ancestral, remasking: the number of time steps T, required. confidence, margin, "
+        "entropy: the "
         "number of evaluations, null is one a sub-token",
     )
     unit: Unit = Field(
@@ -172,6 +194,29 @@ class Sampler(Strict):
         description="sampler confidence: positions that drew an end token are revealed last",
     )
 
+    schedule: Literal["cap", "rescale", "loop"] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="remasking: how likely a time step is to mask a revealed sub-token again. cap (the default): rate, "
+        "or the most that is possible then if that is less. rescale: rate times the most that is possible. loop: rate "
+        "while the share that is revealed holds still, and 0 before and after",
+    )
+    rate: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="remasking: see schedule; 0 is ancestral (default: 0.02)",
+    )
+    loop: RemaskingLoop | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="remasking with schedule loop: when it holds still",
+    )
+    digits: Literal["all", "last"] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="remasking: which digits of a token may be masked again: all (the default), or the last one only",
+    )
+
     @property
     def by_confidence(self) -> bool:
         """Whether the network decides what is revealed next."""
@@ -182,11 +227,17 @@ class Sampler(Strict):
         """Whether its steps can be cut to any number, at least one a block."""
         return self.name == "first_hitting" or (self.by_confidence and self.cut in (None, "even"))
 
-    @field_validator("cut", "noise", "confidence_eos_eot_inf", "eps", "guidance")
+    @field_validator(*FOR_CONFIDENCE, *FOR_REMASKING, "eps", "guidance")
     @classmethod
     def _fits_the_other_fields(cls, value: object, info: ValidationInfo) -> object:
         name, cut, field = info.data.get("name", "first_hitting"), info.data.get("cut"), info.field_name
-        if field in ("cut", "noise", "confidence_eos_eot_inf") and value and name not in CONFIDENCE_ORDERS:
+        if field in FOR_REMASKING and value is not None and name != "remasking":
+            raise ValueError(f"{field} is for the sampler remasking, not {name}")
+        if field == "loop" and value is not None and info.data.get("schedule") != "loop":
+            raise ValueError("loop is for schedule loop")
+        if field == "digits" and value == "last" and info.data.get("unit") == "token":
+            raise ValueError("digits last is for unit sub_token: whole tokens are masked as one")
+        if field in FOR_CONFIDENCE and value and name not in CONFIDENCE_ORDERS:
             raise ValueError(f"{field} is for the samplers confidence, margin and entropy, not {name}")
         if field == "confidence_eos_eot_inf" and value and name != "confidence":
             raise ValueError(f"{field} is for the sampler confidence, not {name}")
@@ -201,9 +252,9 @@ class Sampler(Strict):
         return value
 
     @model_validator(mode="after")
-    def _ancestral_needs_steps(self) -> Self:
-        if self.name == "ancestral" and self.steps is None:
-            raise ValueError("steps is required for the ancestral sampler")
+    def _time_needs_steps(self) -> Self:
+        if self.name in ("ancestral", "remasking") and self.steps is None:
+            raise ValueError(f"steps is required for the {self.name} sampler")
         return self
 
     @field_validator("high_order")
@@ -270,6 +321,17 @@ class GenerationRequest(Strict):
         exclude_if=lambda value: not value,  # likewise
         description="true: the text is not cut at the model's end token",
     )
+
+    @field_validator("logprobs")
+    @classmethod
+    def _logprobs_are_of_one_draw(cls, value: int | None, info: ValidationInfo) -> int | None:
+        sampler = info.data.get("sampler")
+        if value is not None and sampler is not None and sampler.name == "remasking":
+            raise ValueError(
+                "logprobs is not for the sampler remasking: it draws sub-tokens more than once, so the "
+                "log-probabilities of those that stay do not add up to that of a sample"
+            )
+        return value
 
     @field_validator("stop", mode="before")
     @classmethod

@@ -91,8 +91,8 @@ class ActiveSample:
 
     @property
     def can_draft(self) -> bool:
-        # drafts need the order beforehand, and one prediction
-        return not (self.sampler.high_order or self.sampler.guidance or self.sampler.by_confidence)
+        # drafts need the order beforehand, one prediction, and that what is revealed stays so
+        return not (self.sampler.high_order or self.sampler.guidance or self.sampler.by_confidence or self.steps.again)
 
     @property
     def step_size(self) -> int:

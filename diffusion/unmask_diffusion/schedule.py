@@ -31,6 +31,8 @@ class Step:
     # Sub-tokens (position · l + j) to reveal, in the order of their hitting times. In confidence order: the sub-tokens
     # of its block, ascending, of which those that are still masked compete.
     reveal: tuple[int, ...]
+    turns: tuple[int, ...] = ()  # of each of these, the number of its earlier draws; empty: it has none
+    mask: tuple[int, ...] = ()  # sub-tokens to mask again once these are revealed, ascending; none of these
 
     def by_position(self, digits_a_token: int) -> dict[int, tuple[int, ...]]:
         """The positions of its sub-tokens, ascending, each with its digits j, ascending."""
@@ -43,21 +45,43 @@ class Step:
         return before
 
 
+class Again:
+    """What the steps of a sample mask again, in compact storage: 16 bytes for each time."""
+
+    def __init__(self, masks: Iterable[int], ends: Iterable[int], turns: Iterable[int]) -> None:
+        """Cut `masks`, the sub-tokens that all steps mask again, at `ends`, one a step.
+
+        `turns` has, for each entry of the order of reveals, the number of that sub-token's earlier draws.
+        """
+        self.masks, self.ends, self.turns = array("q", masks), array("q", ends), array("q", turns)
+
+
 class Steps(Sequence[Step]):
     """The steps of a sample in compact storage: 16 bytes a step, because thousands of plans may wait."""
 
     def __init__(
-        self, order: Iterable[int], ends: Iterable[int], borders: Iterable[int] = (), by_confidence: bool = False
+        self,
+        order: Iterable[int],
+        ends: Iterable[int],
+        borders: Iterable[int] = (),
+        by_confidence: bool = False,
+        again: Again | None = None,
     ) -> None:
         """Cut `order`, the sub-tokens of all steps, at `ends`: ascending, the last one its length.
 
         `borders` are the first steps of all blocks but the first, ascending. In confidence order `order` says only
-        which sub-tokens a block has.
+        which sub-tokens a block has. With `again`, sub-tokens that were masked again come more than once.
         """
         self.order = array("q", order)
         self.borders = array("q", borders)
         self.by_confidence = by_confidence
+        self.again = again
         self._ends = array("q", ends)
+
+    @property
+    def sub_tokens(self) -> int:
+        """Number of different sub-tokens that are revealed."""
+        return len(self.order) - (len(self.again.masks) if self.again else 0)
 
     def size(self, step: int) -> int:
         """Number of sub-tokens that a step reveals."""
@@ -75,7 +99,8 @@ class Steps(Sequence[Step]):
 
     def share_before(self, step: int) -> float:
         """The share of the sub-tokens that are revealed before a step."""
-        return self._ends[step - 1] / len(self.order) if step else 0.0
+        masked = self.again.ends[step - 1] if self.again and step else 0
+        return (self._ends[step - 1] - masked) / self.sub_tokens if step else 0.0
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -90,7 +115,10 @@ class Steps(Sequence[Step]):
         step = range(len(self))[index]
         first, stop = self._block(step) if self.by_confidence else (step, step + 1)
         own = slice(self._ends[first - 1] if first else 0, self._ends[stop - 1])
-        return Step(tuple(self.order[own]))
+        if self.again is None:
+            return Step(tuple(self.order[own]))
+        masked = slice(self.again.ends[first - 1] if first else 0, self.again.ends[stop - 1])
+        return Step(tuple(self.order[own]), tuple(self.again.turns[own]), tuple(self.again.masks[masked]))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Steps) and self._parts == other._parts
@@ -100,13 +128,21 @@ class Steps(Sequence[Step]):
 
     def spread(self, groups: Mapping[int, Sequence[int]]) -> "Steps":
         """The same steps with a group of sub-tokens in the place of each entry of the order."""
-        order = [each for entry in self.order for each in groups[entry]]
-        counts = [*accumulate(len(groups[entry]) for entry in self.order)]
-        return Steps(order, (counts[end - 1] for end in self._ends), self.borders)
+
+        def spread_out(entries: Sequence[int], ends: Sequence[int]) -> tuple[list[int], list[int]]:
+            counts = [0, *accumulate(len(groups[entry]) for entry in entries)]
+            return [each for entry in entries for each in groups[entry]], [counts[end] for end in ends]
+
+        order, ends = spread_out(self.order, self._ends)
+        if self.again is None:
+            return Steps(order, ends, self.borders)
+        turns = (turn for entry, turn in zip(self.order, self.again.turns, strict=True) for _ in groups[entry])
+        return Steps(order, ends, self.borders, again=Again(*spread_out(self.again.masks, self.again.ends), turns))
 
     @property
     def _parts(self) -> "tuple[array[int], ...]":
-        return self.order, self._ends, self.borders, array("q", [self.by_confidence])
+        again = (self.again.masks, self.again.ends, self.again.turns) if self.again else ()
+        return self.order, self._ends, self.borders, array("q", [self.by_confidence]), *again
 
 
 @dataclass(frozen=True)
@@ -118,7 +154,7 @@ class Schedule:
 
     @property
     def sub_tokens(self) -> int:
-        return len(self.steps.order)
+        return self.steps.sub_tokens
 
 
 def by_position(sub_tokens: Iterable[int], digits_a_token: int) -> dict[int, tuple[int, ...]]:
@@ -135,15 +171,15 @@ def event_of(sample: int, sub_token: int, turn: int = 0) -> int:
     return (turn << 38) + (sample << 32) + sub_token
 
 
-def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor) -> Tensor:
+def hitting_times(seed: int, sample: int | Tensor, sub_tokens: Tensor, turn: int = 0) -> Tensor:
     """Draw when each sub-token is unmasked, as 63-bit integers: int64 [n] → int64 [n]; 0 comes first.
 
-    `sample` may be int64 [s, 1], for the times of several samples at once: [s, n].
+    `sample` may be int64 [s, 1], for the times of several samples at once: [s, n]. Each `turn` has times of its own.
 
     A function of (seed, sample, sub-token) alone, from the schedule's own random numbers: an order that used the draw's
     numbers would bias it.
     """
-    events = (sample << 32) + sub_tokens
+    events = (turn << 38) + (sample << 32) + sub_tokens
     high, low = random_words(torch.full_like(events, seed), events, torch.zeros_like(events), Purpose.SCHEDULE)
     return (high << 31) | (low >> 1)
 

@@ -95,10 +95,11 @@ def rows_of_plan(plan: Plan, groups: float) -> float:
     holes = plan.canvas.count(None)
     if plan.request.sampler.by_confidence:
         return plan.canvases * groups * holes / plan.blocks / 2  # each step looks at what is masked in its block
-    return plan.canvases * rows_of(holes, plan.units_a_token, groups, plan.blocks)
+    times = plan.reveals / max(1, plan.sub_tokens)  # that a sub-token is revealed
+    return plan.canvases * rows_of(holes, plan.units_a_token * times, groups, plan.blocks)
 
 
-def rows_of(holes: int, digits: int, groups: float, blocks: int = 1) -> float:
+def rows_of(holes: int, digits: float, groups: float, blocks: int = 1) -> float:
     """Expected number of rows that one sample draws: in each group one for every position of which it holds a digit.
 
     There are `holes` positions to generate, with `digits` parts each that may be in different groups; `blocks` equal

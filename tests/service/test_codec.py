@@ -34,7 +34,8 @@ likeliest = st.lists(st.tuples(small, probabilities), max_size=4).map(tuple)
 sub_tokens = st.lists(st.tuples(small, small, small), min_size=1, max_size=5).map(tuple)
 log_probabilities = st.lists(st.floats(max_value=0, allow_infinity=False), max_size=5).map(tuple)
 of_positions = st.lists(st.tuples(small, likeliest), max_size=3).map(tuple)
-reveals = st.builds(Reveal, small, small, sub_tokens, log_probabilities, of_positions)
+masked = st.lists(st.tuples(small, small), max_size=3).map(tuple)
+reveals = st.builds(Reveal, small, small, sub_tokens, masked, log_probabilities, of_positions)
 candidates = st.builds(Candidates, small, small, likeliest)
 units = st.integers(0, 2**60)
 by_token = st.lists(st.tuples(small, units), max_size=4).map(tuple)
@@ -73,6 +74,7 @@ def test_a_log_entry_comes_back(entry: LogEntry) -> None:
             {"canvas": [None, 3, None, None], "sampler": {"steps": 2}},
             {"sub_tokens": [[0, None], [None, None], [None, 0]], "sampler": {"steps": 2, "clock": 2}},
             {"prompt": [1], "max_tokens": 7, "sampler": {"name": "ancestral", "steps": 9}},
+            {"max_tokens": 7, "sampler": {"name": "remasking", "steps": 9, "schedule": "loop", "rate": 0.3}},
         ]
     ),
 )
@@ -115,7 +117,7 @@ def test_ids_of_streams_are_compared_as_numbers() -> None:
 def test_all_names_begin_with_the_prefix_the_format_and_the_model() -> None:
     keys = Keys("mine", "tales")
     for name in (keys.jobs, keys.log("a"), keys.idempotency("k"), keys.wake("p")):
-        assert name.startswith("mine:v5:{tales}:")
+        assert name.startswith("mine:v6:{tales}:")
 
 
 @given(

@@ -113,7 +113,7 @@ def test_rows_lie_between_the_positions_and_the_sub_tokens(holes: int, digits: i
 
 
 @pytest.mark.parametrize("steps", [None, 1, 2, 7, 30])
-@pytest.mark.parametrize("name", ["first_hitting", "ancestral"])
+@pytest.mark.parametrize("name", ["first_hitting", "ancestral", "remasking"])
 def test_planned_rows_are_about_those_that_are_drawn(name: str, steps: int | None) -> None:
     plan = plan_for(PRIME, max_tokens=24, n=8, seed=3, sampler={"name": name, "steps": steps or 10_000})
     drawn = sum(len({sub_token // 2 for sub_token in step.reveal}) for each in plan.schedules for step in each.steps)

@@ -40,7 +40,8 @@ def random_request(rng: random.Random, model: Model, longest: int) -> Request:
     request["temperature"] = rng.choice((1.0, 1.0, 0.0, 0.5, 3.0))
     request |= rng.choice(({}, {}, {"top_k": rng.randint(1, classes)}, {"top_p": rng.uniform(0.1, 1)}))
     steps = rng.randint(1, 2 * tokens)
-    request["sampler"] = rng.choice(({}, {"steps": steps}, {"name": "ancestral", "steps": steps}))
+    remasking = {"name": "remasking", "steps": steps, "rate": rng.random(), "schedule": rng.choice(("cap", "loop"))}
+    request["sampler"] = rng.choice(({}, {"steps": steps}, {"name": "ancestral", "steps": steps}, remasking))
     return request
 
 

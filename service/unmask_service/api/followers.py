@@ -262,7 +262,7 @@ class Generation(Follower[GenerateAnswer]):
     def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._reveals: list[Reveal] = []
-        # of each sample the digits of its intermediate tokens: position → j → digit
+        # of each sample: position → j → digit of intermediate tokens, and of complete ones that may be masked again
         self._intermediate: list[dict[int, dict[int, int]]] = [{} for _ in self.plan.schedules]
         for position, j, digit in self.plan.digits:
             for intermediate in self._intermediate:
@@ -319,6 +319,8 @@ class Generation(Follower[GenerateAnswer]):
             sub_tokens=list(reveal.sub_tokens),
             tokens=self._complete(reveal),
         )
+        if reveal.masked:
+            unmask = unmask.model_copy(update={"masked": list(reveal.masked)})
         if self.plan.request.logprobs is not None:
             unmask = unmask.model_copy(update={"log_probabilities": list(reveal.log_probabilities)})
         if self.plan.request.logprobs:
@@ -351,14 +353,18 @@ class Generation(Follower[GenerateAnswer]):
     def _complete(self, reveal: Reveal) -> list[Token]:
         """Take in a reveal; the tokens that it completes."""
         vocabulary, intermediate = self.served.vocabulary, self._intermediate[reveal.sample]
+        remasks = self.plan.schedules[reveal.sample].steps.again is not None
         completed: list[Token] = []
         for position, j, digit in reveal.sub_tokens:
             digits = intermediate.setdefault(position, {})
             digits[j] = digit
             if len(digits) == self.served.model.sub_tokenizer.sub_tokens_per_token:
-                del intermediate[position]
+                if not remasks:
+                    del intermediate[position]
                 token = vocabulary.id_of[tuple(map(digits.__getitem__, range(len(digits))))]
                 completed.append((position, token, vocabulary.text_of(token)))
+        for position, j in reveal.masked:
+            del intermediate[position][j]
         return sorted(completed)
 
     async def read_answer(self) -> GenerateAnswer:
@@ -377,7 +383,7 @@ class Generation(Follower[GenerateAnswer]):
             usage=Usage(prompt_tokens=given, completion_tokens=returned, total_tokens=given + returned),
             sampling=Sampling(
                 seed=plan.seed,
-                sub_tokens=sum(len(reveal.sub_tokens) for reveal in self._reveals),
+                sub_tokens=sum(len(reveal.sub_tokens) - len(reveal.masked) for reveal in self._reveals),
                 network_evaluations=evaluations,
                 rounds=progress.rounds,
                 idle_steps=plan.idle_steps,

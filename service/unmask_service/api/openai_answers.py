@@ -162,7 +162,7 @@ class Call(ABC):
         text = self.texts[number][unmask.index]
         if text.sample is not None:  # what is behind its end changes nothing
             return []
-        chunks = self._text_chunks(number, unmask.index, text.take(unmask.tokens))
+        chunks = self._text_chunks(number, unmask.index, text.take(unmask.tokens, unmask.masked))
         if follower.job.candidates:
             chunks = chunks or [self._chunk([self._delta(number, unmask.index, "")])]
             chunks[0]["choices"][0]["candidates"] = unmask.candidates

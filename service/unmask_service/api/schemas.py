@@ -387,6 +387,11 @@ class UnmaskEvent(Message):
     )
     sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
     tokens: list[Token] = Field(description=f"the tokens that this step completed: {ABOUT_TOKENS}")
+    masked: list[tuple[int, int]] = Field(
+        default=[],
+        description="with the sampler remasking: [position, j] of every sub-token that is masked again after this "
+        "step; left out where there are none",
+    )
     log_probabilities: list[float] = Field(
         default=[], description="with `logprobs` in the request: of every one of sub_tokens, in nats"
     )

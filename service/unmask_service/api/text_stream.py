@@ -1,6 +1,7 @@
 """The text of a sample that is revealed in any order, as clients of other servers read it: piece by piece."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from itertools import takewhile
 
@@ -22,6 +23,8 @@ class TextStream:
     def __init__(self, model: Outline, plan: Plan, index: int) -> None:
         self._model, self._plan, self._index = model, plan, index
         self._tokens = dict(plan.given)  # by position: the given tokens, and those that are revealed
+        again, digits = plan.schedules[index].steps.again, model.sub_tokenizer.sub_tokens_per_token
+        self._passing = Counter(each // digits for each in again.masks) if again else Counter[int]()  # masks to come
         self.token_ids: list[int] = []  # of the answer, those that are known without a gap
         self._stream = DecodeStream(skip_special_tokens=False)
         self._text = ""  # of `token_ids`, without the last ones if these end within a character
@@ -29,11 +32,14 @@ class TextStream:
         self._sent = self._told = 0  # characters that are out, and tokens of which these are all
         self.sample: Sample | None = None  # the answer, as soon as it is certain
 
-    def take(self, tokens: Iterable[Token] = ()) -> str:
-        """Take in completed tokens; return the text that can be sent on now."""
+    def take(self, tokens: Iterable[Token] = (), masked: Iterable[tuple[int, int]] = ()) -> str:
+        """Take in completed tokens, and sub-tokens that are masked again; return the text that can be sent on now."""
         self._tokens |= {position: token for position, token, _ in tokens}
+        for position, _ in masked:
+            self._tokens.pop(position, None)
+            self._passing[position] -= 1
         behind = self._plan.generated[len(self.token_ids) :]
-        found = [self._tokens[position] for position in takewhile(self._tokens.__contains__, behind)]
+        found = [self._tokens[position] for position in takewhile(self._stays, behind)]
         self.token_ids += found
         self._decode(found)
         stop = self._plan.request.stop
@@ -43,6 +49,10 @@ class TextStream:
         if self.sample is not None:
             return self._send(self.sample.text or "")
         return self._send(self._text[: len(self._text) - held_back(self._text, stop)])
+
+    def _stays(self, position: int) -> bool:
+        """Whether a token is known for good."""
+        return position in self._tokens and not self._passing[position]
 
     def tokens_sent(self) -> list[tuple[int, int, str]]:
         """The tokens whose text is out since the last call: for each the position, the offset and the piece of text."""

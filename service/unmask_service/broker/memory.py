@@ -310,7 +310,8 @@ def plan_bytes(plan: Plan | ScorePlan) -> int:
         return 1000 + 100 * len(plan.tokens)
     given = 40 * len(plan.canvas) + 200 * len(plan.digits)
     given += sum(200 + 100 * len(members) for members in plan.sets.values()) + 200 * len(plan.request.logit_bias or ())
-    schedules = 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations)
+    repeats = plan.reveals - plan.sub_tokens  # in the plan and in the log, masked and revealed
+    schedules = 200 * len(plan.schedules) + 16 * (plan.sub_tokens + plan.network_evaluations) + 320 * repeats
     log = 0
     if plan.request.logprobs is not None:
         tokens = len(plan.schedules) * plan.canvas.count(None)

@@ -56,8 +56,12 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off")] = None,
-    sampler: Annotated[str | None, typer.Option(help="first_hitting, ancestral, confidence, margin or entropy")] = None,
-    steps: Annotated[int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral: T")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="first_hitting, ancestral, remasking, confidence, margin or entropy")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral, remasking: T")
+    ] = None,
     high_order: Annotated[
         str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
     ] = None,
@@ -70,6 +74,8 @@ def generate(
     cut: Annotated[
         str | None, typer.Option(help="sizes of the steps in confidence order: even, llada, dream or dllm")
     ] = None,
+    schedule: Annotated[str | None, typer.Option(help="when remasking masks again: cap, rescale or loop")] = None,
+    rate: Annotated[float | None, typer.Option(help="how much remasking masks again, 0 to 1")] = None,
     guidance: Annotated[float | None, typer.Option(help="two canvases an evaluation, with and without TEXT")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
@@ -109,6 +115,7 @@ def generate(
         unmask generate "The fox" --suffix "The end." --max-tokens 40 --seed 7
         unmask generate "Once upon a time" --exact
         unmask generate "Once" --sampler ancestral --steps 32 --json
+        unmask generate "Once" --sampler remasking --steps 64 --rate 0.05
         unmask generate "Once" --steps 16 --high-order extrapolation
         unmask generate "Once" --block-length 8 --temperature 0.7
         unmask generate "Once" --sampler confidence --block-length 8 --steps 40 --temperature 0
@@ -118,11 +125,11 @@ def generate(
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
-    schedule: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
-    schedule |= {"clock": clock, "cut": cut, "guidance": guidance}
+    chosen: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
+    chosen |= {"clock": clock, "cut": cut, "guidance": guidance, "schedule": schedule, "rate": rate}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {name: value for name, value in (("prompt", text), ("suffix", suffix)) if value}
-    request |= {"sampler": {name: value for name, value in schedule.items() if value is not None}}
+    request |= {"sampler": {name: value for name, value in chosen.items() if value is not None}}
     from unmask_diffusion import RequestError
 
     bundle = open_model(settings, min(n, 8))

@@ -9,6 +9,7 @@ export class CanvasState {
   #digits;
   #touched;
   #completed;
+  #forgotten = []; // by step, what it masked again: {position, index, digit, token}
   #characters = new Map(); // of positions that share one: {positions, text}
 
   /** The canvas of one sample of a log, before its first step. */
@@ -76,7 +77,8 @@ export class CanvasState {
     const changed = new Set([...this.fresh].map((index) => Math.floor(index / this.digitsPerToken)));
     while (this.step < step) this.#apply(this.reveals[this.step++], changed);
     while (this.step > step) this.#undo(this.reveals[--this.step], changed);
-    this.fresh = new Set(this.reveals.slice(Math.max(0, since), step).flatMap((reveal) => this.#indicesOf(reveal)));
+    const revealed = this.reveals.slice(Math.max(0, since), step).flatMap((reveal) => this.#indicesOf(reveal));
+    this.fresh = new Set(revealed.filter((index) => this.#digits[index] !== UNKNOWN));
     for (const index of this.fresh) changed.add(Math.floor(index / this.digitsPerToken));
     for (const position of [...changed]) this.#characters.get(position)?.positions.forEach((each) => changed.add(each));
     return changed;
@@ -136,19 +138,41 @@ export class CanvasState {
   #apply(reveal, changed) {
     for (const [position, j, digit] of reveal.sub_tokens) {
       this.#digits[position * this.digitsPerToken + j] = digit;
-      if (this.#touched[position].at(-1) !== this.step - 1) this.#touched[position].push(this.step - 1);
-      changed.add(position);
+      this.#touch(position, changed);
     }
     for (const [position, id, text] of reveal.tokens) this.#completed.set(position, { id, text });
+    this.#forgotten[this.step - 1] = (reveal.masked ?? []).map(([position, j]) => {
+      const index = position * this.digitsPerToken + j;
+      return { position, index, digit: this.#digits[index], token: this.#completed.get(position) };
+    });
+    for (const { position, index } of this.#forgotten[this.step - 1]) {
+      this.#digits[index] = UNKNOWN;
+      this.#completed.delete(position);
+      this.#touch(position, changed);
+    }
   }
 
   #undo(reveal, changed) {
+    for (const { position, index, digit, token } of this.#forgotten[this.step]) {
+      this.#digits[index] = digit;
+      if (token) this.#completed.set(position, token);
+      this.#untouch(position, changed);
+    }
     for (const [position, j] of reveal.sub_tokens) {
       this.#digits[position * this.digitsPerToken + j] = UNKNOWN;
-      if (this.#touched[position].at(-1) === this.step) this.#touched[position].pop();
-      changed.add(position);
+      this.#untouch(position, changed);
     }
     for (const [position] of reveal.tokens) this.#completed.delete(position);
+  }
+
+  #touch(position, changed) {
+    if (this.#touched[position].at(-1) !== this.step - 1) this.#touched[position].push(this.step - 1);
+    changed.add(position);
+  }
+
+  #untouch(position, changed) {
+    if (this.#touched[position].at(-1) === this.step) this.#touched[position].pop();
+    changed.add(position);
   }
 
   #indicesOf(reveal) {

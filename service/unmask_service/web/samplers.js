@@ -13,6 +13,10 @@ export const SAMPLERS = {
     name: "ancestral, T steps",
     says: "Goes through T time steps and reveals in each what falls due then; steps in which nothing does are skipped.",
   },
+  remasking: {
+    name: "remasking, T steps",
+    says: "As ancestral, and each step masks some of what is revealed again, to be drawn anew with more known around it.",
+  },
   confidence: {
     name: "confidence, k steps",
     says: "Reveals what the network is surest of, in k evaluations: likelier texts, and more alike, than the model's own.",
@@ -27,12 +31,13 @@ export const SAMPLERS = {
   },
 };
 
-const BY_CONFIDENCE = ["confidence", "margin", "entropy"];
+// kinds that a request asks for by their own names
+const NAMED = ["ancestral", "remasking", "confidence", "margin", "entropy"];
 
 /** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
 export function samplerBody(kind, steps, blockLength, clock = null) {
   const sampler = {};
-  if (kind === "ancestral" || BY_CONFIDENCE.includes(kind)) sampler.name = kind;
+  if (NAMED.includes(kind)) sampler.name = kind;
   if (kind !== "exact") sampler.steps = steps;
   if (blockLength !== null) sampler.block_length = blockLength;
   if (clock !== null && kind !== "exact") sampler.clock = clock;

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers_server import Server, wait_for
+from tests.helpers_server import Server, Stream, wait_for
 from tests.system.playground.browser import PATIENCE_MS
 from tests.system.playground.conftest import OpenPage, ids_of, whole_tale
 
@@ -105,6 +105,22 @@ def test_the_sub_tokens_of_the_step_glow(tales: Server, open_page: OpenPage) -> 
         assert fresh.count() == 1
         glowing = playground.at(f"#canvas .token[data-position='{position}'] .digit:nth-child({j + 1})[data-fresh]")
         assert glowing.count() == 1
+
+
+def test_what_is_masked_again_goes_back_to_masked(tales: Server, open_page: OpenPage) -> None:
+    sampler = {"name": "remasking", "steps": 60}
+    playground = open_page(tales.url)
+    playground.generate(prompt="", max_tokens=40, seed=4, speed=0, sampler="remasking", steps=60)
+    playground.until_done()
+    stream = tales.stream(max_tokens=40, seed=4, sampler=sampler)
+    first = next(number for number, unmask in enumerate(stream.unmasks, 1) if unmask.get("masked"))
+    for step in (first - 1, first, len(stream.unmasks), first, first - 1, first):
+        playground.seek(step)
+        events = [stream.events[0], *[each for each in stream.events if each.name == "unmask"][:step]]
+        (canvas,) = Stream(events).canvases()
+        assert playground.digits() == canvas[:40]
+        complete = sum(None not in digits for digits in canvas)
+        assert playground.states()["unmasked"] == complete
 
 
 def test_the_plan_is_told_before_the_button_is_pressed(tales: Server, open_page: OpenPage) -> None:

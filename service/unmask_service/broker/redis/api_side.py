@@ -57,7 +57,7 @@ class DecodedJobs:
 
     def put(self, job: Job) -> None:
         plan = job.plan
-        places = len(plan.tokens) if isinstance(plan, ScorePlan) else len(plan.canvas) + plan.sub_tokens
+        places = len(plan.tokens) if isinstance(plan, ScorePlan) else len(plan.canvas) + plan.reveals
         if job.id in self._jobs or places > self._most_places:
             return
         self._jobs[job.id] = job, places

@@ -25,7 +25,7 @@ from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Pict
 from unmask_service.forecast import Capacity, Pace, Work
 
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
-FORMAT = 5
+FORMAT = 6
 # Fields of a generation request that the laid-out canvas does not hold.
 REQUEST_FIELDS = {
     "n",
@@ -125,6 +125,7 @@ def encode_entry(entry: LogEntry) -> str:
         case Revealed(reveal=reveal):
             fields = ["revealed", entry.at, reveal.sample, reveal.step, reveal.sub_tokens, entry.lane]
             more = {
+                "masked": reveal.masked,
                 "candidates": [[each.position, each.classes_left, each.likeliest] for each in entry.candidates],
                 "saved": entry.saved,
                 "log_probabilities": reveal.log_probabilities,
@@ -152,7 +153,8 @@ def decode_entry(text: bytes) -> LogEntry:
             more: dict[str, Any] = rest[0] if rest else {}
             likeliest = ((where, tuple(map(tuple, each))) for where, each in more.get("likeliest", ()))
             log_probabilities = tuple(more.get("log_probabilities", ()))
-            reveal = Reveal(sample, step, tuple(map(tuple, sub_tokens)), log_probabilities, tuple(likeliest))
+            masked = tuple(map(tuple, more.get("masked", ())))
+            reveal = Reveal(sample, step, tuple(map(tuple, sub_tokens)), masked, log_probabilities, tuple(likeliest))
             candidates = (
                 Candidates(where, left, tuple(map(tuple, each))) for where, left, each in more.get("candidates", ())
             )
