@@ -105,7 +105,8 @@ def rows_of(holes: int, digits: float, groups: float, blocks: int = 1) -> float:
     There are `holes` positions to generate, with `digits` parts each that may be in different groups; `blocks` equal
     parts of the holes have their own share of the groups, at least one each.
     """
-    return groups * holes / blocks * (1 - (1 - blocks / groups) ** digits)
+    missed: float = (1 - blocks / groups) ** digits
+    return groups * holes / blocks * (1 - missed)
 
 
 @dataclass(frozen=True)
