@@ -32,6 +32,7 @@ class ModelFacts:
     tokenizer: bool  # whether there is one; else token ids only
     clock: int  # the `sampler.clock` of requests that have none
     image: dict[str, Any] | None  # the bundle's block of that name: size, channels and palette of its pictures
+    codes: list[int] | None  # of an image model whose codes are not the token ids: the code of each, a number in base b
     end_token_id: int | None  # the first of these
     end_token_ids: list[int]  # tokens that end a text
     switches: str | None  # what tells a network from others of its architecture, in words
@@ -47,6 +48,8 @@ class ModelFacts:
         keys |= {"name": name, "root": str(config.provenance.get("repository", name)), "path": str(folder)}
         keys |= {"tokenizer": tokenizer, "clock": config.clock}
         keys |= {"image": None if config.image is None else config.image.model_dump(exclude_none=True)}
+        natural = config.image is None or config.codes == [*range(config.vocabulary_size)]
+        keys |= {"codes": None if natural else config.codes}
         ends = [*config.end_token_ids]
         keys |= {"end_token_id": ends[0] if ends else None, "end_token_ids": ends}
         keys["switches"] = config.switches if isinstance(config, LlamaConfig | UNetConfig) else None

@@ -50,6 +50,14 @@ def test_facts_and_card_carry_the_block(folder: Path, bundles: Path, run: Run) -
     assert asdict(facts)["clock"] == 3
 
 
+def test_the_card_has_codes_that_are_not_the_ids(folder: Path) -> None:
+    assert "codes" not in describe(folder, read_settings()).model_dump()
+    configure(folder, codes=[0, 1, 2, 3])
+    assert read_facts(folder).codes is None
+    configure(folder, codes=[3, 1, 2, 0])
+    assert describe(folder, read_settings()).model_dump()["codes"] == [3, 1, 2, 0]
+
+
 def test_bytes_need_no_palette(folder: Path) -> None:
     bytes_of = {"vocabulary_size": 256, "base": 16, "sub_tokens_per_token": 2}
     for channels, width, classes, base in ((3, 2, 256, 16), (1, 6, 256, 16), (2, 3, 4096, 64)):

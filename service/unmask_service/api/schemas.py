@@ -461,6 +461,12 @@ class ModelCard(Message):
         exclude_if=lambda value: value is None,
         description="how canvases are painted; left out where they are no pictures",
     )
+    codes: list[int] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="of an image model whose digits are not those of its token ids: for each id the number in base b "
+        "that they write",
+    )
     end_token_id: Annotated[int, Field(ge=0)] | None
     description: str | None = Field(description="what the model is, in a sentence")
     examples: list[str] = Field(description="prompts that show what it can do")

@@ -107,6 +107,20 @@ export class CanvasState {
     return (this.#touched[position].at(-1) ?? -1) + 1;
   }
 
+  /** The reveals of a token's digits up to now: [{step, counted from 1, probability when revealed, null where not told}]. */
+  revealsOf(position) {
+    return this.#touched[position].flatMap((step) => {
+      const { sub_tokens, log_probabilities: told } = this.reveals[step];
+      const own = [...sub_tokens.keys()].filter((i) => sub_tokens[i][0] === position);
+      return own.map((i) => ({ step: step + 1, probability: told ? Math.exp(told[i]) : null }));
+    });
+  }
+
+  /** The tokens that the next step reveals something of, as far as the log goes. */
+  get next() {
+    return new Set((this.reveals[this.step]?.sub_tokens ?? []).map(([position]) => position));
+  }
+
   /** {left, likeliest: [{id, text, probability}]} of an intermediate token, if the server was asked for candidates. */
   candidatesOf(position) {
     const touched = this.lastTouched(position);

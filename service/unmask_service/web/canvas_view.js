@@ -12,6 +12,7 @@ const LARGE = 256;
 export class CanvasView {
   #cells = [];
   #end = null;
+  #next = new Set();
   #walk = null;
 
   /** `onInspect(position)` hears which token is pointed at or reached by keyboard, and returns what to call it. */
@@ -30,6 +31,7 @@ export class CanvasView {
     this.list.style.setProperty("--digit-width", `${Math.max(1, String(state.log.start.base - 1).length)}ch`);
     this.list.toggleAttribute("data-large", state.length > LARGE);
     this.#name(label);
+    this.#next = new Set();
     for (let position = 0; position < state.length; position++) this.#show(position);
     this.container.replaceChildren(this.list);
   }
@@ -39,7 +41,16 @@ export class CanvasView {
     const changed = this.state.seek(step, since);
     for (const position of changed) this.#show(position);
     this.#showEnd();
+    this.showNext();
     if (changed.has(this.#walk?.active)) this.#walk.retell();
+  }
+
+  /** Mark what the next step reveals, where the order is shown. */
+  showNext() {
+    const next = this.container.hasAttribute("data-order") ? this.state.next : new Set();
+    for (const position of this.#next) this.#cells[position].token.toggleAttribute("data-next", next.has(position));
+    for (const position of next) this.#cells[position].token.toggleAttribute("data-next", true);
+    this.#next = next;
   }
 
   /** Show the characters that several tokens share whole, now that the log is done. */
@@ -66,6 +77,7 @@ export class CanvasView {
     const { token, word, digits } = this.#cells[position];
     const kind = this.state.stateOf(position);
     token.dataset.state = kind;
+    this.#showOrder(token, position);
     const known = this.state.tokenOf(position);
     this.#showWord(word, position, known, kind === "intermediate" ? this.state.candidatesOf(position) : null);
     if (this.onInspect) token.ariaLabel = nameOf(word.dataset.sign) ?? (known ? null : kind);
@@ -80,6 +92,13 @@ export class CanvasView {
       digits[j].toggleAttribute("data-fresh", fresh);
     });
     token.toggleAttribute("data-fresh", glowing);
+  }
+
+  /** The step in which a token was last touched; in the stylesheet's hands, early ones are dark. */
+  #showOrder(token, position) {
+    const step = this.state.lastTouched(position);
+    token.dataset.step = step || "";
+    token.style.setProperty("--early", step ? 1 - step / this.state.log.stepsOf(this.state.sample) : 0);
   }
 
   #showWord(word, position, known, candidates) {

@@ -15,7 +15,8 @@ import { orderName, samplerBody, SAMPLERS } from "./samplers.js";
 
 const KINDS = Object.entries(SAMPLERS).map(([kind, { name }]) => [kind, name]);
 const NONE = ["none", "none"];
-const DEFAULTS = [["exact", 16], ["groups", 16], ["ancestral", 64]];
+// the orders that a text can be revealed in: random, blocks from left to right, what the network is surest of
+const DEFAULTS = [["groups", 32], ["groups", 32, null, 8], ["confidence", 32]];
 const DEFAULTS_OF_PICTURES = [["groups", 16, 1], ["groups", 16, 3], ["exact", 16]];
 
 export class Comparison {
@@ -34,6 +35,7 @@ export class Comparison {
     byId("compare-cancel").addEventListener("click", () => this.#running?.cancel().catch((error) => this.#fail(error)));
     byId("compare-play").addEventListener("click", () => (this.player.playing ? this.player.pause() : this.player.play()));
     byId("compare-scrubber").addEventListener("input", (event) => this.player.seek(Number(event.target.value)));
+    byId("compare-order").addEventListener("change", () => this.#showOrder());
     addEventListener("pagehide", () => this.#running?.leave());
   }
 
@@ -45,7 +47,7 @@ export class Comparison {
       this.#begin();
       let { seed } = this.base;
       for (const contestant of this.taking) {
-        const log = await this.#contest(contestant, { ...this.base, ...(seed !== undefined && { seed }), ...contestant.sampler });
+        const log = await this.#contest(contestant, { ...this.base, ...(seed !== undefined && { seed }), ...contestant.sampler(this.schedule) });
         if (!log.done) throw log.error;
         seed = log.start.seed;
         if (!this.card.image) contestant.view.join();
@@ -59,12 +61,14 @@ export class Comparison {
   }
 
   #begin() {
-    const { candidates, deadline_ms, sampler, ...base } = this.requestForm.body();
+    const { candidates, deadline_ms, logprobs, sampler, ...base } = this.requestForm.body();
     this.base = base;
+    this.schedule = sampler?.temperature_schedule ?? null;
     this.taking = this.contestants.filter((each) => each.takesPart);
     for (const each of this.taking) each.clear();
     byId("compare-canvases").replaceChildren(...this.taking.map((each) => each.figure));
     byId("compare-table").tBodies[0].replaceChildren();
+    this.#showOrder();
     this.#warn([]);
     byId("comparison").hidden = false;
     byId("compare-cancel").hidden = false;
@@ -103,6 +107,13 @@ export class Comparison {
     byId("compare-step").textContent = `after ${count(step)} evaluations`;
   }
 
+  #showOrder() {
+    for (const { canvas, view, log } of this.contestants) {
+      canvas.toggleAttribute("data-order", byId("compare-order").checked && !this.card.image);
+      if (log && !this.card.image) view.showNext();
+    }
+  }
+
   #showPlaying() {
     byId("compare-play").textContent = this.player.playing ? "Pause" : "Play";
   }
@@ -123,7 +134,7 @@ export class Comparison {
 
 /** A sampler that takes part: its controls, and its canvas. */
 class Contestant {
-  constructor(card, index, kind, steps, clock = null) {
+  constructor(card, index, kind, steps, clock = null, blockLength = null) {
     this.card = card;
     const kinds = index < 2 ? KINDS : [...KINDS, NONE];
     this.kind = make("select", { id: `contestant-${index}` }, ...kinds.map(([value, name]) => make("option", { value }, name)));
@@ -131,7 +142,7 @@ class Contestant {
     this.says = make("p", { className: "hint", id: `contestant-${index}-says` });
     this.kind.setAttribute("aria-describedby", this.says.id);
     this.steps = make("input", { id: `contestant-${index}-steps`, type: "number", min: 1, value: steps });
-    this.blockLength = make("input", { id: `contestant-${index}-block_length`, type: "number", min: 1, placeholder: "one block" });
+    this.blockLength = make("input", { id: `contestant-${index}-block_length`, type: "number", min: 1, value: blockLength ?? "", placeholder: "one block" });
     this.kind.addEventListener("change", () => this.#arrange());
     this.stepsField = field("Steps", this.steps);
     this.blockField = field("Block length", this.blockLength);
@@ -153,8 +164,9 @@ class Contestant {
     return this.kind.value !== "none";
   }
 
-  get sampler() {
-    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id), number(this.clock.id));
+  /** Its part of a request's body, with the temperature schedule that all share. */
+  sampler(schedule) {
+    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id), number(this.clock.id), schedule);
   }
 
   get name() {
@@ -191,7 +203,7 @@ class Contestant {
   #arrange() {
     this.says.textContent = SAMPLERS[this.kind.value]?.says ?? "";
     this.stepsField.hidden = ["exact", "none"].includes(this.kind.value);
-    this.clockField.hidden = this.stepsField.hidden || !this.card.image;
+    this.clockField.hidden = this.stepsField.hidden;
     this.blockField.hidden = !this.takesPart;
   }
 }

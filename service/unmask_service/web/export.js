@@ -14,7 +14,7 @@ export function textOf(log) {
 
 /** A curl command that gives the same again: the seed is the one that was used, a deadline becomes the steps it chose. */
 export function curlOf(log, address, withKey) {
-  const { deadline_ms, candidates, ...request } = log.request;
+  const { deadline_ms, candidates, logprobs, ...request } = log.request;
   const body = { ...request, seed: log.start.seed, stream: true };
   if (deadline_ms && log.done) body.sampler = { ...body.sampler, steps: log.done.sampling.steps };
   const key = withKey ? ` \\\n  -H "Authorization: Bearer $API_KEY"` : "";

@@ -26,6 +26,17 @@ export function seedOf(text) {
   return seed;
 }
 
+/** A temperature schedule, {start, change, power}, from two or three numbers; null for an empty text. Throws FieldError. */
+export function scheduleOf(param, text) {
+  const numbers = text.replaceAll("−", "-").split(/[\s,]+/).filter(Boolean).map(Number);
+  if (!numbers.length) return null;
+  if (numbers.length < 2 || numbers.length > 3 || numbers.some(Number.isNaN)) {
+    throw new FieldError(param, "two or three numbers are needed: start, change and power");
+  }
+  const [start, change, power = 1] = numbers;
+  return { start, change, power };
+}
+
 /** Token ids from text; with holes, `_` stands for null. Throws FieldError. */
 export function ids(param, text, holes = false) {
   return text.split(/[\s,]+/).filter(Boolean).map((word) => {

@@ -3,6 +3,7 @@
 import { isPart } from "./characters.js";
 import { facts, make } from "./dom.js";
 import { count, several } from "./format.js";
+import { whyThen } from "./samplers.js";
 
 export class Inspector {
   constructor(panel, card) {
@@ -32,6 +33,9 @@ export class Inspector {
         ["digits", kind === "given" ? null : digitsOf(state, position)],
         ["classes left", this.#classesLeft(kind, candidates)],
         ["step", kind === "given" ? null : (state.lastTouched(position) || "none yet")],
+        ["why then", state.lastTouched(position) ? whyThen(state.log.request.sampler) : null],
+        ["how sure", howSure(state, position)],
+        ["next", state.next.has(position) ? "revealed in the next step" : null],
       ])),
       ...this.#likeliest(candidates),
     );
@@ -73,6 +77,12 @@ function stateMark(kind, behind) {
 
 function digitsOf(state, position) {
   return make("span", { className: "digits-line" }, state.digitsOf(position).map((digit) => digit ?? "·").join(" "));
+}
+
+/** The probability that each digit had when it was revealed, first to last; null where the log has none. */
+function howSure(state, position) {
+  const told = state.revealsOf(position).filter(({ probability }) => probability !== null);
+  return told.length ? told.map(({ step, probability }) => `${percent(probability)} in step ${step}`).join(", ") : null;
 }
 
 function spoken(state, position, kind, token, candidates) {

@@ -58,8 +58,9 @@ async function showReadme(id) {
 
 /** Recommended settings in words: "temperature 0.7, blocks of 8". */
 export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP = 1, sampler = {} }) {
-  const { kind, steps, blockLength, clock } = samplerOf(sampler ?? {});
+  const { kind, steps, blockLength, clock, schedule } = samplerOf(sampler ?? {});
   const parts = [`temperature ${temperature}`, orderName(blockLength)];
+  if (schedule) parts[0] += ` (times ${number(schedule.start)} at first, ${number(schedule.start + schedule.change)} at last)`;
   if (topP !== 1) parts.push(`top p ${topP}`);
   if (topK) parts.push(`top k ${topK}`);
   if (kind === "groups") parts.push(several(steps, "group"));
@@ -67,6 +68,9 @@ export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP 
   if (clock !== null) parts.push(`clock ${clock}`);
   return parts.join(", ");
 }
+
+/** A sum of decimals, without the noise of its last digits. */
+const number = (value) => Number(value.toFixed(6));
 
 const sizeOf = ({ width, height }) => `${width} × ${height}`;
 

@@ -6,16 +6,17 @@ const CHANNELS = { 1: ["colour"], 2: ["first half", "second half"], 3: ["red", "
 export class Paint {
   #means = new Map();
 
-  /** For a card, or the data of an event `start`: both have the block `image` and the numbers of digits. */
-  constructor({ image, base, sub_tokens_per_token: digits }, classes) {
-    Object.assign(this, image, { base, digits, classes });
+  /** For a card. `codes` is there where a class's digits are not those of its id. */
+  constructor({ image, base, sub_tokens_per_token: digits, codes = null }, classes) {
+    Object.assign(this, image, { base, digits, codes, classes });
     this.pixels = image.height * image.width;
     this.channelNames = CHANNELS[image.channels];
   }
 
   /** The digits of a token id, the most significant first. */
   codeOf(id) {
-    return Array.from({ length: this.digits }, (_, j) => Math.floor(id / this.base ** (this.digits - 1 - j)) % this.base);
+    const code = this.codes ? this.codes[id] : id;
+    return Array.from({ length: this.digits }, (_, j) => Math.floor(code / this.base ** (this.digits - 1 - j)) % this.base);
   }
 
   /** How many classes digits leave; null stands for a digit that is not known. */

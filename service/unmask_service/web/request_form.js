@@ -1,9 +1,9 @@
 // The controls of a generation: the body of its request.
 
 import { byId, make } from "./dom.js";
-import { Controls, ids, number, seedOf } from "./fields.js";
+import { Controls, ids, number, scheduleOf, seedOf } from "./fields.js";
 import { settingsInWords } from "./model_card.js";
-import { samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
+import { isByConfidence, samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
 
 const OFF = { temperature: 1, n: 1, top_k: 0, top_p: 1, candidates: 0 };
 const EXAMPLES = 5;
@@ -16,6 +16,7 @@ const IDS = {
   "sampler.steps": "steps",
   "sampler.block_length": "block_length",
   "sampler.clock": "clock",
+  ...Object.fromEntries(["", ".start", ".change", ".power"].map((part) => [`sampler.temperature_schedule${part}`, "temperature_schedule"])),
 };
 
 export class RequestForm {
@@ -26,7 +27,7 @@ export class RequestForm {
     this.controls = new Controls(form, IDS);
     this.#bound();
     this.#offerExamples(card.tokenizer ? (card.examples ?? []).slice(0, EXAMPLES) : []);
-    if (card.image) this.#takePictures(card.clock ?? 1);
+    if (card.image) this.#takePictures();
     if (card.generation) this.#recommend(card.generation);
     form.addEventListener("input", (event) => this.#onInput(event));
     this.#arrange();
@@ -34,7 +35,7 @@ export class RequestForm {
 
   /** The body of a request, without what is left at its default. Throws FieldError. */
   body() {
-    return { ...this.card.naming, ...this.#given(), ...this.#numbers(), ...this.#seed(), ...this.#sampler() };
+    return { ...this.card.naming, ...this.#given(), ...this.#numbers(), ...this.#seed(), ...this.#sampler(), ...this.#probabilities() };
   }
 
   /** Show the seed that was drawn, so that it can be pinned. */
@@ -65,16 +66,15 @@ export class RequestForm {
       top_k: vocabulary_size,
     };
     for (const [id, max] of Object.entries(most)) byId(id).max = max;
+    byId("clock").placeholder = this.card.clock ?? 1;
     byId("candidates").value = Math.min(byId("candidates").value, most.candidates);
     if (!tokenizer) this.#takeIdsOnly();
   }
 
   /** A picture has no beginning and no end; several are generated at a time. */
-  #takePictures(clock) {
+  #takePictures() {
     byId("prompt").value = "";
     byId("n").value = Math.min(PICTURES, byId("n").max);
-    byId("clock").placeholder = clock;
-    byId("clock-field").hidden = false;
     byId("seed").closest(".field").before(byId("n").closest(".field"));
   }
 
@@ -114,7 +114,7 @@ export class RequestForm {
   }
 
   #fill({ temperature, top_k: topK, top_p: topP, sampler }) {
-    const { kind, steps, blockLength, clock } = samplerOf(sampler ?? {});
+    const { kind, steps, blockLength, clock, schedule } = samplerOf(sampler ?? {});
     byId("temperature").value = temperature ?? OFF.temperature;
     byId("top_k").value = topK ?? OFF.top_k;
     byId("top_p").value = topP ?? OFF.top_p;
@@ -122,6 +122,7 @@ export class RequestForm {
     if (kind && steps !== null) byId("steps").value = steps;
     byId("block_length").value = blockLength ?? "";
     byId("clock").value = clock ?? "";
+    byId("temperature_schedule").value = schedule ? [schedule.start, schedule.change, schedule.power ?? 1].join(" ") : "";
   }
 
   /** As after typing: what depends on the fields is arranged, and the plan is asked for. */
@@ -131,7 +132,12 @@ export class RequestForm {
 
   /** Whose settings stand in the fields. */
   #showOrigin() {
-    const now = settingsInWords(this.#settings());
+    let now;
+    try {
+      now = settingsInWords(this.#settings());
+    } catch {
+      return; // a field cannot be read: that is told when it is asked for
+    }
     const recommended = settingsInWords(this.recommended);
     const exact = settingsInWords({});
     const origin = { [exact]: "The API's exact defaults", [recommended]: "Recommended by the model's author" }[now];
@@ -153,7 +159,7 @@ export class RequestForm {
   /** Show what the chosen sampler is and needs; grey out what a canvas with holes replaces. */
   #arrange() {
     byId("sampler-says").textContent = SAMPLERS[byId("sampler").value].says;
-    byId("steps-field").hidden = byId("sampler").value === "exact";
+    byId("steps-field").hidden = byId("clock-field").hidden = byId("sampler").value === "exact";
     if (this.recommended) this.#showOrigin();
     for (const id of ["prompt", "suffix", "max_tokens"]) byId(id).disabled = byId("holes").value.trim() !== "";
   }
@@ -180,7 +186,13 @@ export class RequestForm {
   }
 
   #sampler() {
-    return samplerBody(byId("sampler").value, number("steps"), number("block_length"), number("clock"));
+    const schedule = scheduleOf("sampler.temperature_schedule", byId("temperature_schedule").value);
+    return samplerBody(byId("sampler").value, number("steps"), number("block_length"), number("clock"), schedule);
+  }
+
+  /** In confidence order the canvas tells how sure the network was of each digit. */
+  #probabilities() {
+    return isByConfidence(byId("sampler").value) && !this.card.image ? { logprobs: 0 } : {};
   }
 
   #seed() {

@@ -1,17 +1,23 @@
 // The samplers: what they are called, what they do, and how a request asks for them.
 
+const RANDOM = "its turn in a random order";
+
+/** Of each: its name, what it does, and why it reveals what it reveals. */
 export const SAMPLERS = {
   exact: {
     name: "first-hitting, exact",
     says: "Reveals one digit with each network evaluation: exact, and the slowest.",
+    why: RANDOM,
   },
   groups: {
     name: "first-hitting, k groups",
     says: "Reveals the same order in k groups, one evaluation each: faster, but the digits of a group do not see one another.",
+    why: RANDOM,
   },
   ancestral: {
     name: "ancestral, T steps",
     says: "Goes through T time steps and reveals in each what falls due then; steps in which nothing does are skipped.",
+    why: "at a random time",
   },
   remasking: {
     name: "remasking, T steps",
@@ -20,14 +26,17 @@ export const SAMPLERS = {
   confidence: {
     name: "confidence, k steps",
     says: "Reveals what the network is surest of, in k evaluations: likelier texts, and more alike, than the model's own.",
+    why: "the network was surest of it",
   },
   margin: {
     name: "margin, k steps",
     says: "Reveals first where the likeliest digit is furthest ahead of the next, in k evaluations.",
+    why: "its likeliest digit was furthest ahead",
   },
   entropy: {
     name: "entropy, k steps",
     says: "Reveals first where the network hesitates least, in k evaluations.",
+    why: "the network hesitated least",
   },
 };
 
@@ -35,19 +44,30 @@ export const SAMPLERS = {
 const NAMED = ["ancestral", "remasking", "confidence", "margin", "entropy"];
 
 /** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
-export function samplerBody(kind, steps, blockLength, clock = null) {
+export function samplerBody(kind, steps, blockLength, clock = null, schedule = null) {
   const sampler = {};
   if (NAMED.includes(kind)) sampler.name = kind;
   if (kind !== "exact") sampler.steps = steps;
   if (blockLength !== null) sampler.block_length = blockLength;
   if (clock !== null && kind !== "exact") sampler.clock = clock;
+  if (schedule !== null) sampler.temperature_schedule = schedule;
   return Object.keys(sampler).length ? { sampler } : {};
 }
 
-/** {kind, steps, blockLength, clock} of a body's sampler; kind is null where this page has no such sampler. */
-export function samplerOf({ name = "first_hitting", steps = null, block_length: blockLength = null, clock = null } = {}) {
+/** {kind, steps, blockLength, clock, schedule} of a body's sampler; kind is null where this page has no such sampler. */
+export function samplerOf(sampler = {}) {
+  const { name = "first_hitting", steps = null, block_length: blockLength = null, clock = null } = sampler;
   const kind = name === "first_hitting" ? (steps === null ? "exact" : "groups") : name;
-  return { kind: kind in SAMPLERS ? kind : null, steps, blockLength, clock };
+  return { kind: kind in SAMPLERS ? kind : null, steps, blockLength, clock, schedule: sampler.temperature_schedule ?? null };
+}
+
+/** Whether the network decides what a sampler reveals next. */
+export const isByConfidence = (kind) => BY_CONFIDENCE.includes(kind);
+
+/** Why a request's sampler revealed a digit when it did; null where this page does not know the sampler. */
+export function whyThen(sampler) {
+  const { kind, blockLength } = samplerOf(sampler);
+  return SAMPLERS[kind]?.why ? SAMPLERS[kind].why + (blockLength === null ? "" : ", in its block") : null;
 }
 
 /** An order of the canvas in words: "random order", "blocks of 8", "left to right". */

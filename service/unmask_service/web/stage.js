@@ -68,6 +68,7 @@ export class Stage {
     this.player.planned = this.#planned;
     this.player.grow(this.#available, this.log.ended, Math.max(0.5, this.log.elapsedMs / 1000));
     if (this.log.done && !this.card.image) this.view.join();
+    if (!this.card.image) this.view.showNext();
     byId("scrubber").max = this.player.planned;
     byId("step").textContent = `step ${this.player.step} of ${this.player.planned}`;
   }
@@ -90,6 +91,11 @@ export class Stage {
     byId("step").textContent = told;
   }
 
+  #showOrder(shown) {
+    byId("canvas").toggleAttribute("data-order", shown);
+    if (this.log) this.view.showNext();
+  }
+
   #showPlaying() {
     byId("play").textContent = this.player.playing ? "Pause" : "Play";
   }
@@ -99,6 +105,7 @@ export class Stage {
     byId("scrubber").addEventListener("input", (event) => this.#scrub(Number(event.target.value)));
     byId("speed").addEventListener("change", (event) => (this.player.seconds = Number(event.target.value)));
     byId("sample").addEventListener("change", (event) => this.#choose(Number(event.target.value)));
+    byId("order").addEventListener("change", (event) => this.#showOrder(event.target.checked));
     for (const choice of document.getElementsByName("view")) {
       choice.addEventListener("change", () => (byId("canvas").dataset.view = choice.value));
     }

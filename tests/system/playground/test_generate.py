@@ -1,9 +1,10 @@
 """Generating on the page: states that come and go, controls, errors, and what can be taken home."""
 
 import json
+import math
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -70,6 +71,51 @@ def test_an_intermediate_token_tells_its_digits_and_its_candidates(tales: Server
     assert playground.at("#inspector .likeliest li").count() == 3
     guess = playground.at("#inspector .likeliest .quoted").first.text_content()
     assert token.locator(".word").get_attribute("data-guess") == guess
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("groups", "its turn in a random order, in its block"),
+        ("confidence", "the network was surest of it, in its block"),
+        ("entropy", "the network hesitated least, in its block"),
+    ],
+)
+def test_the_order_can_be_seen(tales: Server, open_page: OpenPage, kind: str, why: str) -> None:
+    playground = open_page(tales.url)
+    playground.generate(prompt="", max_tokens=16, sampler=kind, steps=16, block_length=8, seed=7, speed=0)
+    playground.until_done()
+    sampler: dict[str, Any] = {"steps": 16, "block_length": 8}
+    if kind != "groups":
+        sampler["name"] = kind
+    log = tales.stream(max_tokens=16, seed=7, sampler=sampler, logprobs=0).unmasks
+    playground.page.click("#order")
+    assert playground.at("#canvas[data-order]").count() == 1
+    playground.seek(5)
+    steps = [0] * 16
+    for unmask in log[:5]:
+        for position, _, _ in unmask["sub_tokens"]:
+            steps[position] = unmask["step"]
+    shown = playground.page.eval_on_selector_all("#canvas .token", "all => all.map(each => +each.dataset.step)")
+    assert shown == steps
+    marked = playground.page.eval_on_selector_all(
+        "#canvas [data-next]", "all => all.map(each => +each.dataset.position)"
+    )
+    assert marked == sorted({position for position, _, _ in log[5]["sub_tokens"]})
+    position, j, _ = log[4]["sub_tokens"][0]
+    playground.at(f"#canvas .token[data-position='{position}']").hover()
+    inspected = playground.text("inspector")
+    assert why in inspected
+    assert ("in step 5" in inspected) == (kind != "groups")
+    if kind != "groups":
+        (probability,) = [
+            math.exp(told)
+            for told, (p, i, _) in zip(log[4]["log_probabilities"], log[4]["sub_tokens"], strict=True)
+            if (p, i) == (position, j)
+        ]
+        percent = float(inspected.rpartition(" % in step 5")[0].split()[-1])
+        assert percent == pytest.approx(100 * probability, abs=1)
+    assert "logprobs" not in (playground.at("#curl").text_content() or "")
 
 
 def test_without_candidates_nothing_is_guessed(tales: Server, open_page: OpenPage) -> None:
@@ -235,7 +281,7 @@ def test_cancel_stops_the_work(long_chain: Server, open_page: OpenPage) -> None:
     long_chain.until_idle()
     before = cancelled(long_chain)
     playground = open_page(long_chain.url)
-    playground.generate(max_tokens=1024, speed=0)
+    playground.generate(max_tokens=1024, n=16, speed=0)  # so much that it cannot be done before the button is pressed
     playground.until("Number(document.getElementById('scrubber').value) > 3")
     assert playground.at("#progress").is_visible()
     playground.page.click("#cancel")

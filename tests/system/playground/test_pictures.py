@@ -114,6 +114,19 @@ def test_all_pictures_unmask_together_in_the_servers_colours(page: Playground, p
         assert drawn == [byte for token in choice["token_ids"] for byte in palette[token]]
 
 
+def test_codes_of_the_models_own_are_read_from_its_card(page: Playground, pixels: Server) -> None:
+    codes = [3, 1, 2, 0]
+    page.fake_card(codes=codes)
+    page.generate(**chosen(n=1))
+    page.until_done()
+    palette = pixels.http.get("/v1/models").json()["data"][0]["image"]["palette"]
+    written = [3 * first + second for first, second in pixels.stream(seed=8).canvases()[0]]  # type: ignore[operator]
+    colours = [palette[codes.index(code)] for code in written]
+    assert colours_of(page) == [
+        f"rgb({red} {green} {blue} / {_css(alpha / 255)})" for red, green, blue, alpha in colours
+    ]
+
+
 def test_a_pixel_shows_its_digits_and_the_colours_they_leave(page: Playground) -> None:
     page.generate(**chosen(candidates=3))
     page.until_done()

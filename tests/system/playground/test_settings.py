@@ -42,6 +42,27 @@ def test_the_settings_of_the_models_author_stand_in_the_fields(tales: Server, op
     assert playground.bodies("/plan")[-1]["sampler"] == RECOMMENDED["sampler"]
 
 
+def test_a_recommended_temperature_schedule_is_shown_and_sent(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    sampler = {"steps": 6, "clock": 2, "temperature_schedule": {"start": 0.8, "change": -0.7, "power": 0.5}}
+    playground.fake_card(generation={"sampler": sampler})
+    assert [value(playground, each) for each in ("clock", "temperature_schedule")] == ["2", "0.8 -0.7 0.5"]
+    line = "temperature 1 (times 0.8 at first, 0.1 at last), random order, 6 groups, clock 2."
+    assert playground.text("settings-origin") == f"Recommended by the model's author: {line}"
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    assert playground.bodies("/generate")[0]["sampler"] == sampler
+    playground.choose(temperature_schedule="cold")
+    playground.page.click("#generate")
+    assert playground.text("error").startswith("“Temperature schedule”: two or three numbers are needed")
+    playground.choose(temperature_schedule="1 −2")
+    playground.page.click("#generate")
+    playground.until("document.getElementById('error').textContent.includes('start + change must lie in')")
+    assert playground.text("error").startswith("“Temperature schedule”")
+    playground.page.click("#use-exact")
+    assert [value(playground, each) for each in ("clock", "temperature_schedule")] == ["", ""]
+
+
 def test_exact_defaults_are_a_button_away_and_back(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
     playground.fake_card(generation=RECOMMENDED)
@@ -194,8 +215,10 @@ def test_a_model_without_a_card_has_none_to_show(tales: Server, open_page: OpenP
 def test_each_sampler_is_explained_in_a_sentence(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
     told = set()
-    for i, kind in enumerate(("exact", "groups", "ancestral")):
+    kinds = ("exact", "groups", "ancestral")
+    for i, kind in enumerate(kinds):
         playground.choose(sampler=kind)
+        playground.page.select_option(f"#contestant-{i}", kind)
         sentence = playground.text("sampler-says")
         assert sentence.endswith(".")
         assert playground.text(f"contestant-{i}-says") == sentence
@@ -230,8 +253,14 @@ def test_a_block_length_is_sent_with_every_sampler(
 
 def test_samplers_with_and_without_blocks_are_compared(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
-    lengths: dict[str, str | float] = {"contestant-0-block_length": 1, "contestant-1-block_length": 8}
-    playground.choose(max_tokens=8, seed=1, **lengths)
+    playground.page.select_option("#contestant-0", "exact")
+    playground.page.select_option("#contestant-2", "ancestral")
+    numbers: dict[str, str | float] = {
+        "contestant-0-block_length": 1,
+        "contestant-1-steps": 16,
+        "contestant-2-steps": 64,
+    }
+    playground.choose(max_tokens=8, seed=1, **numbers)
     playground.page.click("#compare")
     playground.until("!document.getElementById('compare-scrubber').disabled")
     samplers = [body.get("sampler") for body in playground.bodies("/generate")]
