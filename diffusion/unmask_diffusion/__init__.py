@@ -19,13 +19,11 @@ from unmask_diffusion.plan import (
     Sample,
     answer_of,
     cut,
-    find_stop,
     initial_state,
     make_plan,
     plan_on_canvas,
     read_sample,
     replay,
-    text_of,
 )
 from unmask_diffusion.request import (
     MAX_BUDGET,
@@ -56,6 +54,7 @@ from unmask_diffusion.scoring import (
 )
 from unmask_diffusion.speculation import accept
 from unmask_diffusion.sub_tokens import SubTokenizer, smallest_base
+from unmask_diffusion.text import decode_stream, find_stop, text_of
 from unmask_diffusion.untrained import untrained_warnings
 from unmask_diffusion.work import Outcome, Phase, SamplingError, State, Work, advance, evaluate
 
@@ -116,6 +115,7 @@ __all__ = [
     "ancestral",
     "answer_of",
     "cut",
+    "decode_stream",
     "evaluate",
     "event_of",
     "find_stop",

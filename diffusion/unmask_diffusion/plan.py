@@ -27,6 +27,7 @@ from unmask_diffusion.model import Outline
 from unmask_diffusion.remasking import remasking
 from unmask_diffusion.request import MAX_TEMPERATURE, GenerationRequest, RequestError, Sampler, TextOrIds, token_ids
 from unmask_diffusion.schedule import Schedule, Steps, ancestral, first_hitting, hitting_times, near_equal_steps
+from unmask_diffusion.text import find_stop, text_of
 
 DEFAULT_MAX_TOKENS = 64
 # drawn seeds stay below 2^53, so that JSON readers that keep numbers as doubles read them exactly
@@ -74,6 +75,11 @@ class Plan:
         bias = self.request.logit_bias or {}
         own: dict[int | None, Offsets | None] = {at: offsets_of(bias, members) for at, members in self.sets.items()}
         return {**own, None: offsets_of(bias, None)}
+
+    def continues_text(self, model: Outline) -> bool:
+        """Whether a text comes before the answer: more than the token that begins one."""
+        before = self.canvas[: self.generated.start]
+        return bool(before) and before != (model.bos_token_id,)
 
     @property
     def sub_tokens(self) -> int:
@@ -300,27 +306,17 @@ def answer_of(model: Outline, plan: Plan, index: int, token_ids: Sequence[int]) 
     given, request = plan.canvas[plan.generated.start : plan.generated.stop], plan.request
     ends = (place for place, token in enumerate(token_ids) if token in model.end_token_ids and given[place] is None)
     end = None if request.ignore_eos else next(ends, None)
-    kept = tuple(token_ids[:end])
-    text = text_of(model, kept)
+    kept, continues = tuple(token_ids[:end]), plan.continues_text(model)
+    text = text_of(model, kept, continues)
     if text is not None and (cut := find_stop(text, request.stop)) is not None:
         text = text[:cut]
         tokens = bisect_left(
-            range(len(kept)), True, key=lambda count: (text_of(model, kept[:count]) or "")[:cut] == text
+            range(len(kept)), True, key=lambda count: (text_of(model, kept[:count], continues) or "")[:cut] == text
         )
         return Sample(index, text, kept[:tokens], "stop")
     if end is None and len(kept) < len(given):
         return None
     return Sample(index, text, kept, "length" if end is None else "stop")
-
-
-def text_of(model: Outline, token_ids: Sequence[int]) -> str | None:
-    """Generated tokens as text, special tokens included; None without a tokenizer."""
-    return None if model.tokenizer is None else model.tokenizer.decode(token_ids, skip_special_tokens=False)
-
-
-def find_stop(text: str, stop: Sequence[str]) -> int | None:
-    """Where the first stop string in a text begins; None if there is none."""
-    return min((place for each in stop if (place := text.find(each)) >= 0), default=None)
 
 
 def _lay_out(

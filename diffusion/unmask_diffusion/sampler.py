@@ -20,15 +20,14 @@ from unmask_diffusion.plan import (
     Plan,
     Sample,
     answer_of,
-    find_stop,
     initial_state,
     make_plan,
     read_sample,
-    text_of,
 )
 from unmask_diffusion.request import GenerationRequest, Sampler
 from unmask_diffusion.schedule import Steps
 from unmask_diffusion.speculation import accept, draft
+from unmask_diffusion.text import find_stop, text_of
 from unmask_diffusion.work import Evaluated, Outcome, State, advance
 
 
@@ -185,8 +184,9 @@ class ActiveSample:
         masked = (span == model.sub_tokenizer.mask_id).any(-1)
         known = int(masked.int().argmax()) if bool(masked.any()) else len(span)
         token_ids: list[int] = model.sub_tokenizer.decode(span[:known]).tolist()
-        window = token_ids[max(0, first - generated.start - max(len(each.encode()) for each in stop) - 1) :]
-        if find_stop(text_of(model, window) or "", stop) is None:
+        start = max(0, first - generated.start - max(len(each.encode()) for each in stop) - 1)
+        continues = start > 0 or self.plan.continues_text(model)
+        if find_stop(text_of(model, token_ids[start:], continues) or "", stop) is None:
             return False
         return answer_of(model, self.plan, self.index, token_ids) is not None
 

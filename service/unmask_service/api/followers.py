@@ -404,6 +404,7 @@ class Generation(Follower[GenerateAnswer]):
 
     def _choices(self) -> list[Choice]:
         model, plan, choices = self.served.model, self.plan, []
+        continues = plan.continues_text(model)
         logs: list[list[Reveal]] = [[] for _ in plan.schedules]
         for reveal in self._reveals:
             logs[reveal.sample].append(reveal)
@@ -415,7 +416,7 @@ class Generation(Follower[GenerateAnswer]):
                     text=sample.text,
                     token_ids=[*sample.token_ids],
                     finish_reason=sample.finish_reason,
-                    logprobs=logprobs_of(sample, model.tokenizer, self.served.vocabulary),
+                    logprobs=logprobs_of(sample, model.tokenizer, self.served.vocabulary, continues),
                     log_probability=sample.log_probability,
                 )
             )

@@ -3,22 +3,23 @@
 from collections.abc import Sequence
 
 from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
-from unmask_diffusion import Sample
+from unmask_diffusion import Sample, decode_stream
 from unmask_diffusion.log import Likeliest
 
 from unmask_service.api.schemas import Class, LogProbs
 from unmask_service.api.service import Vocabulary
 
 
-def logprobs_of(sample: Sample, tokenizer: Tokenizer | None, vocabulary: Vocabulary) -> LogProbs | None:
-    """The log-probabilities of a sample; None if they were not asked for."""
+def logprobs_of(
+    sample: Sample, tokenizer: Tokenizer | None, vocabulary: Vocabulary, continues: bool
+) -> LogProbs | None:
+    """The log-probabilities of a sample, before which a text may come; None if they were not asked for."""
     if sample.logprobs is None:
         return None
     if tokenizer is None or sample.text is None:
         tokens, offsets = [f"token_id:{token}" for token in sample.token_ids], [0] * len(sample.token_ids)
     else:
-        tokens, offsets = pieces_of(tokenizer, sample.token_ids, sample.text)
+        tokens, offsets = pieces_of(tokenizer, sample.token_ids, sample.text, continues)
     return LogProbs(
         tokens=tokens,
         token_logprobs=[token.total for token in sample.logprobs],
@@ -41,12 +42,16 @@ def _by_text(likeliest: Likeliest, vocabulary: Vocabulary) -> dict[str, float] |
     return found or None
 
 
-def pieces_of(tokenizer: Tokenizer, token_ids: Sequence[int], text: str) -> tuple[list[str], list[int]]:
+def pieces_of(
+    tokenizer: Tokenizer, token_ids: Sequence[int], text: str, continues: bool = False
+) -> tuple[list[str], list[int]]:
     """Cut a text into the pieces that its tokens add to it, one after the other, and say where each begins.
 
     A token that ends within a character adds nothing; the one that completes the character adds all of it.
     """
-    stream = DecodeStream(skip_special_tokens=False)
+    if not token_ids:
+        return [], []
+    stream = decode_stream(tokenizer, token_ids[0], continues)
     offsets, end = [], 0
     for token in token_ids:
         offsets.append(end)

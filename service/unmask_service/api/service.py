@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from unmask_diffusion import Outline
+from unmask_diffusion import Outline, text_of
 from unmask_model_store import TextSettings
 
 from unmask_service.api.chat_template import ChatRenderer
@@ -27,20 +27,13 @@ class Vocabulary:
     def __init__(self, model: Outline) -> None:
         codes: list[list[int]] = model.sub_tokenizer.codes.tolist()
         self.id_of = {tuple(code): token for token, code in enumerate(codes)}
-        self._tokenizer = model.tokenizer
-        self._texts: dict[int, str] = {}
+        self._model = model
+        self._texts: dict[int, str | None] = {}
 
     def text_of(self, token: int) -> str | None:
-        """The text of one token in the middle of a text, perhaps a part of a UTF-8 character; None without a tokenizer.
-
-        Llama's tokenizers drop the blank before the first token that they decode: another one goes before it.
-        """
-        if self._tokenizer is None:
-            return None
+        """The text of one token within a text, perhaps a part of a UTF-8 character; None without a tokenizer."""
         if token not in self._texts:
-            alone, twice = (self._tokenizer.decode([token] * n, skip_special_tokens=False) for n in (1, 2))
-            blank = twice.startswith(alone) and twice[len(alone) :] == " " + alone
-            self._texts[token] = " " + alone if blank else alone
+            self._texts[token] = text_of(self._model, [token], continues=True)
         return self._texts[token]
 
 

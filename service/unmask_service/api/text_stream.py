@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 
 from tokenizers.decoders import DecodeStream
-from unmask_diffusion import Outline, Plan, Sample, answer_of, find_stop, text_of
+from unmask_diffusion import Outline, Plan, Sample, answer_of, decode_stream, find_stop, text_of
 
 from unmask_service.api.schemas import Token
 
@@ -22,11 +22,12 @@ class TextStream:
 
     def __init__(self, model: Outline, plan: Plan, index: int) -> None:
         self._model, self._plan, self._index = model, plan, index
+        self._continues = plan.continues_text(model)
         self._tokens = dict(plan.given)  # by position: the given tokens, and those that are revealed
         again, digits = plan.schedules[index].steps.again, model.sub_tokenizer.sub_tokens_per_token
         self._passing = Counter(each // digits for each in again.masks) if again else Counter[int]()  # masks to come
         self.token_ids: list[int] = []  # of the answer, those that are known without a gap
-        self._stream = DecodeStream(skip_special_tokens=False)
+        self._stream: DecodeStream | None = None  # from the first token on
         self._text = ""  # of `token_ids`, without the last ones if these end within a character
         self._ends: list[int] = []  # for each of them, where its piece of the text ends
         self._sent = self._told = 0  # characters that are out, and tokens of which these are all
@@ -77,9 +78,12 @@ class TextStream:
             if position in self._tokens:
                 run.append(self._tokens[position])
             else:
-                parts += [text_of(self._model, run) or "", MASKED]
+                parts += [self._text_of(run, parts), MASKED]
                 run = []
-        return "".join([*parts, text_of(self._model, run) or ""])
+        return "".join([*parts, self._text_of(run, parts)])
+
+    def _text_of(self, run: list[int], before: list[str]) -> str:
+        return text_of(self._model, run, bool(before) or self._continues) or ""
 
     def _decode(self, tokens: Iterable[int]) -> None:
         """Add what new tokens add to the text: alone, a token may lose its space, or be a part of a character."""
@@ -88,6 +92,7 @@ class TextStream:
             self._ends += [0 for _ in tokens]
             return
         for token in tokens:
+            self._stream = self._stream or decode_stream(tokenizer, token, self._continues)
             self._text += self._stream.step(tokenizer, token) or ""
             self._ends.append(len(self._text))
 
