@@ -69,6 +69,31 @@ def test_a_picture_is_edited(client: openai.OpenAI, pixels: Server) -> None:
     assert shown(last.b64_json) == painted(token_ids(same)[0])
 
 
+def test_a_picture_is_varied(client: openai.OpenAI, pixels: Server) -> None:
+    """Every pixel keeps its first digit, and the rest is drawn."""
+    picture, mask = file_of(painted(GIVEN)), file_of(LEFT_HALF)
+    with pytest.warns(DeprecationWarning, match="deprecated"):  # OpenAI's own endpoint goes with its last model
+        answer = client.images.create_variation(
+            image=picture, n=3, size="8x8", response_format="b64_json", extra_body={"seed": 6}
+        )
+    same = pixels.generate(image={"png": png(painted(GIVEN)), "given_digits": [0]}, seed=6, n=3)
+    assert answer.data is not None
+    assert [[row[::2] for row in shown(each.b64_json)[::2]] for each in answer.data] == [
+        painted(ids) for ids in token_ids(same)
+    ]
+    assert len({tuple(ids) for ids in token_ids(same)}) > 1
+    refused: list[tuple[dict[str, Any], dict[str, str], str]] = [
+        ({"image": picture, "mask": mask}, {}, "mask"),
+        ({"image": picture}, {"prompt": "a cat"}, "prompt"),
+        ({"image": picture}, {"size": "10x10"}, "size"),
+        ({"image": ("a.png", b"nonsense", "image/png")}, {}, "image.png"),
+        ({"photo": picture}, {}, "photo"),
+    ]
+    for files, fields, param in refused:
+        response = pixels.http.post("/v1/images/variations", data=fields, files=files)
+        assert (response.status_code, response.json()["error"]["param"]) == (422, param), response.text
+
+
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"prompt": "a cat"}, "prompt", 'prompt must be ""'),
     ({"size": "10x10"}, "size", SIZES),

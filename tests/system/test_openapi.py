@@ -27,7 +27,7 @@ POSTS = (
     "/v1/completions",
     "/v1/images/generations",
 )
-FORMS = ("/v1/images/edits",)
+FORMS = ("/v1/images/edits", "/v1/images/variations")
 CARDS = ("/v1/models", "/v1/models/{model_id}", "/v1/models/{model_id}/card")
 OPERATIONS = [
     *[("GET", path) for path in ("/health", "/ready", "/metrics", "/tokenizer_info", *CARDS)],

@@ -1,4 +1,4 @@
-"""`/v1/images/generations` and `/v1/images/edits`: OpenAI's form of pictures, for the same requests as `/generate`."""
+"""OpenAI's form of pictures: `/v1/images/generations`, `/edits` and `/variations` stand for requests of `/generate`."""
 
 import base64
 import logging
@@ -26,12 +26,13 @@ logger = logging.getLogger("unmask")
 
 MOST_PARTIAL_IMAGES = 3  # OpenAI's limit
 FILES = ("image", "image[]", "mask")
+KINDS = {"image_generation": "img", "image_edit": "edit", "image_variation": "var"}  # and how their ids begin
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 _IGNORED = "accepted and ignored"
 
 
 class ImagesBody(Strict):
-    """The body of `POST /v1/images/generations`, and the fields of `/v1/images/edits`. null is as if left out."""
+    """The body of `POST /v1/images/generations`, and the fields of the other two. null is as if left out."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"prompt": "", "size": "auto", "seed": 7}]})
 
@@ -60,7 +61,7 @@ class ImagesBody(Strict):
         default=None, description="for a stream: pictures on the way"
     )
 
-    def request(self, painter: Painter, image: dict[str, str] | None = None) -> GenerateBody:
+    def request(self, painter: Painter, image: dict[str, Any] | None = None) -> GenerateBody:
         """The request of `/generate` that it stands for. Raises RefusedError."""
         if self.prompt:
             raise invalid('prompt must be "": this model is unconditional and draws what it likes', "prompt")
@@ -115,7 +116,7 @@ class ImagesUsage(Message):
 
 
 class ImagesAnswer(Message):
-    """The answer of both endpoints."""
+    """The answer of the endpoints."""
 
     created: int = Field(description="Unix time in seconds")
     data: list[ImageData]
@@ -146,7 +147,7 @@ class StreamedImage(Message):
 class ImagesCall:
     """A client that waits for pictures."""
 
-    def __init__(self, follower: AnyFollower, kind: Literal["image_generation", "image_edit"]) -> None:
+    def __init__(self, follower: AnyFollower, kind: str) -> None:
         assert isinstance(follower, Generation)  # noqa: S101 — for the type checker
         self.follower, self.kind, self.service = follower, kind, follower.service
 
@@ -238,17 +239,24 @@ def openai_image_routes(models: Models) -> APIRouter:
         body, image = edit_of(fields, files)
         return await reply(request, body, image, "image_edit", idempotency_key)
 
+    @router.post("/variations", response_model=None, summary="Draw a picture's finer digits again")
+    async def variations(request: Request, idempotency_key: KeyHeader = None) -> Response:
+        """Keep the first digit of every pixel of a picture, and draw the others. The body is multipart/form-data."""
+        fields, files = await read_form(request, limit, FILES[:2])
+        body, image = edit_of(fields, files)
+        return await reply(request, body, image | {"given_digits": [0]}, "image_variation", idempotency_key)
+
     async def reply(
         request: Request,
         body: ImagesBody,
-        image: dict[str, str] | None,
-        kind: Literal["image_generation", "image_edit"],
+        image: dict[str, Any] | None,
+        kind: str,
         idempotency_key: str | None,
     ) -> Response:
         named = Named(**dict(body), edited=image)
         service, key = await door(models, request, body.model, named, idempotency_key)
         asked = body.request(painter_of(service), image)
-        (follower,) = await admit_call(service, "img" if kind == "image_generation" else "edit", [asked], key)
+        (follower,) = await admit_call(service, KINDS[kind], [asked], key)
         call = ImagesCall(follower, kind)
         return EventStream(call, call.events()) if body.stream else await whole_answer(request, call)
 
@@ -258,7 +266,7 @@ def openai_image_routes(models: Models) -> APIRouter:
 class Named(ImagesBody):
     """A body with its files, for the idempotency key."""
 
-    edited: dict[str, str] | None = None
+    edited: dict[str, Any] | None = None
 
 
 def painter_of(service: Service) -> Painter:
@@ -270,12 +278,12 @@ def painter_of(service: Service) -> Painter:
     return painter
 
 
-def edit_of(fields: dict[str, str], files: dict[str, bytes]) -> tuple[ImagesBody, dict[str, str]]:
+def edit_of(fields: dict[str, str], files: dict[str, bytes]) -> tuple[ImagesBody, dict[str, Any]]:
     """The fields of a form, which are all text, and its picture and mask. Raises RefusedError."""
     found = [name for name in ("image", "image[]") if name in files]
     if len(found) != 1:
         raise invalid("image: there must be one file of this name, a PNG", "image")
-    image = {"png": base64.b64encode(files[found[0]]).decode()}
+    image: dict[str, Any] = {"png": base64.b64encode(files[found[0]]).decode()}
     if "mask" in files:
         image["mask"] = base64.b64encode(files["mask"]).decode()
     try:

@@ -21,6 +21,7 @@ ENDPOINTS = {
     "chatcmpl": "/v1/chat/completions",
     "img": "/v1/images/generations",
     "edit": "/v1/images/edits",
+    "var": "/v1/images/variations",
 }
 State = Literal["waiting", "running", "finished", "failed", "cancelled"]
 
