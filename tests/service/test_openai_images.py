@@ -74,7 +74,7 @@ def test_a_picture_is_varied(client: openai.OpenAI, pixels: Server) -> None:
     picture, mask = file_of(painted(GIVEN)), file_of(LEFT_HALF)
     with pytest.warns(DeprecationWarning, match="deprecated"):  # OpenAI's own endpoint goes with its last model
         answer = client.images.create_variation(
-            image=picture, n=3, size="8x8", response_format="b64_json", extra_body={"seed": 6}
+            image=picture, n=3, response_format="b64_json", extra_body={"seed": 6, "size": "8x8"}
         )
     same = pixels.generate(image={"png": png(painted(GIVEN)), "given_digits": [0]}, seed=6, n=3)
     assert answer.data is not None
