@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from unmask_service.api import (
     create_app,
     create_state_app,
 )
-from unmask_service.api_keys import read_api_keys
+from unmask_service.api_keys import ApiKey, read_api_keys
 from unmask_service.broker import EngineBroker, Failed, Job, JobProgress, MemoryBroker, endpoint_of
 from unmask_service.broker.redis import Connections, Keys, RedisApiBroker, RedisEngineBroker, Timing, connect
 from unmask_service.engine import Engine, EvaluationThread, HungEvaluationError, Supervisor
@@ -273,7 +274,9 @@ def _redis(settings: Settings, card: ModelCard, metrics: Metrics) -> tuple[Conne
 @contextlib.contextmanager
 def _servers(settings: Settings, models: Models) -> Iterator[list[HttpServer]]:
     """The public server, and where `metrics_port` is set, one for operators."""
-    keys = read_api_keys(settings.api_keys_file, settings.api_keys)
+    keys = [*read_api_keys(settings.api_keys_file, settings.api_keys)]
+    if settings.api_keys_file is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _read_keys_again, keys, settings)
     if not keys and settings.host not in LOOPBACK:
         logger.warning("listening on %s without API keys: whoever reaches it may use it", settings.host)
         if "UNMASK_API_KEY" in os.environ:
@@ -284,6 +287,16 @@ def _servers(settings: Settings, models: Models) -> Iterator[list[HttpServer]]:
     own = [] if settings.metrics_port is None else [(settings.metrics_port, create_state_app(models.states))]
     with _listening(settings, [(settings.port, public), *own]) as servers:
         yield servers
+
+
+def _read_keys_again(keys: list[ApiKey], settings: Settings) -> None:
+    """Replace the accepted keys in place by those that the file has now; a bad file changes nothing."""
+    try:
+        keys[:] = read_api_keys(settings.api_keys_file, settings.api_keys)
+    except SettingsError as error:
+        logger.error("SIGHUP: the API keys stay as they were: %s", error)
+    else:
+        logger.info("SIGHUP: %d API keys are accepted now", len(keys))
 
 
 @contextlib.contextmanager

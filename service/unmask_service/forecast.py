@@ -1,20 +1,25 @@
 """When a request will end: a forecast from the plans in the queue and the measured pace. Pure functions, no clock.
 
-The engine claims requests in the order of their arrival. A tick takes one sample of each claimed request, then a
-second, until its tokens are spent. So `outlook` plays the queue through in ticks: a request is claimed when the end of
-another makes room. Later ticks are taken to be as full as they are now, or as they have been recently if that is more,
-because under steady load a new request comes for each that ends. (All evaluations in the queue divided by evaluations
-a second would be wrong by the number of requests that share a tick.)
+The engine claims requests by fair queueing between clients, those of one client in the order of their arrival. A tick
+takes one sample of each claimed request, then a second, until its tokens are spent. So `outlook` plays the queue
+through in ticks: a request is claimed when the end of another makes room. Later ticks are taken to be as full as they
+are now, or as they have been recently if that is more, because under steady load a new request comes for each that
+ends. (All evaluations in the queue divided by evaluations a second would be wrong by the number of requests that share
+a tick.)
 """
 
 import heapq
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
+from operator import itemgetter
 from statistics import fmean
 
 from unmask_diffusion import Plan, ScorePlan
+
+from unmask_service.api_keys import NO_QUOTA, Quota
 
 # Share of an evaluation's error that corrects the pace: a change of pace is learned in some ten evaluations.
 LEARNING_RATE = 0.1
@@ -71,23 +76,31 @@ class Work:
     samples: int  # samples that are not complete; 0 if nothing is left to do
     evaluations: int  # network evaluations left, all samples
     rows: float  # rows of logits left to draw, expected
+    client: str = ""  # name of the API key that it came with
+    weight: float = 1.0  # of the client in fair queueing
 
     @classmethod
-    def of(cls, plan: Plan | ScorePlan) -> "Work":
-        """The work of a whole plan; for a score, the most that it can take."""
+    def of(cls, plan: Plan | ScorePlan, quota: Quota = NO_QUOTA) -> "Work":
+        """The work of a whole plan, of a client with this quota; for a score, the most that it can take."""
+        client = quota.client, quota.weight
         evaluations = plan.network_evaluations
-        if isinstance(plan, ScorePlan):
-            return cls(plan.length, evaluations, evaluations, plan.rows)  # its states are known: any may share a tick
+        if isinstance(plan, ScorePlan):  # its states are known: any may share a tick
+            return cls(plan.length, evaluations, evaluations, plan.rows, *client)
         samples, holes = len(plan.schedules), plan.canvas.count(None)
         if not holes:
-            return cls(plan.length, 0, 0, 0.0)
+            return cls(plan.length, 0, 0, 0.0, *client)
         rows = samples * rows_of_plan(plan, evaluations / samples)
-        return cls(plan.length * plan.canvases, samples, evaluations, rows)
+        return cls(plan.length * plan.canvases, samples, evaluations, rows, *client)
+
+    @property
+    def cost(self) -> float:
+        """By how much its client's turn moves on in fair queueing when it is claimed."""
+        return max(1, self.evaluations) / self.weight
 
     def left(self, evaluations: int) -> "Work":
         """The rest of this work when so many evaluations are left."""
         share = evaluations / self.evaluations if self.evaluations else 0.0
-        return Work(self.tokens, min(self.samples, evaluations), evaluations, share * self.rows)
+        return replace(self, samples=min(self.samples, evaluations), evaluations=evaluations, rows=share * self.rows)
 
 
 def rows_of_plan(plan: Plan, groups: float) -> float:
@@ -172,6 +185,21 @@ class Load:
     waiting: tuple[Work, ...]  # not claimed
     capacity: Capacity | None  # of one engine; None before any engine has reported
     engines: int = 1  # engines that share the work
+    # fair queueing: by how much the turns of clients are later than that of the last claim; 0 where left out
+    ahead: Mapping[str, float] = field(default_factory=dict, compare=False)
+
+    def in_turn(self, *more: Work) -> tuple[Work, ...]:
+        """The waiting requests, and `more` that come now, in the order in which engines will claim them."""
+        turns, timed = dict(self.ahead), []
+        for each in (*self.waiting, *more):
+            timed.append((turns.get(each.client, 0.0), each))
+            turns[each.client] = timed[-1][0] + each.cost
+        return tuple(each for _, each in sorted(timed, key=itemgetter(0)))
+
+    def waiting_before(self, work: Work) -> tuple[Work, ...]:
+        """The waiting requests that engines will claim before one that comes now."""
+        new = replace(work)  # another object, whatever waits
+        return tuple(takewhile(lambda each: each is not new, self.in_turn(new)))
 
     def of_one_engine(self) -> "Load":
         """The share of the least loaded engine: requests are dealt out one by one."""
@@ -208,7 +236,7 @@ class Outlook:
 
 def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     """The outlook of a request with this work if it comes now."""
-    load, most = load.of_one_engine(), capacity.tokens_per_tick
+    load, most = replace(load, waiting=load.waiting_before(work)).of_one_engine(), capacity.tokens_per_tick
     claimed, waiting = ([each for each in works if each.samples] for works in (load.running, load.waiting))
     taken = sum(each.tokens for each in claimed)
     while waiting and taken < most:  # the engine claims requests while a sample of each has room
@@ -242,6 +270,17 @@ def seconds_of_work(load: Load, capacity: Capacity) -> float:
     )
     seconds = ticks * capacity.pace.seconds(tokens, 0) + sum(each.rows for each in every) * capacity.pace.row
     return seconds / capacity.speed
+
+
+def seconds_until_an_end(load: Load, capacity: Capacity, client: str) -> float:
+    """Seconds until the first of a client's requests ends; 0 if it has none."""
+    ends = [(outlook(load, capacity, each), each) for each in load.running if each.client == client]
+    seconds = [ahead.seconds_of(each) - ahead.start_seconds for ahead, each in ends]
+    in_turn = load.in_turn()
+    before = tuple(takewhile(lambda each: each.client != client, in_turn))
+    first = in_turn[len(before) : len(before) + 1]
+    seconds += [outlook(replace(load, waiting=before), capacity, each).seconds_of(each) for each in first]
+    return max(0.0, min(seconds, default=0.0))
 
 
 def most_groups_in_time(ahead: Outlook, rows: Callable[[int], float], most: int, seconds: float, least: int = 1) -> int:

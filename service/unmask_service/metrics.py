@@ -35,6 +35,7 @@ SHARE_BUCKETS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 BROKER_BUCKETS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300)
 EVALUATION_BUCKETS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1, 2, 4, 8)
+MOST_CLIENTS = 100  # names of API keys that become values of a label
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -45,6 +46,7 @@ class Registry(CollectorRegistry):
         super().__init__()
         ProcessCollector(namespace="unmask", registry=self)
         self._families: dict[str, Any] = {}
+        self._clients: set[str] = set()
 
     def family(self, kind: type[Metric], name: str, text: str, labels: Sequence[str], **more: Any) -> Metric:  # noqa: ANN401
         """The family of a name, made when the first model asks for it."""
@@ -52,6 +54,12 @@ class Registry(CollectorRegistry):
             self._families[name] = kind(name, text, labels, namespace="unmask", registry=self, **more)
         found: Metric = self._families[name]
         return found
+
+    def client_label(self, name: str) -> str:
+        """The label for a client: its name for the first `MOST_CLIENTS`, the same label for all later ones."""
+        if len(self._clients) < MOST_CLIENTS:
+            self._clients.add(name)
+        return name if name in self._clients else "(others)"
 
 
 class Metrics:
@@ -64,6 +72,10 @@ class Metrics:
 
         text = "Requests by outcome; reason says why one failed or was rejected"
         self._requests = family(Counter, "requests", text, ["endpoint", "outcome", "reason"])
+        text = "Requests by API key's name: accepted, or refused as over its quota (over_quota)"
+        self._client_requests = family(Counter, "client_requests", text, ["client", "outcome"])
+        text = "Network evaluations planned for accepted requests, by API key's name"
+        self._client_evaluations = family(Counter, "client_network_evaluations", text, ["client"])
         self.queue_seconds = histogram("queue_seconds", "Time from submission to the start by an engine")
         self._first_unmask_seconds = histogram("first_unmask_seconds", "Time from submission to the first reveal")
         text = "Time from one tick that reveals something of a request to the next"
@@ -126,6 +138,17 @@ class Metrics:
     def count_request(self, endpoint: str, outcome: Outcome, reason: str = "") -> None:
         """Count a job at its end, or a request that was refused; `endpoint` is one of the broker's `ENDPOINTS`."""
         self._requests.labels(self.model, endpoint, outcome, reason).inc()
+
+    def count_accepted(self, client: str, requests: int, evaluations: int) -> None:
+        """Count accepted requests of a client, by its API key's name; nothing where no key is needed."""
+        if client:
+            label = self.registry.client_label(client)
+            self._client_requests.labels(self.model, label, "accepted").inc(requests)
+            self._client_evaluations.labels(self.model, label).inc(evaluations)
+
+    def count_over_quota(self, client: str, requests: int) -> None:
+        """Count requests that were refused because of their client's quota."""
+        self._client_requests.labels(self.model, self.registry.client_label(client), "over_quota").inc(requests)
 
     def count_reveal(self, at: float, before: float | None, submitted_at: float, sub_tokens: int) -> None:
         """Count a reveal of one sample. Times are Unix times in seconds; `before` is the request's last reveal."""

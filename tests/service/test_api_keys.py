@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 from typer.testing import CliRunner
-from unmask_service.api_keys import holder_of, line_of, new_key, read_api_keys
+from unmask_service.api_keys import Quota, line_of, new_key, quota_of, read_api_keys
 from unmask_service.cli.serve import key as key_command
 from unmask_service.settings import SettingsError
 
@@ -40,7 +40,8 @@ def test_a_file_has_comments_and_names_that_repeat(tmp_path: Path) -> None:
     assert [key.name for key in keys] == ["alice", "alice", "bob"], (
         "two keys of one name: so one takes over from another"
     )
-    assert [holder_of(key.encode(), keys) for key in (old, new, BOB, ALICE)] == ["alice", "alice", "bob", None]
+    assert [quota_of(key.encode(), keys) for key in (old, new)] == [Quota(client="alice")] * 2
+    assert [quota_of(key.encode(), keys) for key in (BOB, ALICE)] == [Quota(client="bob"), None]
 
 
 def test_lines_and_a_file_add_up(tmp_path: Path) -> None:
@@ -79,6 +80,49 @@ def test_a_broken_line_is_refused_without_repeating_it(line: str, tmp_path: Path
         read_api_keys(None, line)
 
 
+def test_a_line_may_have_limits() -> None:
+    limits: dict[str, float] = {"requests": 8, "evaluations_per_minute": 6000, "weight": 2.5}
+    line = line_of("alice", ALICE, **limits)
+    assert line == f"{line_of('alice', ALICE)}:requests=8:evaluations_per_minute=6000:weight=2.5"
+    (key,) = read_api_keys(None, line)
+    assert key.quota == Quota(client="alice", requests=8, evaluations_per_minute=6000, weight=2.5)
+    assert key.quota.seconds_per_evaluation == 0.01
+    assert read_api_keys(None, line_of("alice", ALICE, weight=None))[0].quota == Quota(client="alice")
+
+
+def test_all_keys_of_a_name_share_its_limits() -> None:
+    new = line_of("alice", new_key())
+    for lines in ([line_of("alice", ALICE, requests=3), new], [new, line_of("alice", ALICE, requests=3)]):
+        keys = read_api_keys(None, ",".join([*lines, line_of("bob", BOB)]))
+        assert [key.quota.requests for key in keys] == [3, 3, None]
+    with pytest.raises(SettingsError, match="'alice' have different limits"):
+        read_api_keys(None, f"{line_of('alice', ALICE, requests=3)},{line_of('alice', new_key(), weight=3)}")
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        ("requests=0", "requests: .*greater than or equal to 1"),
+        ("requests=many", "requests: .*integer"),
+        ("requests=2.5", "requests: .*integer"),
+        ("requests=", "requests: .*integer"),
+        ("evaluations_per_minute=-1", "evaluations_per_minute: .*greater"),
+        ("weight=0", "weight: .*greater"),
+        ("weight=101", "weight: .*less"),
+        ("weight=nan", "weight: "),
+        ("requests=1:requests=1", "after the hash come .*each once"),
+        ("client=bob", "after the hash come requests=, evaluations_per_minute= and weight="),
+        ("request=1", "after the hash come"),
+        ("", "after the hash come"),
+        (ALICE, "after the hash come"),
+    ],
+)
+def test_a_broken_limit_is_named_without_repeating_it(limits: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=f"UNMASK_API_KEYS, line 2: {complaint}") as refused:
+        read_api_keys(None, f"{line_of('bob', BOB)},{line_of('alice', ALICE)}:{limits}")
+    assert ALICE not in str(refused.value)
+
+
 @pytest.mark.parametrize("content", ["", "\n\n", "# nobody\n"])
 def test_no_key_is_no_way_to_serve_nobody(content: str, tmp_path: Path) -> None:
     file = tmp_path / "keys"
@@ -110,7 +154,7 @@ def test_every_key_is_compared_in_constant_time(right: bool, monkeypatch: pytest
         return a == b
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    assert holder_of(ALICE.encode() if right else b"x", KEYS) == ("alice" if right else None)
+    assert quota_of(ALICE.encode() if right else b"x", KEYS) == (Quota(client="alice") if right else None)
     assert compared == [key.digest for key in KEYS], "none is left out, whichever is right"
 
 
@@ -120,8 +164,11 @@ def test_the_command_makes_a_key_and_its_line() -> None:
     made = CliRunner().invoke(app, ["alice"])
     assert made.exit_code == 0
     key, line = made.stderr.strip(), made.stdout.strip()
-    assert holder_of(key.encode(), read_api_keys(None, line)) == "alice"
+    assert quota_of(key.encode(), read_api_keys(None, line)) == Quota(client="alice")
     assert CliRunner().invoke(app, ["alice"]).stderr.strip() != key
+    made = CliRunner().invoke(app, ["alice", "--requests", "3", "--evaluations-per-minute", "60", "--weight", "0.5"])
+    (limited,) = read_api_keys(None, made.stdout)
+    assert limited.quota == Quota(client="alice", requests=3, evaluations_per_minute=60, weight=0.5)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "alice:", "#alice", "a" * 65, "../alice", "älice"])

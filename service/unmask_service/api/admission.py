@@ -29,8 +29,17 @@ from unmask_service.api.picture_requests import read_picture, read_scored_pictur
 from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
-from unmask_service.broker import IdempotencyKey, Job, JobRecord, PictureForm, QueueFullError
-from unmask_service.forecast import Outlook, Work, most_groups_in_time, outlook, rows_of_plan, seconds_of_work
+from unmask_service.api_keys import current_quota
+from unmask_service.broker import IdempotencyKey, Job, JobRecord, PictureForm, QueueFullError, QuotaExceededError
+from unmask_service.forecast import (
+    Outlook,
+    Work,
+    most_groups_in_time,
+    outlook,
+    rows_of_plan,
+    seconds_of_work,
+    seconds_until_an_end,
+)
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
 
@@ -58,6 +67,8 @@ async def admit_call(
 ) -> list[AnyFollower]:
     """Plan the requests of one call and queue them, all or none, or find the jobs that its key stands for.
 
+    They count against the quota of the API key that the call came with.
+
     `prefix` begins the ids of the jobs: it is a key of the broker's `ENDPOINTS`.
 
     Raises RefusedError: a request can never be served, or cannot be served now; BrokerError: the key stands for
@@ -65,19 +76,23 @@ async def admit_call(
     """
     for body in bodies:
         served = check(service, body)
+    quota = current_quota.get()
     if len(bodies) > 1 and len(bodies) > (most := service.card.limits.max_requests):
         raise invalid(f"prompt: this call needs {len(bodies)} places in the queue, which has {most}", "prompt")
+    if len(bodies) > 1 and quota.requests is not None and len(bodies) > quota.requests:
+        message = f"the quota of this API key (requests) has {quota.requests}"
+        raise invalid(f"prompt: this call needs {len(bodies)} places in the queue; {message}", "prompt")
     ids = job_ids(f"{prefix}-{uuid4().hex}", len(bodies))
     try:
         async with _turn(service, bodies), service.shared.planning:
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await _known(service, known, bodies)
-            await service.broker.refuse_if_full()
+            await service.broker.refuse_if_full(quota, len(bodies))
             jobs: list[Job] = []
             for job_id, body in zip(ids, bodies, strict=True):
                 with_digits, form = await read_pictures(service, served, body)
-                before = [Work.of(job.plan) for job in jobs]
+                before = [Work.of(job.plan, quota) for job in jobs]
                 plan, seconds = await plan_and_forecast(service, served, with_digits, before)
                 job = Job(
                     id=job_id,
@@ -92,9 +107,10 @@ async def admit_call(
                 )
                 jobs.append(job)
             served = service.gate.pass_through()  # the server may have begun to drain
-            answering = await service.broker.submit(*jobs, key=key)
+            answering = await service.broker.submit(*jobs, key=key, quota=quota)
             if answering != ids[0]:
                 return await _known(service, answering, bodies)
+            service.metrics.count_accepted(quota.client, len(jobs), sum(job.plan.network_evaluations for job in jobs))
             return [
                 _kind(body)(
                     service, served, JobRecord(job, "waiting", job.plan.network_evaluations, log_length=0), owned=True
@@ -105,6 +121,12 @@ async def admit_call(
         load = await service.broker.load()
         wait = 0.0 if load.capacity is None else seconds_of_work(load, load.capacity)
         raise RefusedError("queue_full", str(error), retry_after=wait) from error
+    except QuotaExceededError as error:
+        wait = error.seconds or 0.0
+        if error.seconds is None and (load := await service.broker.load()).capacity is not None:
+            wait = seconds_until_an_end(load, load.capacity, quota.client)
+        service.metrics.count_over_quota(quota.client, len(bodies))
+        raise RefusedError("rate_limit_exceeded", str(error), retry_after=wait) from error
 
 
 def job_ids(call: str, jobs: int) -> list[str]:
@@ -186,7 +208,7 @@ async def plan_and_forecast(
         if deadline_ms is not None:
             raise RefusedError("no_worker", "no engine has reported its speed yet: no deadline can be promised")
         return plan, None
-    ahead = outlook(load, load.capacity, Work.of(plan))
+    ahead = outlook(load, load.capacity, Work.of(plan, current_quota.get()))
     if deadline_ms is not None and isinstance(plan, Plan):
         whole, plan = plan, plan_in_time(plan, ahead, deadline_ms)
         if plan.network_evaluations < whole.network_evaluations:

@@ -23,7 +23,7 @@ from unmask_service.broker import ENDPOINTS, BrokerAwayError, BrokerError, Faile
 from unmask_service.logs import log_rejection
 from unmask_service.metrics import Metrics
 
-INVALID, OVERLOADED = "invalid_request_error", "overloaded_error"
+INVALID, OVERLOADED, RATE_LIMIT = "invalid_request_error", "overloaded_error", "rate_limit_error"
 UNAVAILABLE, SERVER = "unavailable_error", "server_error"
 # code → HTTP status, and the `type` of the error object
 CODES = {
@@ -44,6 +44,7 @@ CODES = {
     "deadline_too_short": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
     "idempotency_key_reused": (HTTPStatus.UNPROCESSABLE_ENTITY, INVALID),
     "queue_full": (HTTPStatus.TOO_MANY_REQUESTS, OVERLOADED),
+    "rate_limit_exceeded": (HTTPStatus.TOO_MANY_REQUESTS, RATE_LIMIT),  # the quota of the API key is used up
     "loading": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),
     "draining": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),  # a job that was running gets it too
     "no_worker": (HTTPStatus.SERVICE_UNAVAILABLE, UNAVAILABLE),

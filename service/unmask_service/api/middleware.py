@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from unmask_service.api.bodies import discard_body
 from unmask_service.api.errors import RefusedError, count_rejection, error_response
-from unmask_service.api_keys import ApiKey, holder_of
+from unmask_service.api_keys import ApiKey, Quota, current_quota, quota_of
 from unmask_service.logs import add_context, begin_context
 from unmask_service.metrics import Metrics
 
@@ -123,12 +123,14 @@ class AccessMiddleware:
             return
         headers = Headers(scope=scope)
         try:
-            add_context(client=client_of(headers, self._keys))
+            quota = quota_shown(headers, self._keys)
         except RefusedError as error:
             count_rejection(self._metrics, Request(scope), error)
             await discard_body(headers, receive)
             await error_response(error)(scope, receive, send)
             return
+        add_context(client=quota.client)
+        current_quota.set(quota)
         await self._app(scope, receive, send)
 
 
@@ -137,15 +139,15 @@ def is_open(path: str) -> bool:
     return _OPEN.fullmatch(path) is not None
 
 
-def client_of(headers: Headers, keys: Sequence[ApiKey]) -> str:
-    """The name of the key that a request shows (https://www.rfc-editor.org/rfc/rfc6750). Raises RefusedError."""
+def quota_shown(headers: Headers, keys: Sequence[ApiKey]) -> Quota:
+    """The quota of the key that a request shows (https://www.rfc-editor.org/rfc/rfc6750). Raises RefusedError."""
     given = headers.getlist("authorization")
     scheme, _, key = given[0].strip().partition(" ") if len(given) == 1 else ("", "", "")
     if scheme.lower() != "bearer" or not key.strip():
         message, challenge = "this server needs an API key: send the header Authorization: Bearer KEY", CHALLENGE
         raise RefusedError("missing_api_key", message, "Authorization", headers={"WWW-Authenticate": challenge})
-    holder = holder_of(key.strip().encode("latin-1"), keys)
-    if holder is None:
+    quota = quota_of(key.strip().encode("latin-1"), keys)
+    if quota is None:
         message, challenge = "the API key is not known here", f'{CHALLENGE}, error="invalid_token"'
         raise RefusedError("invalid_api_key", message, "Authorization", headers={"WWW-Authenticate": challenge})
-    return holder
+    return quota

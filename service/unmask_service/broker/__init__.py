@@ -11,6 +11,7 @@ from unmask_service.broker.interface import (
     JobRecord,
     KeyReusedError,
     QueueFullError,
+    QuotaExceededError,
 )
 from unmask_service.broker.memory import MemoryBroker
 from unmask_service.broker.messages import (
@@ -51,6 +52,7 @@ __all__ = [
     "MemoryBroker",
     "PictureForm",
     "QueueFullError",
+    "QuotaExceededError",
     "Revealed",
     "Scored",
     "Started",

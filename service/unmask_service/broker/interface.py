@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from unmask_service.api_keys import NO_QUOTA, Quota
 from unmask_service.broker.messages import Job, LogEntry, State
 from unmask_service.forecast import Capacity, Load
 
@@ -31,6 +32,25 @@ class QueueFullError(BrokerError):
     @classmethod
     def of_evaluations(cls, most: int, planned: int) -> "QueueFullError":
         return cls(f"the queue is full: other requests have planned {planned} of at most {most} network evaluations")
+
+
+class QuotaExceededError(BrokerError):
+    """The client's own quota has no room for a call; the message names the limit and its value."""
+
+    def __init__(self, message: str, seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.seconds = seconds  # until the same call has room; None: until a request of the client ends
+
+    @classmethod
+    def of_requests(cls, quota: Quota, open_now: int) -> "QuotaExceededError":
+        limit = f"at most {quota.requests} requests of {quota.client!r} may wait or run (requests)"
+        return cls(f"the quota of this API key is used up: {limit}, and {open_now} do")
+
+    @classmethod
+    def of_evaluations(cls, quota: Quota, evaluations: int, seconds: float) -> "QuotaExceededError":
+        limit = f"{quota.client!r} may plan {quota.evaluations_per_minute} network evaluations a minute"
+        message = f"the quota of this API key is used up: {limit} (evaluations_per_minute); this call plans"
+        return cls(f"{message} {evaluations}, for which there is room in {seconds:.1f} s", seconds)
 
 
 class KeyReusedError(BrokerError):
@@ -88,14 +108,20 @@ class Broker(Protocol):
 class ApiBroker(Broker, Protocol):
     """The broker for those who talk to clients. Every method but `now` may raise `BrokerAwayError`."""
 
-    async def refuse_if_full(self) -> None:
-        """Raise `QueueFullError` if another request would certainly be refused; before anything is spent on it."""
+    async def refuse_if_full(self, quota: Quota = NO_QUOTA, jobs: int = 1) -> None:
+        """Refuse a call of so many jobs that `submit` would certainly refuse; before anything is spent on it.
 
-    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
-        """Queue the jobs of one call, all or none.
+        Raises QueueFullError and QuotaExceededError.
+        """
+
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None, quota: Quota = NO_QUOTA) -> str:
+        """Queue the jobs of one call, all or none, as their client's under its quota.
+
+        Planned evaluations count against the quota; those that are left when a job ends are given back.
 
         Returns the id of the first job of the call that will answer: this one, or the one that the key belongs to.
-        Raises QueueFullError: too much is waiting or running; KeyReusedError: the key belongs to another request.
+        Raises QueueFullError: too much is waiting or running; QuotaExceededError: of this client; KeyReusedError: the
+        key belongs to another request.
         """
 
     async def id_of(self, key: IdempotencyKey) -> str | None:
@@ -121,10 +147,13 @@ class EngineBroker(Broker, Protocol):
     """The broker for engines."""
 
     async def claim(self) -> Claim:
-        """Claim the job that has waited longest; wait if there is none."""
+        """Claim the next job by fair queueing between clients (`FairQueue`); wait if there is none.
+
+        Jobs that were handed back go first. The jobs of one client are claimed in the order of their arrival.
+        """
 
     async def claim_now(self) -> Claim | None:
-        """Claim the job that has waited longest, if there is one."""
+        """Claim the next job, if there is one."""
 
     async def departed(self, job_ids: Iterable[str]) -> Mapping[str, Departure]:
         """Which of these claimed jobs are no longer this engine's, and why."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from unmask_diffusion import Plan, ScorePlan
 
+from unmask_service.api_keys import NO_QUOTA, Quota
+from unmask_service.broker.fair_queue import FairQueue
 from unmask_service.broker.interface import (
     MOST_ATTEMPTS,
     Claim,
@@ -16,6 +18,7 @@ from unmask_service.broker.interface import (
     JobRecord,
     KeyReusedError,
     QueueFullError,
+    QuotaExceededError,
 )
 from unmask_service.broker.messages import (
     Failed,
@@ -77,6 +80,7 @@ class _KeptJob:
     job: Job
     work: Work
     plan_bytes: int
+    quota: Quota
     key: IdempotencyKey | None
     evaluations_left: int
     attended_at: float  # last followed or looked up
@@ -118,7 +122,9 @@ class MemoryBroker:
         self._swept_at = clock()
         self._jobs: dict[str, _KeptJob] = {}
         self._keys: dict[str, tuple[str, str]] = {}
-        self._waiting: deque[str] = deque()
+        self._handed_back: deque[str] = deque()  # jobs that wait for another engine, before all others
+        self._waiting = FairQueue()
+        self._whole_at: dict[str, float] = {}  # when a client's quota of evaluations is whole again
         self._arrived = asyncio.Event()
         self._capacity: Capacity | None = None
 
@@ -126,20 +132,24 @@ class MemoryBroker:
         """Unix time by the monotonic clock: durations stay right when the machine's wall clock is set."""
         return self._wall_offset + self._clock()
 
-    async def refuse_if_full(self) -> None:
+    async def refuse_if_full(self, quota: Quota = NO_QUOTA, jobs: int = 1) -> None:
         if not self._unfinished():  # no duration is being measured: follow the wall clock
             self._wall_offset = self._wall_clock() - self._clock()
+        self._refuse_over_quota(quota, jobs)
         self._refuse_if_full(evaluations=1, memory=1)
 
-    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None, quota: Quota = NO_QUOTA) -> str:
         if key is not None and (known := await self.id_of(key)) is not None:
             return known
-        works, memory = [Work.of(job.plan) for job in jobs], [plan_bytes(job.plan) for job in jobs]
-        self._refuse_if_full(sum(work.evaluations for work in works), sum(memory), len(jobs))
+        works, memory = [Work.of(job.plan, quota) for job in jobs], [plan_bytes(job.plan) for job in jobs]
+        evaluations = sum(work.evaluations for work in works)
+        self._refuse_over_quota(quota, len(jobs), evaluations)
+        self._refuse_if_full(evaluations, sum(memory), len(jobs))
+        self._spend(quota, evaluations)
         for place, (job, work, of_plan) in enumerate(zip(jobs, works, memory, strict=True)):
             own_key = None if place else key
-            self._jobs[job.id] = _KeptJob(job, work, of_plan, own_key, work.evaluations, self._clock())
-            self._waiting.append(job.id)
+            self._jobs[job.id] = _KeptJob(job, work, of_plan, quota, own_key, work.evaluations, self._clock())
+            self._waiting.put(job.id, quota.client, work.cost)
         if key is not None:
             self._keys[key.name] = key.digest, jobs[0].id
         self._arrived.set()
@@ -191,8 +201,8 @@ class MemoryBroker:
 
     async def claim_now(self) -> Claim | None:
         self._sweep()
-        while self._waiting:
-            kept = self._jobs[self._waiting.popleft()]
+        while job_id := self._handed_back.popleft() if self._handed_back else self._waiting.take():
+            kept = self._jobs[job_id]
             if kept.evaluations_left != kept.left_at_claim:
                 kept.attempts = 0
             if kept.attempts == MOST_ATTEMPTS:
@@ -222,7 +232,7 @@ class MemoryBroker:
             kept = self._jobs[job_id]
             kept.claimed = False
             kept.attempts -= blameless
-            self._waiting.appendleft(job_id)
+            self._handed_back.appendleft(job_id)
         self._arrived.set()
 
     async def report(self, capacity: Capacity) -> None:
@@ -233,7 +243,7 @@ class MemoryBroker:
         works: dict[bool, list[Work]] = {True: [], False: []}
         for each in self._unfinished():
             works[each.claimed].append(each.work.left(each.evaluations_left))
-        return Load(tuple(works[True]), tuple(works[False]), self._capacity)
+        return Load(tuple(works[True]), tuple(works[False]), self._capacity, ahead=self._waiting.ahead)
 
     def _is_claimed(self, job_id: str) -> bool:
         return (kept := self._jobs.get(job_id)) is not None and kept.claimed and not kept.log.ended
@@ -241,14 +251,17 @@ class MemoryBroker:
     def _append(self, kept: _KeptJob, entry: LogEntry) -> None:
         kept.log.append(entry)
         kept.evaluations_left -= evaluations_off(entry)
-        if kept.log.ended:
+        if kept.log.ended and kept.ended_at is None:
             kept.ended_at = self._clock()
+            self._spend(kept.quota, -kept.evaluations_left)
 
     def _cancel(self, kept: _KeptJob) -> int | None:
         if kept.log.ended:
             return None
-        if not kept.claimed:
-            self._waiting.remove(kept.job.id)
+        if kept.job.id in self._handed_back:
+            self._handed_back.remove(kept.job.id)
+        elif not kept.claimed:
+            self._waiting.remove(kept.job.id, kept.quota.client)
         self._append(kept, cancelled(self.now()))
         return None if kept.claimed else kept.evaluations_left
 
@@ -274,6 +287,26 @@ class MemoryBroker:
 
     def _unfinished(self) -> list[_KeptJob]:
         return [each for each in self._jobs.values() if not each.log.ended]
+
+    def _refuse_over_quota(self, quota: Quota, jobs: int, evaluations: int = 0) -> None:
+        """Raise `QuotaExceededError` where a client's call has no room in its quota.
+
+        Evaluations are a leaky bucket that holds a minute's; a call that plans more than that needs it empty.
+        """
+        if quota.requests is not None:
+            own = sum(each.quota.client == quota.client for each in self._unfinished())
+            if own + jobs > quota.requests:
+                raise QuotaExceededError.of_requests(quota, own)
+        if evaluations and (each := quota.seconds_per_evaluation):
+            owed = max(0.0, self._whole_at.get(quota.client, 0.0) - self._clock())
+            wait = owed + min(evaluations * each, 60.0) - 60.0
+            if wait > 0:
+                raise QuotaExceededError.of_evaluations(quota, evaluations, wait)
+
+    def _spend(self, quota: Quota, evaluations: int) -> None:
+        """Count evaluations against a client's quota, or give them back where they are negative."""
+        now, spent = self._clock(), evaluations * quota.seconds_per_evaluation
+        self._whole_at[quota.client] = max(now, max(now, self._whole_at.get(quota.client, now)) + spent)
 
     def _refuse_if_full(self, evaluations: int, memory: int, jobs: int = 1) -> None:
         """Make room for a call with so much work and plans so large, or raise `QueueFullError`.

@@ -61,18 +61,25 @@ worker = settings_command(
 
 def key(
     name: Annotated[str, typer.Argument(metavar="NAME", help="the key's holder; the server's logs show it")],
+    requests: Annotated[int | None, typer.Option(help="most requests of the holder that may wait or run")] = None,
+    evaluations_per_minute: Annotated[
+        int | None, typer.Option(help="most network evaluations that the holder's requests may plan a minute")
+    ] = None,
+    weight: Annotated[
+        float | None, typer.Option(help="the holder's share of the engines against others, whose default is 1")
+    ] = None,
 ) -> None:
     """Make an API key: print the key on stderr, for the client, and its line on stdout, for the server.
 
-    The server needs only the line. It holds a hash, from which nobody can compute the key.
+    The server needs only the line. It holds a hash, from which nobody can compute the key, and the holder's quota.
 
     For example:
 
-        unmask key alice >> api-keys
+        unmask key alice --requests 8 --evaluations-per-minute 6000 >> api-keys
         unmask serve --api-keys-file api-keys
         curl -H 'Authorization: Bearer unmask-key-…' localhost:8000/v1/models
     """
     made = new_key()
-    line = line_of(name, made)
+    line = line_of(name, made, requests=requests, evaluations_per_minute=evaluations_per_minute, weight=weight)
     typer.echo(made, err=True)
     typer.echo(line)

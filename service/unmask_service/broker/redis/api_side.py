@@ -12,7 +12,15 @@ from uuid import uuid4
 
 from unmask_diffusion import Outline, ScorePlan
 
-from unmask_service.broker.interface import BrokerAwayError, IdempotencyKey, JobRecord, KeyReusedError, QueueFullError
+from unmask_service.api_keys import NO_QUOTA, Quota
+from unmask_service.broker.interface import (
+    BrokerAwayError,
+    IdempotencyKey,
+    JobRecord,
+    KeyReusedError,
+    QueueFullError,
+    QuotaExceededError,
+)
 from unmask_service.broker.memory import Log
 from unmask_service.broker.messages import Failed, Job, LogEntry, cancelled, endpoint_of, lost
 from unmask_service.broker.redis.connection import BLOCK_SECONDS, LONGEST_PAUSE_SECONDS, Connections
@@ -98,26 +106,31 @@ class RedisApiBroker(RedisSide):
         async with self._connected(self._read, self._attend):
             yield
 
-    async def refuse_if_full(self) -> None:
+    async def refuse_if_full(self, quota: Quota = NO_QUOTA, jobs: int = 1) -> None:
         if not self._clock.known:  # the job will be stamped with it
             with self._link.fail_fast():
                 await self._read_clock()
         load = await self.load()
+        own = sum(work.client == quota.client for work in (*load.running, *load.waiting))
+        if quota.requests is not None and own + jobs > quota.requests:
+            raise QuotaExceededError.of_requests(quota, own)
         if len(load.running) + len(load.waiting) >= self._max_requests:
             raise QueueFullError.of_requests(self._max_requests)
         if self._max_evaluations is not None and load.evaluations >= self._max_evaluations:
             raise QueueFullError.of_evaluations(self._max_evaluations, load.evaluations)
 
-    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None) -> str:
-        rows: list[str | int] = []
-        for job in jobs:
-            work = Work.of(job.plan)
-            rows += [job.id, encode_job(job), encode_work(work, job.submitted_at), work.evaluations]
+    async def submit(self, *jobs: Job, key: IdempotencyKey | None = None, quota: Quota = NO_QUOTA) -> str:
+        works = [Work.of(job.plan, quota) for job in jobs]
+        rows: list[str | int | float] = []
+        for job, work in zip(jobs, works, strict=True):
+            rows += [job.id, encode_job(job), encode_work(work, job.submitted_at), work.evaluations, work.cost]
         key_name, digest = ("", "") if key is None else (self._keys.idempotency(key.name), key.digest)
+        own = [quota.client, "" if quota.requests is None else quota.requests, 1000 * quota.seconds_per_evaluation]
         try:
             with self._link.fail_fast("submit"):
                 most = "" if self._max_evaluations is None else self._max_evaluations
-                outcome, value = await self._scripts.submit(self._max_requests, most, key_name, digest, *rows)
+                limits = self._max_requests, most
+                outcome, value = await self._scripts.submit(*limits, key_name, digest, *own, *rows)
         except (BrokerAwayError, asyncio.CancelledError):
             if key is None:  # with a key, the client's retry finds the job
                 self._unwanted.update(job.id for job in jobs)
@@ -127,6 +140,11 @@ class RedisApiBroker(RedisSide):
                 raise QueueFullError.of_requests(self._max_requests)
             case b"evaluations":
                 raise QueueFullError.of_evaluations(self._max_evaluations or 0, value)
+            case b"quota of requests":
+                raise QuotaExceededError.of_requests(quota, value)
+            case b"quota of evaluations":
+                planned = sum(work.evaluations for work in works)
+                raise QuotaExceededError.of_evaluations(quota, planned, value / 1000)
             case b"reused":
                 raise KeyReusedError
         return str(value.decode())

@@ -54,9 +54,14 @@ class Keys:
     | `left` | hash: id → network evaluations left |
     | `owners` | hash: id → the worker that has claimed it |
     | `attended` | sorted set: id by the time when a client last followed it or looked it up |
+    | `waiting:CLIENT` | sorted set: id of a job that no worker has claimed yet, by its arrival |
+    | `turns` | sorted set: client by its turn in fair queueing |
+    | `fair` | hash: `now`, the turn of the job that was claimed last, and `arrivals`, the number of jobs ever queued |
+    | `requests:CLIENT` | set: ids that have not ended |
+    | `whole:CLIENT` | hash: `at`, when the client's quota of evaluations is whole again; it expires then |
     | `workers` | sorted set: worker by the time when it last renewed its leases |
     | `capacities` | hash: worker → what it does in a tick |
-    | `generation:ID` | hash: job, entry in `jobs`, fencing token, attempts, state once it has ended |
+    | `generation:ID` | hash: job, entry in `jobs`, client, fencing token, attempts, state once it has ended |
     | `log:ID` | stream: an entry for each log entry, under its position |
     | `key:NAME` | hash: the job that an idempotency key belongs to |
     | `wake:PROCESS` | stream: an entry ends an API process' blocking read, so that it reads one more log |
@@ -172,7 +177,7 @@ def decode_entry(text: bytes) -> LogEntry:
 
 def encode_work(work: Work, submitted_at: float) -> str:
     """What a forecast needs of a job that has not ended: its work, and when it was submitted."""
-    return _dumps([submitted_at, work.tokens, work.samples, work.evaluations, work.rows])
+    return _dumps([submitted_at, *vars(work).values()])
 
 
 def decode_work(text: bytes) -> tuple[float, Work]:

@@ -47,7 +47,7 @@ class Script:
         self._text = PRELUDE + (SCRIPTS / f"{name}.lua").read_text()
         self._digest = hashlib.sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, *arguments: str | int) -> Any:  # noqa: ANN401 — each script documents its reply
+    async def __call__(self, *arguments: str | float) -> Any:  # noqa: ANN401 — each script documents its reply
         try:
             return await self._client.evalsha(self._digest, 1, self._jobs, *arguments)
         except NoScriptError:  # load and run it in one packet, so that a flush hardly ever comes in between
@@ -152,13 +152,15 @@ class RedisSide:
 
     async def load(self) -> Load:
         with self._link.fail_fast("load"):
-            works, left, claimed, capacities = await self._scripts.load(ms(self._timing.lease))
+            works, left, claimed, capacities, turns, last = await self._scripts.load(ms(self._timing.lease))
         evaluations_left, owned = dict(_pairs(left)), set(claimed)
         unfinished: dict[bool, list[Work]] = {True: [], False: []}  # by whether an engine has claimed the job
         for _, work, job_id in sorted(((*decode_work(work), id_) for id_, work in _pairs(works)), key=itemgetter(0)):
             unfinished[job_id in owned].append(work.left(int(evaluations_left[job_id])))
         capacity = mean_capacity([decode_capacity(each) for each in capacities])
-        return Load(tuple(unfinished[True]), tuple(unfinished[False]), capacity, max(1, len(capacities)))
+        ahead = {client.decode(): float(turn) - float(last or 0) for client, turn in _pairs(turns)}
+        ahead = {client: by for client, by in ahead.items() if by > 0}
+        return Load(tuple(unfinished[True]), tuple(unfinished[False]), capacity, max(1, len(capacities)), ahead)
 
 
 def ms(seconds: float) -> int:

@@ -1,4 +1,5 @@
--- Claim a job: one whose worker has been silent for the lease, or else the one that has waited longest.
+-- Claim a job: one whose worker has been silent for the lease, or else the next by fair queueing (fair_queue.py says
+-- how; of a client without waiting jobs the turn is forgotten once it has passed).
 -- ARGV: worker, lease in milliseconds.
 -- Returns {id, token, attempts, evaluations left, job}, or {the id of the last job ever queued} if there is none.
 local worker, lease = ARGV[1], ARGV[2]
@@ -13,8 +14,26 @@ local function silent()
 end
 
 local function waiting()
-  local found = redis.call('XREADGROUP', 'GROUP', GROUP, worker, 'COUNT', 1, 'STREAMS', jobs, '>')
-  return found and found[1][2][1]
+  local id, client, turn, arrival
+  local by_turn = redis.call('ZRANGEBYSCORE', turns, '-inf', '+inf', 'WITHSCORES')
+  for i = 1, #by_turn, 2 do
+    local each, its_turn = by_turn[i], tonumber(by_turn[i + 1])
+    if id and its_turn > turn then break end
+    local head = redis.call('ZRANGEBYSCORE', waiting_of(each), '-inf', '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+    if not head[1] then
+      redis.call('ZREM', turns, each)
+    elseif not id or tonumber(head[2]) < arrival then -- of equal turns the first arrival
+      id, client, turn, arrival = head[1], each, its_turn, tonumber(head[2])
+    end
+  end
+  if not id then return end
+  redis.call('ZREM', waiting_of(client), id)
+  local facts = redis.call('HMGET', generation_of(id), 'entry', 'cost')
+  local entry = facts[1] and redis.call('XCLAIM', jobs, GROUP, worker, 0, facts[1], 'FORCE')[1]
+  if not entry then return waiting() end -- somebody has deleted it
+  redis.call('HSET', fair, 'now', turn)
+  redis.call('ZADD', turns, turn + facts[2], client)
+  return entry
 end
 
 local function last_queued()
