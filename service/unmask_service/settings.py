@@ -159,8 +159,8 @@ class Settings(BaseModel):
     )
     api_keys_file: Path | None = Field(
         None,
-        description="file of API keys, a line each as `unmask key NAME` prints it (name:sha256); with keys, all but "
-        "/health, /ready and pages needs one",
+        description="file of API keys, a line each as `unmask key NAME` prints it (name:sha256, with limits "
+        "name:sha256:requests=8); with keys, all but /health, /ready and pages needs one; SIGHUP reads it again",
     )
     api_keys: str | None = Field(None, description="the same lines, separated by commas or spaces")
     cors_origins: Annotated[str, Field(pattern=rf"^(\*|{ORIGIN}(,{ORIGIN})*)$")] | None = Field(

@@ -117,7 +117,7 @@ def test_ids_of_streams_are_compared_as_numbers() -> None:
 def test_all_names_begin_with_the_prefix_the_format_and_the_model() -> None:
     keys = Keys("mine", "tales")
     for name in (keys.jobs, keys.log("a"), keys.idempotency("k"), keys.wake("p")):
-        assert name.startswith("mine:v6:{tales}:")
+        assert name.startswith("mine:v7:{tales}:")
 
 
 @given(

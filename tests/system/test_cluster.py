@@ -434,7 +434,6 @@ ALLOWED = [
     "+xdel",
     "+xack",
     "+xgroup",
-    "+xreadgroup",
     "+xclaim",
     "+xautoclaim",
     "+xpending",
@@ -451,6 +450,10 @@ ALLOWED = [
     "+zadd",
     "+zrem",
     "+zrangebyscore",
+    "+zscore",
+    "+sadd",
+    "+srem",
+    "+scard",
 ]
 
 

@@ -75,8 +75,8 @@ class EvaluationThread:
 class Engine:
     """Takes jobs from a broker through the model, samples and passes of many jobs in one network evaluation.
 
-    Jobs are claimed in the order of their arrival while a tick has room for a canvas of each. A job that another engine
-    has started is resumed from its log.
+    Jobs are claimed, as the broker's fair queueing has them, while a tick has room for a canvas of each. A job that
+    another engine has started is resumed from its log.
     """
 
     def __init__(

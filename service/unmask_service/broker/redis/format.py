@@ -25,7 +25,7 @@ from unmask_service.broker.messages import Failed, Finished, Job, LogEntry, Pict
 from unmask_service.forecast import Capacity, Pace, Work
 
 # Version of everything below; it is part of all keys, so processes of two versions share a Redis without meeting.
-FORMAT = 6
+FORMAT = 7
 # Fields of a generation request that the laid-out canvas does not hold.
 REQUEST_FIELDS = {
     "n",
