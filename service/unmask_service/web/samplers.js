@@ -2,7 +2,7 @@
 
 const RANDOM = "its turn in a random order";
 
-/** Of each: its name, what it does, and why it reveals what it reveals. */
+/** Of each: its name, what it does, why it reveals what it reveals, and whether the network decides that. */
 export const SAMPLERS = {
   exact: {
     name: "first-hitting, exact",
@@ -22,21 +22,25 @@ export const SAMPLERS = {
   remasking: {
     name: "remasking, T steps",
     says: "As ancestral, and each step masks some of what is revealed again, to be drawn anew with more known around it.",
+    why: "at a random time",
   },
   confidence: {
     name: "confidence, k steps",
     says: "Reveals what the network is surest of, in k evaluations: likelier texts, and more alike, than the model's own.",
     why: "the network was surest of it",
+    byConfidence: true,
   },
   margin: {
     name: "margin, k steps",
     says: "Reveals first where the likeliest digit is furthest ahead of the next, in k evaluations.",
     why: "its likeliest digit was furthest ahead",
+    byConfidence: true,
   },
   entropy: {
     name: "entropy, k steps",
     says: "Reveals first where the network hesitates least, in k evaluations.",
     why: "the network hesitated least",
+    byConfidence: true,
   },
 };
 
@@ -62,7 +66,7 @@ export function samplerOf(sampler = {}) {
 }
 
 /** Whether the network decides what a sampler reveals next. */
-export const isByConfidence = (kind) => BY_CONFIDENCE.includes(kind);
+export const isByConfidence = (kind) => Boolean(SAMPLERS[kind]?.byConfidence);
 
 /** Why a request's sampler revealed a digit when it did; null where this page does not know the sampler. */
 export function whyThen(sampler) {
