@@ -117,12 +117,12 @@ _LABELS = {
 
 def import_card(facts: ModelFacts, config: BundleConfig) -> str:
     """The README.md of an imported bundle: what the model is and where it came from."""
-    kind = "MDLM" if facts.sub_tokens_per_token == 1 else "MDM-Prime"
     origin = config.provenance
+    kind = origin.get("family") or ("MDLM" if facts.sub_tokens_per_token == 1 else "MDM-Prime")
     lines = [
         f"# {facts.name}",
         "",
-        f"An {kind} model{' of images' if isinstance(config, UNetConfig) else ''}, imported by `unmask import`.",
+        f"Model of {kind}{', of images' if isinstance(config, UNetConfig) else ''}, imported by `unmask import`.",
         "",
         f"- {facts.vocabulary_size:,} classes, {facts.length:,} tokens",
         f"- sub-tokens per token: l = {facts.sub_tokens_per_token}, in base {facts.base}",

@@ -12,6 +12,7 @@ import pytest
 from unmask_model_store import open_bundle
 from unmask_model_store.importers import ImportFailure, Request, hub, import_checkpoint
 
+from tests.helpers_command_line import Run
 from tests.helpers_server import environment
 from tests.model_store.conftest import COMMIT
 from tests.model_store.test_import_golden import GOLDEN, TOLERANCE, error_of, to_hugging_face
@@ -25,6 +26,20 @@ from tests.model_store.test_import_golden import GOLDEN, TOLERANCE, error_of, to
         ("chen-hao-chao/mdm-prime", 2, False, ("text/owt/results_prime_l2_owt/checkpoint.ckpt", "mdm-prime-owt-l2")),
         ("chen-hao-chao/mdm-prime/text/owt/x/checkpoint.ckpt", None, False, ("text/owt/x/checkpoint.ckpt", "x")),
         ("mdlm-owt", None, False, (None, "mdlm-owt")),
+        ("mdlm-owt-fp32", None, False, (None, "mdlm-no_flashattn-fp32-owt")),
+        ("llada-8b-instruct", None, False, (None, "LLaDA-8B-Instruct")),
+        (
+            "mdm-prime-owt-l4-reproduce",
+            None,
+            False,
+            ("text/owt/results_prime_l4_owt_reproduce/checkpoint.ckpt", "mdm-prime-owt-l4-reproduce"),
+        ),
+        (
+            "mdm-prime-v2-slimpajama",
+            None,
+            False,
+            ("mdm-prime-v2-3300flops-weight-only.pth", "mdm-prime-v2-slimpajama"),
+        ),
         ("someone/model", None, False, (None, "model")),
         ("someone/model/last.ckpt", None, False, ("last.ckpt", "last")),
         ("someone/model/a b/ü/last.ckpt", None, False, ("a b/ü/last.ckpt", "-")),
@@ -79,6 +94,15 @@ def test_the_super_token_models() -> None:
     )
     with pytest.raises(ImportFailure, match="--super-token is for"):
         hub.parse("mdlm-owt", None, False, None, super_token=True)
+
+
+def test_what_the_file_of_v2_does_not_say_is_known(run: Run, tmp_path: Path) -> None:
+    sizes = {"heads": 14, "sub_tokens": 15, "base": 2, "length": 2048}
+    assert hub.parse("mdm-prime-v2-slimpajama", None, False, None).sizes == sizes
+    assert hub.parse("someone/model", None, False, None).sizes == {}
+    refused = run("pull", "mdm-prime-v2-slimpajama", "--out", str(tmp_path / "v2"))
+    assert refused.code == 2
+    assert "say --codes FILE" in refused.stderr
 
 
 @pytest.mark.usefixtures("snapshot")

@@ -21,6 +21,16 @@ TEMPLATES = {
         "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + "
         "(m.content | trim) + '<|eot_id|>' }}{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
     ),
+    "LLaDA as dllm repairs it": (
+        "{{ bos_token }}{% for m in messages %}{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + "
+        "(m.content | trim) + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt and messages[-1].role == 'user' %}"
+        "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    ),
+    "dllm's BERT-chat": (
+        "{% set marks = {'system': 'SYS', 'user': 'Question', 'assistant': 'Answer'} %}{% for m in messages %}"
+        "{{ '[' + marks[m.role] + ']\\n' + (m.content | trim) + '\\n[/' + marks[m.role] + ']\\n\\n' }}{% endfor %}"
+        "{% if add_generation_prompt and messages[-1].role == 'user' %}{{ '[Answer]\\n' }}{% endif %}"
+    ),
     "Dream-v0-Instruct-7B (tokenizer_config.json)": (
         "{% if messages[0].role != 'system' %}{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}"
         "{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -31,6 +32,9 @@ from unmask_model_store.importers.untrusted import ImportFailure
 
 PRIME_REPOSITORY = "chen-hao-chao/mdm-prime"
 MDLM_REPOSITORY = "kuleshov-group/mdlm-owt"
+MDLM_FLOAT32_REPOSITORY = "kuleshov-group/mdlm-no_flashattn-fp32-owt"
+V2_REPOSITORY = "chen-hao-chao/mdm-prime-v2-slimpajama"
+V2_FILE = "mdm-prime-v2-3300flops-weight-only.pth"
 PRIME_SUB_TOKENS = (2, 3, 4, 6, 8)
 # the image models, in the repository of MDM-Prime: by the sub-tokens of a token the epoch that its file is named after
 SUPER = "super-token"
@@ -40,7 +44,7 @@ IMAGE_EPOCHS: dict[str, dict[int | str, int]] = {
 }
 IMAGE_MODELS = {f"mdm-prime-{data}": data for data in IMAGE_EPOCHS}
 # the names that the official models go by
-KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY}
+KNOWN = {"mdm-prime-owt": PRIME_REPOSITORY, "mdlm-owt": MDLM_REPOSITORY, "mdlm-owt-fp32": MDLM_FLOAT32_REPOSITORY}
 KNOWN |= {
     "llada-8b-base": "GSAI-ML/LLaDA-8B-Base",
     "llada-8b-instruct": "GSAI-ML/LLaDA-8B-Instruct",
@@ -48,6 +52,14 @@ KNOWN |= {
     "dream-7b-base": "Dream-org/Dream-v0-Base-7B",
     "dream-7b-instruct": "Dream-org/Dream-v0-Instruct-7B",
 }
+# the same, for files in a repository
+KNOWN_FILES = {
+    "mdm-prime-owt-l4-reproduce": (PRIME_REPOSITORY, "text/owt/results_prime_l4_owt_reproduce/checkpoint.ckpt"),
+    "mdm-prime-owt-l1-reproduce": (PRIME_REPOSITORY, "text/owt/results_mdm_owt_reproduce/checkpoint.ckpt"),
+    "mdm-prime-v2-slimpajama": (V2_REPOSITORY, V2_FILE),
+}
+# what the file of a repository does not say
+V2_SIZES: dict[str, Any] = {"heads": 14, "sub_tokens": 15, "base": 2, "length": 2048}
 # files of a model's folder beside its configuration and weights
 BESIDE = (
     "tokenizer.json",
@@ -74,7 +86,13 @@ class Wanted:
     @property
     def official(self) -> bool:
         """Whether it is one of the official text models, which use GPT-2's tokenizer."""
-        return self.repository in (PRIME_REPOSITORY, MDLM_REPOSITORY) and not (self.file or "").startswith("image/")
+        known = (PRIME_REPOSITORY, MDLM_REPOSITORY, MDLM_FLOAT32_REPOSITORY)
+        return self.repository in known and not (self.file or "").startswith("image/")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Options of the import that the file of a known model needs."""
+        return V2_SIZES if (self.repository, self.file) == (V2_REPOSITORY, V2_FILE) else {}
 
     def facts(self, fetched: Path) -> dict[str, str]:
         """The origin, for the card. The hub's cache names a snapshot's folder after its commit."""
@@ -94,6 +112,8 @@ def parse(
         return _image(target, SUPER if super_token else sub_tokens, revision)
     if super_token:
         raise ImportFailure(f"{printable(target)}: --super-token is for {' and '.join(IMAGE_MODELS)}")
+    if target in KNOWN_FILES and sub_tokens is None and not carry_over:
+        return Wanted(*KNOWN_FILES[target], target, revision)
     repository, file = _split(target)
     if repository == PRIME_REPOSITORY and file is None:
         if sub_tokens not in PRIME_SUB_TOKENS:
@@ -121,9 +141,11 @@ def _image(target: str, which: int | str | None, revision: str | None) -> Wanted
 def _split(target: str) -> tuple[str, str | None]:
     if target in KNOWN:
         return KNOWN[target], None
+    if target in KNOWN_FILES:
+        return KNOWN_FILES[target]
     parts = target.split("/")
     if len(parts) < 2 or not all(parts) or ".." in parts:
-        known = ", ".join([*KNOWN, *IMAGE_MODELS])
+        known = ", ".join([*KNOWN, *KNOWN_FILES, *IMAGE_MODELS])
         raise ImportFailure(f"{printable(target)}: is neither OWNER/NAME, OWNER/NAME/PATH nor one of {known}")
     return "/".join(parts[:2]), "/".join(parts[2:]) or None
 

@@ -5,7 +5,7 @@ network is refused by its key. `auto_map` names Python files; they are never nee
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,20 @@ class Family:
     shifted: bool = False
     longest: int | None = None  # tokens that it was trained on, where the configuration says more
     end_tokens: tuple[str, ...] = ()  # that end an answer, besides the configuration's
+    chat: Mapping[str, Any] = field(default_factory=dict)  # fields of a request that its authors publish for chats
 
+
+# one token an evaluation, where all cuts of LLaDA's sampler are the same; any number of tokens
+_LLADA_CHAT = {"temperature": 0.0, "sampler": {"name": "confidence", "block_length": 32}}
+_DREAM_CHAT = {"temperature": 0.2, "top_p": 0.95, "sampler": {"name": "entropy", "cut": "dream"}}
+_A2D_CHAT = {"temperature": 0.0, "sampler": {"name": "confidence", "cut": "dllm", "block_length": 32}}
 
 FAMILIES = {
-    "llada": Family("LLaDA", end_tokens=("<|eot_id|>",)),
-    "Dream": Family("Dream", biases=True, shifted=True, longest=2048, end_tokens=("<|im_end|>",)),
-    "a2d-qwen2": Family("a2d of Qwen2", biases=True, end_tokens=("<|im_end|>",)),
-    "a2d-qwen3": Family("a2d of Qwen3", query_key_norm=True, end_tokens=("<|im_end|>",)),
-    "a2d-llama": Family("a2d of Llama", end_tokens=("<|eot_id|>",)),
+    "llada": Family("LLaDA", end_tokens=("<|eot_id|>",), chat=_LLADA_CHAT),
+    "Dream": Family("Dream", biases=True, shifted=True, longest=2048, end_tokens=("<|im_end|>",), chat=_DREAM_CHAT),
+    "a2d-qwen2": Family("a2d of Qwen2", biases=True, end_tokens=("<|im_end|>",), chat=_A2D_CHAT),
+    "a2d-qwen3": Family("a2d of Qwen3", query_key_norm=True, end_tokens=("<|im_end|>",), chat=_A2D_CHAT),
+    "a2d-llama": Family("a2d of Llama", end_tokens=("<|eot_id|>",), chat=_A2D_CHAT),
 }
 
 
@@ -142,6 +148,8 @@ def read_folder(folder: Path, request: Request) -> Source:
     keys: dict[str, Any] = {**vars(shape), "architecture": "llama", "length": length, "carry_over": True}
     keys |= {"canvas": request.canvas or "as_requested", "undrawable_tokens": ranges_of({mask, *tokens.unnamed})}
     keys |= tokens.config(ends)
+    if tokens.extras:  # a chat template: a base model has none, and nothing is recommended for it
+        keys["generation"] = family.chat
     if family.shifted and tokens.bos is not None:
         keys["add_bos"] = "empty_prompt"  # the row of the token before speaks for a token
     notes = []

@@ -21,6 +21,7 @@ from unmask_diffusion.networks import ROTARY_BASE
 
 from unmask_model_store.bundle import CONFIG_FILE, SHARDS_FILE, WEIGHTS_FILE, is_sharded
 from unmask_model_store.config import printable
+from unmask_model_store.importers.hugging_face import FAMILIES
 from unmask_model_store.importers.source import Weights
 from unmask_model_store.importers.torch_file import TensorRecord, TorchFile
 from unmask_model_store.importers.untrusted import ImportFailure, Literals, entries, naming
@@ -228,7 +229,8 @@ def _hugging_face_config(file: Path) -> Literals:
         raise ImportFailure("is not valid JSON") from error
     config = Literals(content)
     if (kind := config.string("model_type")) != "mdlm":
-        raise ImportFailure(f"its model_type is {printable(kind, 40)!r}; only 'mdlm' is served")
+        served = ", ".join(FAMILIES)
+        raise ImportFailure(f"its model_type is {printable(kind, 40)!r}; only mdlm, {served} are served")
     _check_time(config)
     return config
 

@@ -468,6 +468,11 @@ class ModelCard(Message):
         "that they write",
     )
     end_token_id: Annotated[int, Field(ge=0)] | None
+    end_token_ids: list[int] = Field(
+        default=[],
+        exclude_if=lambda value: len(value) < 2,
+        description="the tokens that end a text, where there are several; the first is end_token_id",
+    )
     description: str | None = Field(description="what the model is, in a sentence")
     examples: list[str] = Field(description="prompts that show what it can do")
     generation: dict[str, Any] | None = Field(

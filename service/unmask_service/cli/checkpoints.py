@@ -122,7 +122,8 @@ def pull(
         str,
         typer.Argument(
             metavar="REPO[/PATH]",
-            help="OWNER/NAME, OWNER/NAME/PATH, mdm-prime-owt, mdlm-owt, mdm-prime-cifar10 or mdm-prime-imagenet32",
+            help="OWNER/NAME, OWNER/NAME/PATH, or a known name: mdm-prime-owt, mdlm-owt, mdm-prime-cifar10, "
+            "mdm-prime-imagenet32, mdm-prime-v2-slimpajama, llada-8b-instruct, dream-7b-instruct, …",
         ),
     ],
     sub_tokens: Annotated[
@@ -148,6 +149,7 @@ def pull(
     dtype: DtypeOption = None,
     weights: WeightsOption = "ema",
     canvas: CanvasOption = None,
+    codes: CodesOption = None,
     force: ForceOption = False,
     model_dir: ModelDir = None,
 ) -> None:
@@ -172,10 +174,14 @@ def pull(
             raise BundleError(f"{target}: this user has no home directory for models: say --out or --model-dir")
         out = models_folder / (name or wanted.name)
     check_place(out, force)  # before gigabytes are fetched
+    if wanted.sizes and codes is None:
+        raise BundleError(
+            f"{target}: say --codes FILE: the shuffle table lies beside the official code, not on the hub"
+        )
     file = hub.fetch(wanted)
     tokenizer = tokenizer or (hub.fetch_gpt2() if wanted.official else None)
     request = Request(file, out, tokenizer, name, dtype=dtype, weights=weights, canvas=canvas, force=force)
-    _run(replace(request, origin=wanted.facts(file)))
+    _run(replace(request, origin=wanted.facts(file), codes=codes, **wanted.sizes))
 
 
 def models(model_dir: ModelDir = None) -> None:

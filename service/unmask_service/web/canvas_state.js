@@ -13,7 +13,7 @@ export class CanvasState {
   #characters = new Map(); // of positions that share one: {positions, text}
 
   /** The canvas of one sample of a log, before its first step. */
-  constructor(log, sample, endTokenId = null) {
+  constructor(log, sample, endTokenIds = []) {
     const { start } = log;
     this.log = log;
     this.sample = sample;
@@ -23,7 +23,7 @@ export class CanvasState {
     // a network that always sees its whole length has masked tokens behind the request, which are never revealed
     const holes = start.masked / log.samples.length / this.digitsPerToken;
     this.length = start.image ? start.length : this.given.size + holes;
-    this.endTokenId = endTokenId;
+    this.endTokenIds = endTokenIds;
     this.step = 0;
     this.fresh = new Set();
     this.#digits = new Int32Array(this.length * this.digitsPerToken).fill(UNKNOWN);
@@ -139,7 +139,7 @@ export class CanvasState {
   }
 
   #isEnd(token) {
-    return this.endTokenId !== null && token?.id === this.endTokenId;
+    return this.endTokenIds.includes(token?.id);
   }
 
   #join(positions, texts, whole) {
@@ -192,4 +192,9 @@ export class CanvasState {
   #indicesOf(reveal) {
     return reveal.sub_tokens.map(([position, j]) => position * this.digitsPerToken + j);
   }
+}
+
+/** The tokens that end a text of a model. */
+export function endTokensOf(card) {
+  return card.end_token_ids ?? (card.end_token_id === null ? [] : [card.end_token_id]);
 }

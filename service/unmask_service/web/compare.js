@@ -1,6 +1,6 @@
 // The same request by two or three samplers, one after the other, shown side by side after equally many evaluations.
 
-import { CanvasState } from "./canvas_state.js";
+import { CanvasState, endTokensOf } from "./canvas_state.js";
 import { CanvasView } from "./canvas_view.js";
 import { bringIntoView, byId, make, oncePerFrame } from "./dom.js";
 import { meanEntropy } from "./entropy.js";
@@ -187,7 +187,7 @@ class Contestant {
   begin(log) {
     this.log = log;
     if (this.card.image) this.view.begin(log);
-    else this.view.begin(new CanvasState(log, 0, this.card.end_token_id), `Canvas of ${this.name}`);
+    else this.view.begin(new CanvasState(log, 0, endTokensOf(this.card)), `Canvas of ${this.name}`);
   }
 
   /** The steps of the sample that is shown, or of all pictures. */

@@ -1,6 +1,7 @@
 // What the server says of its model: a line and a sentence under the title, and the card in a dialog.
 
 import { readme } from "./api.js";
+import { endTokensOf } from "./canvas_state.js";
 import { byId, facts, make } from "./dom.js";
 import { count, several, told } from "./format.js";
 import { fromMarkdown } from "./markdown.js";
@@ -88,7 +89,7 @@ function factsOf(card) {
     ["vocabulary", `${count(card.vocabulary_size)} classes`],
     ["a token", digitsOf(card)],
     ["takes and gives", card.tokenizer ? "text or token ids" : "token ids"],
-    ["end token", card.end_token_id === null ? "none" : `id ${card.end_token_id}`],
+    ["end token", endTokensOf(card).map((id) => `id ${id}`).join(" or ") || "none"],
     ["recommended", card.generation ? settingsInWords(card.generation) : null],
   ];
 }

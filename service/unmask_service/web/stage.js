@@ -1,6 +1,6 @@
 // The canvas section: a log's canvas, the token or the pixel under the pointer, and the step that is shown.
 
-import { CanvasState } from "./canvas_state.js";
+import { CanvasState, endTokensOf } from "./canvas_state.js";
 import { CanvasView } from "./canvas_view.js";
 import { byId, make, oncePerFrame } from "./dom.js";
 import { Inspector } from "./inspector.js";
@@ -34,7 +34,7 @@ export class Stage {
 
   #choose(sample) {
     this.sample = sample;
-    const state = new CanvasState(this.log, sample, this.card.end_token_id);
+    const state = new CanvasState(this.log, sample, endTokensOf(this.card));
     this.#follow(() => this.view.begin(state, `Canvas of ${state.length} tokens`));
   }
 
