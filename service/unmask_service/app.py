@@ -40,6 +40,7 @@ from unmask_service.metrics import Metrics, Outcome, Registry
 from unmask_service.process import READING_SECONDS, HttpServer, Process, listen
 from unmask_service.settings import Settings, SettingsError, kubernetes_variables
 from unmask_service.startup import build_facts, check_that_it_can_run, describe, load, open_for_api
+from unmask_service.traces import start_traces
 
 logger = logging.getLogger("unmask")
 
@@ -59,6 +60,7 @@ def start(command: str, settings: Settings) -> None:
             "`unmask api` and `unmask worker`"
         )
     configure_logging(settings.log_level, settings.log_format, settings.log_prompts)
+    start_traces(command)
     if ignored := kubernetes_variables():
         logger.info("ignored, as set by Kubernetes for a Service: %s", ", ".join(ignored))
     keep_freed_memory()

@@ -83,9 +83,11 @@ def test_a_job_comes_back_with_the_schedules_that_it_was_planned_with(
 ) -> None:
     plan = plan_for(MODEL, seed=seed, n=samples, **fields)
     picture = PictureForm(png=detached, scale=2, partial_images=1, recoloured=0) if samples > 1 else None
-    job = Job("gen-1", plan, 1.5, expected, detached, request_id, trace_id="ab", candidates=3, picture=picture)
+    trace = {"traceparent": "00-ab-cd-01"} if detached else None
+    job = Job("gen-1", plan, 1.5, expected, detached, request_id, "ab", trace, picture, candidates=3)
     written = encode_job(job)
     assert "schedules" not in json.loads(written)
+    assert ("trace_context" in json.loads(written)) == detached  # without traces a job is written as ever
     back = decode_job(written.encode(), MODEL)
     assert isinstance(back.plan, Plan)
     assert replace(back.plan, request=plan.request) == plan

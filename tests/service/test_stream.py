@@ -239,7 +239,8 @@ class Silent:
 
     def __init__(self) -> None:
         shared = SimpleNamespace(cut=asyncio.Event())
-        self.service = SimpleNamespace(answering=contextlib.nullcontext, shared=shared)
+        card = SimpleNamespace(id="toy")
+        self.service = SimpleNamespace(answering=contextlib.nullcontext, shared=shared, card=card)
 
     async def events(self, after: int | None) -> AsyncIterator[ServerSentEvent]:
         assert after is None
@@ -264,7 +265,7 @@ def test_silence_is_broken_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:
             await gone.wait()
             return {"type": "http.disconnect"}
 
-        scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": []}
+        scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/generate", "headers": []}
         answering = asyncio.create_task(stream(scope, receive, sent.put))
         bodies = [message.get("body", b"").decode() for message in [await sent.get() for _ in range(4)]]
         gone.set()
@@ -295,7 +296,9 @@ def test_a_stream_that_is_cut_ends_without_an_error() -> None:
             await asyncio.Event().wait()
             raise AssertionError
 
-        answering = asyncio.create_task(stream({"type": "http", "method": "POST", "headers": []}, receive, send))
+        answering = asyncio.create_task(
+            stream({"type": "http", "method": "POST", "path": "/generate", "headers": []}, receive, send)
+        )
         await told.wait()
         generation.service.shared.cut.set()
         await answering

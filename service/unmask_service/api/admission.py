@@ -30,7 +30,15 @@ from unmask_service.api.schemas import GenerateBody, PlanAnswer, QueueState
 from unmask_service.api.score_schemas import ScoreBody
 from unmask_service.api.service import ServedModel, Service
 from unmask_service.api_keys import current_quota
-from unmask_service.broker import IdempotencyKey, Job, JobRecord, PictureForm, QueueFullError, QuotaExceededError
+from unmask_service.broker import (
+    IdempotencyKey,
+    Job,
+    JobRecord,
+    PictureForm,
+    QueueFullError,
+    QuotaExceededError,
+    endpoint_of,
+)
 from unmask_service.forecast import (
     Outlook,
     Work,
@@ -42,6 +50,7 @@ from unmask_service.forecast import (
 )
 from unmask_service.logs import context_field
 from unmask_service.machine import return_freed_memory
+from unmask_service.traces import span, trace_context
 
 AnyRequest = GenerationRequest | ScoreRequest
 AnyBody = GenerateBody | ScoreBody
@@ -84,7 +93,11 @@ async def admit_call(
         raise invalid(f"prompt: this call needs {len(bodies)} places in the queue; {message}", "prompt")
     ids = job_ids(f"{prefix}-{uuid4().hex}", len(bodies))
     try:
-        async with _turn(service, bodies), service.shared.planning:
+        async with (
+            span("admission", endpoint_of(ids[0]), service.card.id, parent_of_more=False),
+            _turn(service, bodies),
+            service.shared.planning,
+        ):
             if key is not None and (known := await service.broker.id_of(key)) is not None:
                 with contextlib.suppress(RefusedError):  # the job has just been forgotten
                     return await _known(service, known, bodies)
@@ -102,6 +115,7 @@ async def admit_call(
                     detached=body.detach or key is not None,  # a client that sends a key may retry
                     request_id=context_field("request_id"),
                     trace_id=context_field("trace_id"),
+                    trace_context=trace_context(),
                     picture=form,
                     candidates=body.candidates if isinstance(body, GenerateBody) else 0,
                 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -24,6 +24,9 @@ from unmask_service.api.service import Models, State
 from unmask_service.api.tokenizer_routes import DetokenizeBody, TokenizeBody, tokenizer_routes
 from unmask_service.api_keys import ApiKey
 
+if TYPE_CHECKING:
+    from fastapi.telemetry import TelemetryConfig
+
 DESCRIPTION = (
     "An inference server for masked diffusion language models. A generation is a plan and a log: its cost is known "
     "before the first network evaluation, and the same request with the same seed gives the same tokens."
@@ -36,6 +39,14 @@ BODIES |= {
     "/v1/images/generations": ImagesBody,
     "/tokenize": TokenizeBody,
     "/detokenize": DetokenizeBody,
+}
+# FastAPI makes a span for each request where traces are on; nothing of what it could measure and log beside it
+TELEMETRY: "TelemetryConfig" = {
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+    "exclude": lambda scope: is_open(scope["path"]) or scope["path"] == "/metrics",
 }
 EVENTS: dict[str, dict[str, type[BaseModel]]] = {
     "/generate": {
@@ -61,6 +72,7 @@ def create_app(
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        telemetry=TELEMETRY,
     )
     app.include_router(service_routes(models))
     app.include_router(following_routes(models, Generation, "generate"))
@@ -80,7 +92,13 @@ def create_app(
 
 def create_state_app(states: Sequence[State]) -> ASGIApp:
     """The application for operators, on a port of its own: `/metrics`, `/health` and `/ready`."""
-    app = FastAPI(title="Unmask", version=version("unmask"), openapi_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Unmask",
+        version=version("unmask"),
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False},
+    )
     app.include_router(state_routes(states))
     install_error_answers(app, states[0].metrics)
     return with_middleware(app, states[0].metrics)

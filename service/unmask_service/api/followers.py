@@ -65,6 +65,7 @@ from unmask_service.broker import (
 from unmask_service.forecast import Load, Work, outlook
 from unmask_service.logs import log_request
 from unmask_service.pictures import base64_of, png_of
+from unmask_service.traces import note_usage
 
 logger = logging.getLogger("unmask")
 
@@ -375,6 +376,7 @@ class Generation(Follower[GenerateAnswer]):
         if form is not None and painter is not None and form.png:
             choices = await self._painted(with_pictures, choices, painter, form.scale)
         given, returned = len(plan.given), sum(len(choice.token_ids) for choice in choices)
+        note_usage(given, returned)
         return GenerateAnswer(
             id=self.job.id,
             model=self.served.name,

@@ -34,6 +34,7 @@ from unmask_service.api.score_schemas import ScoreAnswer, ScoreBody, ScoreStatus
 from unmask_service.api.service import Models, Service, State, exposition
 from unmask_service.broker import IdempotencyKey
 from unmask_service.metrics import CONTENT_TYPE
+from unmask_service.traces import span
 
 Documented = dict[int | str, dict[str, Any]]
 
@@ -279,6 +280,10 @@ class EventStream(EventSourceResponse):
         A client that returns gets the rest from another process or from the next one.
         """
         service = self._reply.service
+        async with span("stream", scope["path"], service.card.id):
+            await self._send(service, scope, receive, send)
+
+    async def _send(self, service: Service, scope: Scope, receive: Receive, send: Send) -> None:
         sending = asyncio.create_task(super().__call__(scope, receive, send))
         cutting = asyncio.create_task(service.shared.cut.wait())
         try:
@@ -286,7 +291,8 @@ class EventStream(EventSourceResponse):
                 try:
                     await asyncio.wait({sending, cutting}, return_when=asyncio.FIRST_COMPLETED)
                     if sending.done():
-                        return sending.result()
+                        sending.result()
+                        return
                 finally:
                     cutting.cancel()
                     sending.cancel()
@@ -294,7 +300,6 @@ class EventStream(EventSourceResponse):
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             await _leave(self._reply)
-        return None
 
 
 def json_answer(answer: BaseModel) -> Response:
@@ -304,6 +309,11 @@ def json_answer(answer: BaseModel) -> Response:
 
 async def whole_answer(request: Request, reply: Reply, form: Callable[[Any], Response] = json_answer) -> Response:
     """The answer at the end, unless the client goes away before."""
+    async with span("answer", request.url.path, reply.service.card.id):
+        return await _whole_answer(request, reply, form)
+
+
+async def _whole_answer(request: Request, reply: Reply, form: Callable[[Any], Response]) -> Response:
     answering = asyncio.create_task(reply.answer())
     leaving = asyncio.create_task(_client_gone(request))
     try:

@@ -1,5 +1,6 @@
 """Messages between API processes and engines: jobs one way, log entries the other; and what is counted from a log."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,6 +53,7 @@ class Job:
     detached: bool = False  # continues when its client has disconnected
     request_id: str | None = None  # of the HTTP request, for logs
     trace_id: str | None = None  # of the HTTP request's trace, for logs
+    trace_context: Mapping[str, str] | None = None  # of the HTTP request's span, where traces are on
     picture: PictureForm | None = None  # for image models
     candidates: int = 0  # number of most likely classes that log entries give for intermediate tokens
 

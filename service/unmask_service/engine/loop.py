@@ -115,6 +115,7 @@ class Engine:
 
     def close(self) -> None:
         self._thread.close()
+        self._counts.stopped()
 
     async def tick(self) -> None:
         """Do one network evaluation for the next samples and passes."""

@@ -1,4 +1,4 @@
-"""What an engine counts and logs of the requests that it runs."""
+"""What an engine counts, logs and traces of the requests that it runs."""
 
 import logging
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from unmask_service.broker import (
     endpoint_of,
 )
 from unmask_service.engine.tasks import Place, Task, noise_spread
+from unmask_service.engine.traces import TaskSpans
 from unmask_service.forecast import Tick
 from unmask_service.logs import log_request
 from unmask_service.metrics import Metrics
@@ -31,6 +32,7 @@ class EngineMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
+        self._spans = TaskSpans(metrics.model)
 
     def started(self, task: Task, fingerprint: str) -> None:
         """Count a task that this engine has claimed, perhaps from another engine."""
@@ -44,6 +46,8 @@ class EngineMetrics:
 
     def published(self, task: Task, entry: LogEntry) -> None:
         progress, submitted_at = task.progress, task.job.submitted_at
+        if isinstance(entry, Started):
+            self._spans.begin(task, entry)
         if isinstance(entry, Started) and progress.started_at is None:
             self.metrics.queue_seconds.observe(max(0.0, entry.at - submitted_at))
         if isinstance(entry, Revealed):
@@ -52,6 +56,7 @@ class EngineMetrics:
         if isinstance(entry, Scored):
             self.metrics.evaluations.inc(entry.readout.evaluations)
         progress.note(entry)
+        self._spans.note(task, entry)
         if isinstance(entry, Finished):
             self.metrics.count_plan(task.plan, max(0.0, entry.at - submitted_at))
             if task.job.picture is not None and isinstance(task.plan, Plan):
@@ -70,6 +75,11 @@ class EngineMetrics:
             self._ended(task, "cancelled")
         else:
             logger.warning("request %s has been taken over by another worker", task.job.id)
+            self._spans.end(task, "taken over")
+
+    def stopped(self) -> None:
+        """The engine runs no longer."""
+        self._spans.end_all()
 
     def ticked(self, places: Sequence[Place], outcomes: Sequence[Outcome], tick: Tick) -> None:
         drawn = [done for (task, _), done in zip(places, outcomes, strict=True) if not task.bulk]
@@ -79,3 +89,4 @@ class EngineMetrics:
     def _ended(self, task: Task, end: End, reason: str = "") -> None:
         self.metrics.count_request(endpoint_of(task.job.id), end, reason)
         log_request(task.job, task.progress, end, reason, self.metrics.model)
+        self._spans.end(task, end, reason, task.progress.ended_at)

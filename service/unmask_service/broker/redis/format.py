@@ -94,6 +94,8 @@ def encode_job(job: Job) -> str:
     value: dict[str, Any] = {name: getattr(job, name) for name in JOB_FIELDS}
     if job.picture is not None:
         value["picture"] = vars(job.picture)
+    if job.trace_context is not None:
+        value["trace_context"] = job.trace_context
     plan = job.plan
     if isinstance(plan, ScorePlan):
         value["score"] = plan.request.model_dump()
@@ -119,7 +121,8 @@ def decode_job(text: bytes, model: Outline) -> Job:
         sets = {int(position): tuple(members) for position, members in value.get("sets", {}).items()}
         plan = plan_on_canvas(model, request, tuple(value["canvas"]), range(*value["generated"]), digits, sets)
     picture = PictureForm(**value["picture"]) if "picture" in value else None
-    return Job(plan=plan, picture=picture, **{name: value[name] for name in JOB_FIELDS})
+    fields = {name: value[name] for name in JOB_FIELDS}
+    return Job(plan=plan, picture=picture, trace_context=value.get("trace_context"), **fields)
 
 
 def encode_entry(entry: LogEntry) -> str:
