@@ -63,10 +63,6 @@ BENCHMARKS = {
         "--tokens 12 4 --samples 1 --lanes 1 8 --distances 1 4 --timed-lanes 1 4 --turns 1 --requests 4",
         plot=True,
     ),
-    "tales_quality": Benchmark("papers.tales_quality", "--samples 2 --steps 4", plot=True),
-    "faces_quality": Benchmark(
-        "papers.faces_quality", "--samples 2 --steps 4 --clocks 3 --avatars 50", model=False, plot=True
-    ),
     "high_order": Benchmark("papers.high_order", model=False),
     "import_checkpoint": Benchmark("import_checkpoint", model=False),
     "cluster": Benchmark("cluster.cluster"),
@@ -80,6 +76,10 @@ SERVING = IN_ALL[: IN_ALL.index("evaluation")]
 def run_one(name: str, given: Sequence[str]) -> int:
     """Run one benchmark by its own command line; return the exit code."""
     return run_benchmark(name, import_module(BENCHMARKS[name].name), given)
+
+
+# with command lines of their own
+OTHERS = {"papers": "the papers' experiments", "frontier": "every sampler against the truth, at equal evaluations"}
 
 
 def command_of(name: str, arguments: argparse.Namespace) -> tuple[list[str], list[Path]]:
@@ -100,7 +100,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
-        epilog="\n".join(["benchmarks:", *listed, f"  {'papers':20}  the papers' experiments"]),
+        epilog="\n".join(["benchmarks:", *listed, *(f"  {name:20}  {about}" for name, about in OTHERS.items())]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
@@ -138,10 +138,12 @@ def run_many(arguments: argparse.Namespace) -> int:
 def main(given: Sequence[str] | None = None) -> int:
     """Run one benchmark, if one is named first, or many; return the exit code."""
     words = sys.argv[1:] if given is None else given
-    if words and words[0] == "papers":
-        from benchmarks.papers.__main__ import main as papers
-
-        papers(words[1:])
+    if words and words[0] in OTHERS:
+        if words[0] == "papers":
+            from benchmarks.papers.__main__ import main as other
+        else:
+            from benchmarks.frontier import main as other
+        other(words[1:])
         return 0
     if words and words[0] in BENCHMARKS:
         return run_one(words[0], words[1:])

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.harness import machine
-from benchmarks.papers import idle_steps, images, precision, published_integrand, sampler_error, wall_clock
+from benchmarks.papers import idle_steps, images, precision, published_integrand, wall_clock
 from benchmarks.papers.finding import write
 
 EXPERIMENTS: dict[str, ModuleType] = {
@@ -28,7 +28,6 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "wall-clock": wall_clock,
     "precision": precision,
     "published-integrand": published_integrand,
-    "sampler-error": sampler_error,
 }
 COMMAND = "python -m benchmarks.papers"
 

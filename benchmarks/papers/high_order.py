@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+from unmask_service.frontier import MarkovTruth
 
 from benchmarks.harness import Numbers, Table
 from benchmarks.papers.chain import LENGTH, Chain, random_chain
@@ -27,7 +28,7 @@ class Tried:
     variant: str
     evaluations: int
     divergence: float  # of bigrams, nats
-    total_variation: float  # of bigrams
+    total_variation: float  # of transitions
     nats: float  # a token, by the chain
 
 
@@ -156,13 +157,9 @@ VARIANTS: Mapping[str, Callable[[Sampler, int], None]] = {
 }
 
 
-def tried(variant: str, chain: Chain, tokens: Tensor, evaluations: int) -> Tried:
-    classes = len(chain.initial)
-    pairs = torch.bincount((tokens[:, :-1] * classes + tokens[:, 1:]).flatten(), minlength=classes**2)
-    truth = (chain.initial[:, None] * chain.transition).flatten()
-    variation = float((pairs / pairs.sum() - truth).abs().sum()) / 2
-    nats = float(chain.nats(tokens).mean()) / tokens.shape[1]
-    return Tried(variant, evaluations, chain.divergence(tokens), variation, nats)
+def tried(variant: str, truth: MarkovTruth, tokens: Tensor, evaluations: int) -> Tried:
+    nats = float(truth.nats(tokens).mean()) / tokens.shape[1]
+    return Tried(variant, evaluations, truth.divergence(tokens), truth.total_variation(tokens), nats)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -173,12 +170,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measured(arguments: argparse.Namespace) -> Numbers:
     torch.set_num_threads(1)  # the products are tiny: threads would only wait for each other
     chain = random_chain()
-    found = [tried("the chain itself", chain, chain.draw(arguments.sequences, seed=2), 0)]
+    truth = chain.truth()
+    found = [tried("the chain itself", truth, truth.draw(arguments.sequences, seed=2), 0)]
     for evaluations in arguments.evaluations:
         for name, go in VARIANTS.items():
             sampler = Sampler(chain, arguments.sequences)
             go(sampler, evaluations)
-            found.append(tried(name, chain, sampler.tokens, evaluations))
+            found.append(tried(name, truth, sampler.tokens, evaluations))
     rows = []
     for each in found:
         errors = f"{each.divergence:.4f}", f"{each.total_variation:.4f}", f"{each.nats:.4f}"

@@ -19,8 +19,9 @@ from torch import Tensor
 from unmask_diffusion import GenerationRequest, Outline, Sampler, make_plan
 from unmask_model_store import open_bundle
 
+from benchmarks.frontier import FacesJudge
 from benchmarks.harness import Table
-from benchmarks.papers.faces_quality import Judge, Quality, measure
+from benchmarks.papers.drawing import draw as draw_pictures
 from benchmarks.papers.finding import Finding
 from training import run_faces
 from training.faces.palette import PALETTE
@@ -31,6 +32,7 @@ from training.session import Options
 CLOCKS = (1, 3)
 PLANS = 16  # whose idle steps are counted
 SHOWN = 16  # pictures of a sampler in the figure
+COMPOSED = 2_000  # other avatars, whose patches are looked up
 # 96 has the divisors 1, 2, 3 and 6: every digit's embedding gets an equal part
 QUICK = {
     "digits": [1, 3],
@@ -61,7 +63,10 @@ class Drawn:
 
     sub_tokens_per_token: int
     bound: float  # of the model, nats a picture
-    quality: Quality
+    steps: int  # k groups
+    network_evaluations: float
+    whole: float  # share of pictures that some choice of parts draws
+    unseen: float  # share of patches that composed avatars do not have
 
 
 def base_of(digits: int) -> int:
@@ -114,20 +119,18 @@ def idle_table(counts: Sequence[IdleSteps]) -> Table:
     return Table(title, ["clock", "T", *(f"l = {each}" for each in digits)], rows)
 
 
-def picture_table(drawn: Sequence[Drawn], judge: Judge, steps: int) -> Table:
+def picture_table(drawn: Sequence[Drawn], unseen: float, steps: int) -> Table:
     rows = [
         [
             str(each.sub_tokens_per_token),
             f"{each.bound:.1f}",
-            str(each.quality.steps),
-            f"{each.quality.whole} of {each.quality.samples}",
-            f"{each.quality.unseen:.1%}",
+            str(each.steps),
+            f"{each.whole:.0%}",
+            f"{each.unseen:.1%}",
         ]
         for each in drawn
     ]
-    title = (
-        f"After {steps} training steps; k groups at clock 3; composed avatars have {judge.unseen:.1%} unseen patches"
-    )
+    title = f"After {steps} training steps; k groups at clock 3; composed avatars have {unseen:.1%} unseen patches"
     return Table(title, ["l", "bound, nats a picture", "k", "whole", "unseen patches"], rows)
 
 
@@ -139,7 +142,7 @@ def draw(counts: Sequence[IdleSteps], drawn: Sequence[Drawn], pictures: Tensor, 
             shares = [each.counted / each.steps for each in chosen]
             label = f"l = {digits}, clock {clock}"
             axes["idle"].plot([each.steps for each in chosen], shares, style, color=f"C{number}", label=label)
-        found = [each.quality for each in drawn if each.sub_tokens_per_token == digits]
+        found = [each for each in drawn if each.sub_tokens_per_token == digits]
         unseen = [each.unseen for each in found]
         axes["unseen"].plot(
             [each.network_evaluations for each in found], unseen, "o-", color=f"C{number}", label=f"l = {digits}"
@@ -149,7 +152,7 @@ def draw(counts: Sequence[IdleSteps], drawn: Sequence[Drawn], pictures: Tensor, 
     axes["idle"].legend(fontsize=7)
     axes["unseen"].legend(fontsize=7)
     axes["sheet"].imshow(Image.open(io.BytesIO(sheet_of(pictures, SHOWN))))
-    rows = [f"l = {each.sub_tokens_per_token}, {each.quality.steps} evaluations" for each in drawn]
+    rows = [f"l = {each.sub_tokens_per_token}, {each.steps} evaluations" for each in drawn]
     height = 17 * 4
     axes["sheet"].set_yticks([height * (row + 0.5) for row in range(len(rows))], rows, fontsize=7)
     axes["sheet"].set_xticks([])
@@ -171,17 +174,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
-    judge = Judge(arguments.avatars)
+    judge = FacesJudge(arguments.avatars)
+    unseen = judge.patches.unseen(judge.draw(COMPOSED, seed=1))
     counts, drawn, shown = [], [], []
     for digits in arguments.digits:
         folder, bound = train(digits, arguments)
         model = open_bundle(folder)
         counts += [idle_steps(model, steps, clock) for clock in CLOCKS for steps in arguments.times]
         for steps in arguments.steps:
-            sampler = Sampler(steps=steps, clock=3)
-            quality, pictures = measure(model, judge, sampler, arguments.temperature, arguments.samples)
-            drawn.append(Drawn(digits, bound, quality))
-            shown.append(torch.cat([pictures, pictures[:1].expand(SHOWN, -1)])[:SHOWN])
-    tables = [idle_table(counts), picture_table(drawn, judge, arguments.train_steps)]
+            sampler, samples = Sampler(steps=steps, clock=3), arguments.samples
+            made = draw_pictures(model, sampler, samples, temperature=arguments.temperature)
+            values = judge.values(made.tokens)
+            qualities = values["whole"][0], values["unseen patches"][0]
+            drawn.append(Drawn(digits, bound, steps, made.network_evaluations, *qualities))
+            shown.append(torch.cat([made.tokens, made.tokens[:1].expand(SHOWN, -1)])[:SHOWN])
+    tables = [idle_table(counts), picture_table(drawn, unseen, arguments.train_steps)]
     numbers = {"idle_steps": counts, "pictures": drawn}
     return Finding(tables, numbers, lambda figure: draw(counts, drawn, torch.cat(shown), figure), (9, 10))

@@ -131,10 +131,11 @@ def of_the_chain(digits: int, sequences: int) -> Comparison:
     """A Markov chain's sequences scored by its own exact posterior: every order gives -log p itself."""
     chain = random_chain()
     model: Model = chain.model(digits, CHAIN_LENGTH)
-    drawn = chain.draw(sequences, SEED, CHAIN_LENGTH)
+    truth = chain.truth(CHAIN_LENGTH)
+    drawn = truth.draw(sequences, SEED)
     budget = 4 * CHAIN_LENGTH * digits  # two orders and their reverses
     rows = []
-    for seed, (ids, nats) in enumerate(zip(drawn.tolist(), chain.nats(drawn).tolist(), strict=True)):
+    for seed, (ids, nats) in enumerate(zip(drawn.tolist(), truth.nats(drawn).tolist(), strict=True)):
         rows.append((nats / CHAIN_LENGTH, *integrands(model, ids, CHAIN_LENGTH, budget=budget, seed=seed)))
     return compared(f"Markov chain, l = {digits}", rows)
 

@@ -16,7 +16,6 @@ from the chain is at most that of T steps plus two deviations of counting noise.
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, median
@@ -24,7 +23,7 @@ from statistics import mean, median
 import torch
 from matplotlib.figure import Figure
 from rich.progress import track
-from unmask_diffusion import Model, Sampler
+from unmask_diffusion import MAX_SAMPLES, Model, Sampler
 
 from benchmarks.evaluation.clock import Parts
 from benchmarks.evaluation.papers_sampler import PAPERS_PARTS, PapersSampler, step_times, timed_step
@@ -33,7 +32,6 @@ from benchmarks.models import add_model_options, described, open_model
 from benchmarks.papers.chain import random_chain
 from benchmarks.papers.drawing import EXACT, TextQuality, draw, family_of, name_of, samplers_of, text_quality
 from benchmarks.papers.finding import Finding, plus_minus
-from benchmarks.papers.sampler_error import chain_points
 
 WARM_UP = 3
 TIMES = 1024  # the timed steps are spread over this T; the cost of a step depends on its time alone
@@ -42,7 +40,20 @@ GROUPS = (16, 32, 64, 128)
 STEPS = (64, 256, 1024, 4096)
 FIRST_HITTING = (family_of(EXACT), family_of(Sampler(steps=1)))
 QUICK = {"batches": [2], "groups": [2], "steps": [4], "reference_steps": 2, "repeats": 1}
-QUICK |= {"sequences": 32, "scored": 4, "processes": 1}
+QUICK |= {"sequences": 32, "scored": 4}
+
+
+def chain_errors(digits: int, samplers: Sequence[Sampler], sequences: int) -> dict[str, float]:
+    """The divergence of each sampler's bigrams from a known chain's, nats a bigram, by its name."""
+    chain, threads = random_chain(), torch.get_num_threads()
+    torch.set_num_threads(1)  # the products are tiny: threads would spend their time waiting for each other
+    model, truth = chain.model(digits), chain.truth()
+    found = {
+        name_of(each): truth.divergence(draw(model, each, sequences, together=MAX_SAMPLES).tokens)
+        for each in track(samplers, description="samplers on the chain")
+    }
+    torch.set_num_threads(threads)
+    return found
 
 
 def timed_parts(model: Model, samples: int, measured_steps: int, seed: int) -> Parts:
@@ -197,18 +208,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="turns of all ways (default: 3)")
     parser.add_argument("--sequences", type=int, default=320, help="of the chain, a sampler (default: 320)")
     parser.add_argument("--scored", type=int, default=16, help="evaluations that score a text (default: 16)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="on the chain (default: one a core)")
 
 
 def measured(arguments: argparse.Namespace) -> Finding:
     model = open_model(arguments)
     samplers = samplers_of(arguments.groups, arguments.steps)
     digits = model.sub_tokenizer.sub_tokens_per_token
-    threads = torch.get_num_threads()
-    chain = chain_points([(digits, each) for each in samplers], arguments.sequences, arguments.processes)
-    torch.set_num_threads(threads)
+    errors = chain_errors(digits, samplers, arguments.sequences)
     tolerance = 2 * random_chain().floor(arguments.sequences)[1]
-    errors = {each.sampler: each.divergence for each in chain}
     comparisons = [Comparison(model, samples, samplers, errors) for samples in arguments.batches]
     for seed in track(range(arguments.repeats), description="turns"):
         for each in comparisons:
@@ -220,7 +227,7 @@ def measured(arguments: argparse.Namespace) -> Finding:
         "model": described(model),
         "sequences": arguments.sequences,
         "tolerance": tolerance,
-        "chain": chain,
+        "chain": errors,
         "ways": ways,
         "papers_parts_seconds": {each.samples: each.parts for each in comparisons},
         "equal_quality": found,

@@ -13,12 +13,11 @@ from unmask_model_store import Bundle, open_bundle
 
 from benchmarks import __main__ as everything
 from benchmarks.harness import run_benchmark
-from benchmarks.papers import tales_quality
 from benchmarks.serving import http_overhead
 from benchmarks.serving.server import ServerError, ServerProcess
 
 LENGTH, DIGITS = 24, 2  # of the bundle `writer`
-NAMES = ("evaluation", "tales_quality", "sampler_cost")
+NAMES = ("evaluation", "speculation", "sampler_cost")
 
 
 @pytest.fixture
@@ -45,28 +44,6 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize(
-    ("successes", "trials", "low", "high"), [(0, 10, 0.0, 0.2775), (5, 10, 0.2366, 0.7634), (200, 200, 0.9812, 1.0)]
-)
-def test_wilson_intervals_are_the_published_ones(successes: int, trials: int, low: float, high: float) -> None:
-    assert tales_quality.wilson(successes, trials) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_tales_quality_writes_table_and_plot(bundles: Path, tmp_path: Path) -> None:
-    files = {"--json": tmp_path / "new" / "quality.json", "--png": tmp_path / "new" / "quality.png"}
-    given = ["--model", str(bundles / "writer"), "--samples", "3", "--steps", "4", "--batch", "2"]
-    everything.run_one("tales_quality", [*given, *(str(word) for option in files.items() for word in option)])
-    samplers = json.loads(files["--json"].read_text())["samplers"]
-    assert [(each["sampler"], each["steps"]) for each in samplers] == [
-        ("first_hitting", None),
-        ("first_hitting", 4),
-        ("ancestral", 4),
-    ]
-    assert [each["network_evaluations"] for each in samplers[:2]] == [LENGTH * DIGITS, 4]
-    assert all(each["samples"] == 3 and each["consistent"] == 0 for each in samplers)
-    assert files["--png"].read_bytes().startswith(b"\x89PNG")
-
-
 def test_everything_runs_the_benchmarks_that_are_named(bundles: Path, tmp_path: Path) -> None:
     given = ["--only", "sampler_cost", "--quick", "--out", str(tmp_path), "--model", str(bundles / "writer")]
     assert everything.main(given) == 0
@@ -88,13 +65,13 @@ def test_everything_goes_on_after_a_failure_and_says_so(
     assert [command[command.index("-m") + 1 :][:2] for command in commands] == [["benchmarks", name] for name in NAMES]
     said = capsys.readouterr()
     assert "failed: evaluation" in said.err
-    assert "figures/tales_quality.png" in said.out
+    assert "figures/speculation.png" in said.out
     assert "figures/evaluation.json" not in said.out
 
 
 def test_a_model_that_is_not_there_is_a_line_not_a_traceback() -> None:
     with pytest.raises(SystemExit, match="nosuchmodel"):
-        everything.main(["tales_quality", "--model", "nosuchmodel"])
+        everything.main(["sampler_cost", "--model", "nosuchmodel"])
 
 
 def test_a_benchmark_that_is_none_is_refused() -> None:
@@ -154,7 +131,7 @@ def test_help_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         everything.main(["--help"])
     said = capsys.readouterr().out
-    assert all(name in said for name in (*everything.BENCHMARKS, "papers"))
+    assert all(name in said for name in (*everything.BENCHMARKS, *everything.OTHERS))
 
 
 def test_an_interrupt_ends_without_a_traceback() -> None:

@@ -143,13 +143,14 @@ def test_on_the_chain_the_bound_is_the_truth_and_the_published_integrand_is_belo
 def test_the_chain_knows_what_it_draws() -> None:
     """-log p of a sequence by hand, and by scoring its posterior; the divergence of its own draws is small."""
     chain = random_chain(classes=8)
-    sequence = chain.draw(1, seed=5, length=6)[0].tolist()
+    truth = chain.truth(6)
+    sequence = truth.draw(1, seed=5)[0].tolist()
     steps = [float(chain.transition[a, b]) for a, b in pairwise(sequence)]
     nats = -log(float(chain.initial[sequence[0]]) * prod(steps))
-    assert float(chain.nats(torch.tensor([sequence]))[0]) == pytest.approx(nats)
+    assert float(truth.nats(torch.tensor([sequence]))[0]) == pytest.approx(nats)
     assert score(chain.model(3, 6), input=sequence, seed=1).bound.nats == pytest.approx(nats, abs=1e-4)
     floor, deviation = chain.floor(64)
-    assert 0 < deviation < floor < chain.divergence(torch.zeros(64, 128, dtype=torch.int64))
+    assert 0 < deviation < floor < chain.truth().divergence(torch.zeros(64, 128, dtype=torch.int64))
 
 
 def test_drawing_tells_what_the_plans_tell() -> None:

@@ -14,6 +14,7 @@ from unmask_bench import LoadError
 from unmask_bench.command import bench
 
 from unmask_service.cli.checkpoints import import_checkpoint, models, pull
+from unmask_service.cli.frontier import frontier
 from unmask_service.cli.generate import generate
 from unmask_service.cli.info import info
 from unmask_service.cli.score import score
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (serve, api, worker, generate, score, info):
+for command in (serve, api, worker, generate, score, frontier, info):
     app.command()(command)
 app.command("import")(import_checkpoint)
 for command in (pull, models, bench, key):
