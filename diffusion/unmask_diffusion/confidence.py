@@ -3,10 +3,13 @@
 How many a step reveals is known before the first evaluation, so the cost is. Which ones is decided by the logits, and
 the log has it: a replay needs none. It is no exact sampler, unlike a random order: docs/samplers.md says what it costs.
 docs/confidence.md has the official samplers that these are, and their settings.
+
+With a bound (`entropy_bounded` and `threshold`) the logits decide how many, too. The plan has a step for each
+sub-token, and an evaluation that reveals several does as many steps: what is planned is the most that it can cost.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
@@ -38,6 +41,24 @@ def confidence_schedule(sampler: Sampler, sub_tokens: Sequence[int], digits_a_to
         eps = DREAM_EPS if sampler.eps is None else sampler.eps
         return steps_of_counts(sub_tokens, [dream_counts(count, steps, eps)])
     return Schedule(near_equal_steps(sub_tokens, steps, block, sampler.clock or 1, by_confidence=True))
+
+
+def within_bound(sampler: Sampler, sure: Sequence[float]) -> int:
+    """How many of the surest sub-tokens one evaluation of a sampler with a bound reveals: at least one.
+
+    The entropy bound is that of EB-sampler (arXiv 2505.24857): the joint entropy of some sub-tokens, and so what is
+    lost if each is drawn without the others, is at most the sum of their entropies less the largest. In ascending
+    order the largest is the last, so one more fits while the sum of those before it does.
+
+    Args:
+        sampler: the sampler.
+        sure: how sure the network is of each, descending: negative entropies, or largest probabilities.
+    """
+    bound = sampler.bound or 0.0
+    if sampler.name == "threshold":
+        return max(1, sum(each >= bound for each in sure))
+    before = accumulate(max(0.0, -each) for each in sure[:-1])
+    return 1 + sum(total <= bound for total in before) if bound else 1
 
 
 def _equal_shares(sampler: Sampler, steps: int, sizes: Sequence[int]) -> list[int]:

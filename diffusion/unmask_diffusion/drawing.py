@@ -18,6 +18,7 @@ from unmask_kernels import (
     with_offsets,
 )
 
+from unmask_diffusion.confidence import within_bound
 from unmask_diffusion.high_order import Features, extrapolate, guided, weights
 from unmask_diffusion.log import Reveal, SampleError
 from unmask_diffusion.model import Model
@@ -29,6 +30,15 @@ IMPOSSIBLE = "what is given has probability zero under this model: no class is p
 INVALID = "the model gave NaN or infinite logits"
 # positions whose logits are in memory together: the head's product fills so many rows in any case
 ROWS_AT_ONCE = 64
+
+# what makes a sampler sure
+MEASURES: dict[str, Measure] = {
+    "confidence": "confidence",
+    "margin": "margin",
+    "entropy": "entropy",
+    "entropy_bounded": "entropy",
+    "threshold": "top",
+}
 
 # what a step of a sample became
 Drawn = Reveal | SampleError
@@ -191,7 +201,11 @@ def join(places: Sequence[Place]) -> Drawn:
         sure = [place.confidence[j] for place in places if place.confidence for j in place.js]
         # of equals the first
         order = sorted(range(len(sure)), key=lambda each: (-sure[each], each))
-        sub_tokens = [sub_tokens[each] for each in sorted(order[: lane.steps.size(lane.step)])]
+        if lane.sampler.by_bound:
+            count = within_bound(lane.sampler, [sure[each] for each in order])
+        else:
+            count = lane.steps.size(lane.step)
+        sub_tokens = [sub_tokens[each] for each in sorted(order[:count])]
     again = tuple(divmod(each, lane.canvas.shape[1]) for each in lane.steps[lane.step].mask)
     return Reveal(lane.sample, lane.step, tuple(sub_tokens), again)
 
@@ -230,10 +244,10 @@ def _weigh(model: Model, logits: Tensor, places: Sequence[Place], draws: Draws, 
     kinds: dict[tuple[Measure, bool, bool], list[int]] = {}
     for row, place in enumerate(places):
         sampler = place.lane.sampler
-        if sampler.name in ("confidence", "margin", "entropy") and isinstance(place.drawn, list):
+        if (measure := MEASURES.get(sampler.name)) and isinstance(place.drawn, list):
             # Dream's sampler looks at what it draws from, the others at the model's own distribution
-            tempered = sampler.cut == "dream" or sampler.name != "confidence"
-            kinds.setdefault((sampler.name, tempered, bool(sampler.confidence_eos_eot_inf)), []).append(row)
+            tempered = sampler.cut == "dream" or measure in ("margin", "entropy")
+            kinds.setdefault((measure, tempered, bool(sampler.confidence_eos_eot_inf)), []).append(row)
     for (measure, tempered, end_last), rows in kinds.items():
         index = torch.tensor(rows)
         index, chosen, ends = to_device([index, classes[index], torch.tensor(model.end_token_ids)], logits.device)

@@ -65,6 +65,10 @@ class Plan:
         factor = max(0.0, sampler.temperature_schedule.at(time))
         return min(self.request.temperature * factor, MAX_TEMPERATURE)
 
+    def step_after(self, reveal: Reveal) -> int:
+        """The step of its sample that follows a reveal: with a bound, each sub-token does a step."""
+        return reveal.step + (len(reveal.sub_tokens) if self.request.sampler.by_bound else 1)
+
     def offsets_at(self, position: int) -> Offsets | None:
         """What the request adds to the logits of a position, and the classes that it is restricted to."""
         return self._offsets.get(position, self._offsets[None])
@@ -109,7 +113,10 @@ class Plan:
 
     @property
     def network_evaluations(self) -> int:
-        """Number of network evaluations of all samples; with blocks, an end token may make some needless."""
+        """Number of network evaluations of all samples; with blocks, an end token may make some needless.
+
+        With a bound it is the most that there can be.
+        """
         return sum(len(schedule.steps) for schedule in self.schedules)
 
     @property

@@ -54,6 +54,9 @@ Estimator = Literal["orders", "integral", "left_to_right"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
 Cut = Literal["even", "llada", "dream", "dllm"]
 CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
+# samplers that reveal what the network is surest of, as many as a bound allows
+BOUNDED = ("entropy_bounded", "threshold")
+MAX_BOUND = 1e6
 MAX_GUIDANCE = 100.0
 # fields that are for some samplers alone
 FOR_CONFIDENCE = ("cut", "noise", "confidence_eos_eot_inf")
@@ -116,12 +119,15 @@ class RemaskingLoop(Strict):
 class Sampler(Strict):
     """Which sub-tokens are revealed together: the choice of a schedule."""
 
-    name: Literal["first_hitting", "ancestral", "remasking", "confidence", "margin", "entropy"] = Field(
+    name: Literal[
+        "first_hitting", "ancestral", "remasking", "confidence", "margin", "entropy", "entropy_bounded", "threshold"
+    ] = Field(
         default="first_hitting",
         description="first_hitting and ancestral reveal in a uniformly random order. remasking is ancestral and masks "
         "some of what is revealed again. confidence, margin and entropy "
         "reveal what the network is surest of: by the probability of what it drew, by the distance between its two "
-        "likeliest digits, or by the entropy. These are no exact samplers",
+        "likeliest digits, or by the entropy. entropy_bounded and threshold reveal as many of these as bound allows. "
+        "These are no exact samplers",
     )
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = Field(
         default=None,
@@ -174,7 +180,7 @@ class Sampler(Strict):
     noise: Literal["step", "position"] | None = Field(
         default=None,
         exclude_if=lambda value: value is None,
-        description="confidence, margin, entropy above temperature 0: step (the default, the official law) draws every "
+        description="samplers by confidence above temperature 0: step (the default, the official law) draws every "
         "masked sub-token anew at each step; position keeps each one's random numbers",
     )
     guidance: Annotated[float, Field(ge=0, le=MAX_GUIDANCE)] | None = Field(
@@ -217,17 +223,30 @@ class Sampler(Strict):
         description="remasking: which digits of a token may be masked again: all (the default), or the last one only",
     )
 
+    bound: Annotated[float, Field(ge=0, le=MAX_BOUND)] | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="entropy_bounded: each evaluation reveals as many sub-tokens, those of the least entropy first, as "
+        "keep the sum of their entropies less the largest within so many nats; 0 is one. threshold: all whose largest "
+        "probability is at least this. At least one in any case",
+    )
+
     @property
     def by_confidence(self) -> bool:
         """Whether the network decides what is revealed next."""
-        return self.name in CONFIDENCE_ORDERS
+        return self.name in CONFIDENCE_ORDERS or self.by_bound
+
+    @property
+    def by_bound(self) -> bool:
+        """Whether the network decides how many are revealed next, too."""
+        return self.name in BOUNDED
 
     @property
     def takes_any_steps(self) -> bool:
         """Whether its steps can be cut to any number, at least one a block."""
-        return self.name == "first_hitting" or (self.by_confidence and self.cut in (None, "even"))
+        return self.name == "first_hitting" or (self.name in CONFIDENCE_ORDERS and self.cut in (None, "even"))
 
-    @field_validator(*FOR_CONFIDENCE, *FOR_REMASKING, "eps", "guidance")
+    @field_validator(*FOR_CONFIDENCE, *FOR_REMASKING, "eps", "guidance", "bound")
     @classmethod
     def _fits_the_other_fields(cls, value: object, info: ValidationInfo) -> object:
         name, cut, field = info.data.get("name", "first_hitting"), info.data.get("cut"), info.field_name
@@ -237,6 +256,10 @@ class Sampler(Strict):
             raise ValueError("loop is for schedule loop")
         if field == "digits" and value == "last" and info.data.get("unit") == "token":
             raise ValueError("digits last is for unit sub_token: whole tokens are masked as one")
+        if field == "bound" and value is not None and name not in BOUNDED:
+            raise ValueError(f"bound is for the samplers entropy_bounded and threshold, not {name}")
+        if field == "noise" and name in BOUNDED:
+            return value
         if field in FOR_CONFIDENCE and value and name not in CONFIDENCE_ORDERS:
             raise ValueError(f"{field} is for the samplers confidence, margin and entropy, not {name}")
         if field == "confidence_eos_eot_inf" and value and name != "confidence":
@@ -252,9 +275,15 @@ class Sampler(Strict):
         return value
 
     @model_validator(mode="after")
-    def _time_needs_steps(self) -> Self:
+    def _has_what_decides_its_steps(self) -> Self:
         if self.name in ("ancestral", "remasking") and self.steps is None:
             raise ValueError(f"steps is required for the {self.name} sampler")
+        if self.by_bound and self.bound is None:
+            raise ValueError(f"bound is required for the {self.name} sampler")
+        if self.by_bound and self.steps is not None:
+            raise ValueError(f"steps is not for the {self.name} sampler, whose bound decides how many there are")
+        if self.name == "threshold" and (self.bound or 0) > 1:
+            raise ValueError(f"bound is a probability for the threshold sampler: at most 1, not {self.bound:g}")
         return self
 
     @field_validator("high_order")

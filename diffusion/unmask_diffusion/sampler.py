@@ -38,7 +38,8 @@ class ActiveSample:
     plan: Plan  # of its request
     index: int  # of the sample in its request
     digits: Tensor  # its canvas, int64 [plan.length, l]
-    step: int = 0  # number of steps done
+    step: int = 0  # number of steps done, with a bound one a sub-token
+    evaluations: int = 0  # number of evaluations that did them
     candidates: int = 0  # number of candidates to find of each token that a reveal leaves intermediate
     drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal; no part of the state
     # A second prediction of the next step's positions: one evaluation before, or without what was given. No part of the
@@ -157,7 +158,8 @@ class ActiveSample:
     def reveal(self, entry: Reveal) -> None:
         """Move on by one entry of the log."""
         entry.write(self.digits)
-        self.step += 1
+        self.step = self.plan.step_after(entry)
+        self.evaluations += 1
         if self.plan.request.logprobs is not None:
             self.log.append(entry)
         if self._stops(self.digits, self.step):
@@ -197,7 +199,7 @@ class ActiveSample:
             for count, entry in enumerate(drawn):
                 if isinstance(entry, Reveal):
                     entry.write(canvas)
-                    if self._stops(canvas, self.step + count + 1):
+                    if self._stops(canvas, self.plan.step_after(entry)):
                         return count
         return len(drawn)
 
@@ -264,7 +266,9 @@ class ActiveSample:
         if self.steps.by_confidence:
             rows_read = len(lanes[0].rows)
         all_rows = rows_read * len(lanes) + sum(each.rows for each in drafts)
-        return Outcome(tuple(kept), len(evaluated.states), len(kept), rows_read, all_rows, drafts, candidates, other)
+        bounded = self.sampler.by_bound
+        states = len(evaluated.states)
+        return Outcome(tuple(kept), states, len(kept), rows_read, all_rows, drafts, candidates, other, bounded)
 
 
 def sample(model: Model, /, **request: Any) -> list[Sample]:  # noqa: ANN401 — the fields of GenerationRequest

@@ -47,6 +47,7 @@ class Outcome:
     drafts: tuple[Reveal, ...] = ()  # what the next steps will probably reveal
     candidates: tuple[tuple[Candidates, ...], ...] = ()  # for each reveal, of the tokens it left intermediate
     other: Features | None = field(default=None, compare=False)  # for a next step that uses two predictions
+    bounded: bool = False  # whether the network decided how many sub-tokens it reveals
 
 
 class Work(Protocol):

@@ -35,6 +35,7 @@ def confidence(
     top_k and top_p leave:
 
         confidence  m(the drawn digit)           "low_confidence" of LLaDA, "maskgit_plus" of Dream
+        top         the largest m
         margin      the largest m less the next   "topk_margin"
         entropy     Σ m log(m + 1e-10)            the negative entropy
 
@@ -59,6 +60,8 @@ def confidence(
         marginal = summed.scatter_add_(1, digits.expand(count, -1), weights) / total
         if measure == "confidence":
             found = marginal.gather(1, digits[classes][:, None])[:, 0]
+        elif measure == "top":
+            found = marginal.amax(1)
         elif measure == "margin":
             first, *second = marginal.topk(min(2, marginal.shape[1]), dim=1).values.unbind(1)
             found = first - second[0] if second else first

@@ -78,6 +78,7 @@ class Work:
     rows: float  # rows of logits left to draw, expected
     client: str = ""  # name of the API key that it came with
     weight: float = 1.0  # of the client in fair queueing
+    bounded: bool = False  # whether these are the most that there can be, an evaluation a sub-token
 
     @classmethod
     def of(cls, plan: Plan | ScorePlan, quota: Quota = NO_QUOTA) -> "Work":
@@ -90,7 +91,7 @@ class Work:
         if not holes:
             return cls(plan.length, 0, 0, 0.0, *client)
         rows = samples * rows_of_plan(plan, evaluations / samples)
-        return cls(plan.length * plan.canvases, samples, evaluations, rows, *client)
+        return cls(plan.length * plan.canvases, samples, evaluations, rows, *client, plan.request.sampler.by_bound)
 
     @property
     def cost(self) -> float:
@@ -101,6 +102,13 @@ class Work:
         """The rest of this work when so many evaluations are left."""
         share = evaluations / self.evaluations if self.evaluations else 0.0
         return replace(self, samples=min(self.samples, evaluations), evaluations=evaluations, rows=share * self.rows)
+
+    def expected(self, reveals: float) -> "Work":
+        """The same work where an evaluation with a bound reveals so many sub-tokens."""
+        if not self.bounded:
+            return self
+        left = self.left(max(self.samples, round(self.evaluations / reveals)))
+        return replace(left, bounded=False)
 
 
 def rows_of_plan(plan: Plan, groups: float) -> float:
@@ -133,6 +141,8 @@ class Tick:
     groups: int  # groups revealed; more than one per sample where drafts were accepted
     lane_tokens: int  # tokens of the canvases of all lanes
     lane_rows: int  # rows drawn at all lanes, and for drafts
+    bounded: int = 0  # samples in whose evaluations a bound decided
+    revealed: int = 0  # sub-tokens that these revealed
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,7 @@ class Capacity:
     company_tokens: float = 0.0  # tokens of other requests in the ticks of a request
     groups: float = 1.0  # groups that a sample reveals in a tick
     effort: float = 1.0  # cost of a tick over the cost with one lane per sample
+    reveals: float = 1.0  # sub-tokens that an evaluation with a bound reveals
 
     @property
     def speed(self) -> float:
@@ -160,6 +171,7 @@ class Capacity:
             self.company_tokens + MEMORY * (company - self.company_tokens),
             self.groups + MEMORY * (tick.groups / tick.samples - self.groups),
             self.effort + MEMORY * (effort - self.effort),
+            self.reveals + MEMORY * (tick.revealed / tick.bounded - self.reveals) if tick.bounded else self.reveals,
         )
 
 
@@ -174,6 +186,7 @@ def mean_capacity(capacities: Sequence[Capacity]) -> Capacity | None:
         fmean(each.company_tokens for each in capacities),
         fmean(each.groups for each in capacities),
         fmean(each.effort for each in capacities),
+        fmean(each.reveals for each in capacities),
     )
 
 
@@ -206,6 +219,11 @@ class Load:
         last = self.engines - 1
         return Load(self.running[last :: self.engines], self.waiting[last :: self.engines], self.capacity)
 
+    def expected(self, reveals: float) -> "Load":
+        """The load where an evaluation with a bound reveals so many sub-tokens."""
+        running, waiting = (tuple(each.expected(reveals) for each in part) for part in (self.running, self.waiting))
+        return replace(self, running=running, waiting=waiting)
+
     @property
     def evaluations(self) -> int:
         """Network evaluations that all requests still need."""
@@ -220,6 +238,7 @@ class Outlook:
     group_seconds: float  # until each of its samples has revealed one more group
     row_seconds: float  # for each row that it draws
     speed: float = 1.0  # factor by which speculation shortens the groups
+    reveals: float = 1.0  # sub-tokens that an evaluation with a bound reveals
 
     def seconds(self, groups: float, rows: float) -> float:
         """Seconds to the end if each sample has so many groups and all samples together draw so many rows.
@@ -230,13 +249,15 @@ class Outlook:
 
     def seconds_of(self, work: Work) -> float:
         """Seconds to the end of the request as it is planned, with the recent gain of speculation."""
+        work = work.expected(self.reveals)
         own = self.seconds(work.evaluations / max(1, work.samples), work.rows) - self.start_seconds
         return self.start_seconds + own / self.speed if work.samples else 0.0
 
 
 def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     """The outlook of a request with this work if it comes now."""
-    load, most = replace(load, waiting=load.waiting_before(work)).of_one_engine(), capacity.tokens_per_tick
+    load = replace(load, waiting=load.waiting_before(work)).expected(capacity.reveals).of_one_engine()
+    most = capacity.tokens_per_tick
     claimed, waiting = ([each for each in works if each.samples] for works in (load.running, load.waiting))
     taken = sum(each.tokens for each in claimed)
     while waiting and taken < most:  # the engine claims requests while a sample of each has room
@@ -254,12 +275,12 @@ def outlook(load: Load, capacity: Capacity, work: Work) -> Outlook:
     tick = capacity.pace.seconds(shared, rows)
     group = tick * work.samples / own if work.samples else 0.0
     speed = min(capacity.speed, max(1.0, most / shared))  # a full tick has no room for more lanes
-    return Outlook(start * tick / speed, group, capacity.pace.row, speed)
+    return Outlook(start * tick / speed, group, capacity.pace.row, speed, capacity.reveals)
 
 
 def seconds_of_work(load: Load, capacity: Capacity) -> float:
     """Seconds until all requests are done if no more come."""
-    load = load.of_one_engine()
+    load = load.expected(capacity.reveals).of_one_engine()
     every = [work for work in (*load.running, *load.waiting) if work.samples]
     if not every:
         return 0.0

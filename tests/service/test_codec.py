@@ -74,6 +74,7 @@ def test_a_log_entry_comes_back(entry: LogEntry) -> None:
             {"canvas": [None, 3, None, None], "sampler": {"steps": 2}},
             {"sub_tokens": [[0, None], [None, None], [None, 0]], "sampler": {"steps": 2, "clock": 2}},
             {"prompt": [1], "max_tokens": 7, "sampler": {"name": "ancestral", "steps": 9}},
+            {"max_tokens": 7, "sampler": {"name": "threshold", "bound": 0.5, "block_length": 3}},
             {"max_tokens": 7, "sampler": {"name": "remasking", "steps": 9, "schedule": "loop", "rate": 0.3}},
         ]
     ),
@@ -96,7 +97,7 @@ def test_a_job_comes_back_with_the_schedules_that_it_was_planned_with(
         assert getattr(back.plan.request, name) == getattr(plan.request, name)
 
 
-@given(st.builds(Work, small, small, small, times), times)
+@given(st.builds(Work, small, small, small, times, st.booleans()), times)
 def test_work_comes_back(work: Work, submitted_at: float) -> None:
     assert decode_work(encode_work(work, submitted_at).encode()) == (submitted_at, work)
 

@@ -2,7 +2,7 @@
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import pytest
@@ -313,6 +313,28 @@ def test_right_guesses_make_the_forecast_shorter_and_no_guesses_leave_it() -> No
     assert ticks_of(2, 1).speed == pytest.approx(1)
     assert capacity.speed == pytest.approx(6 / cost, rel=1e-3)
     assert with_guesses == pytest.approx(without / capacity.speed, rel=1e-2)
+
+
+def test_how_many_a_bound_lets_through_is_learned() -> None:
+    """A plan with a bound is the most that it can cost; other requests are not thought to be shorter for it."""
+    capacity = Capacity(4096, Pace(4e-3, 4e-5, 1e-4))
+    bounded = Work.of(plan_for(PRIME, max_tokens=24, seed=1, sampler={"name": "entropy_bounded", "bound": 1}))
+    plain = Work.of(plan_for(PRIME, max_tokens=24, seed=1))
+    assert (bounded.evaluations, bounded.bounded, plain.bounded) == (48, True, False)
+    learned = capacity
+    for _ in range(200):
+        tick = Tick(1, 2, tokens=200, rows=2, groups=2, lane_tokens=200, lane_rows=2, bounded=2, revealed=8)
+        learned = learned.after(tick, learned.pace.seconds(200, 2))
+    assert learned.reveals == pytest.approx(4, rel=1e-4)
+    alone = Load((), (), None)
+    first, later = (outlook(alone, each, bounded) for each in (capacity, replace(learned, company_tokens=0.0)))
+    assert first.seconds_of(bounded) == first.seconds_of(replace(bounded, bounded=False))
+    assert later.seconds_of(bounded) == pytest.approx(first.seconds_of(bounded) / 4, rel=0.15)
+    assert later.seconds_of(plain) == pytest.approx(first.seconds_of(plain), rel=0.15)
+    behind = Load((bounded,) * 200, (), None)
+    assert outlook(behind, learned, plain).start_seconds < outlook(behind, capacity, plain).start_seconds / 2
+    half = bounded.left(24)
+    assert (half.bounded, half.expected(4).evaluations) == (True, 6)
 
 
 def test_a_deadline_does_not_count_on_guesses_unless_the_whole_plan_fits() -> None:

@@ -41,7 +41,8 @@ def random_request(rng: random.Random, model: Model, longest: int) -> Request:
     request |= rng.choice(({}, {}, {"top_k": rng.randint(1, classes)}, {"top_p": rng.uniform(0.1, 1)}))
     steps = rng.randint(1, 2 * tokens)
     remasking = {"name": "remasking", "steps": steps, "rate": rng.random(), "schedule": rng.choice(("cap", "loop"))}
-    request["sampler"] = rng.choice(({}, {"steps": steps}, {"name": "ancestral", "steps": steps}, remasking))
+    bounded = {"name": rng.choice(("entropy_bounded", "threshold")), "bound": rng.random()}
+    request["sampler"] = rng.choice(({}, {"steps": steps}, {"name": "ancestral", "steps": steps}, remasking, bounded))
     return request
 
 

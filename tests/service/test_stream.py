@@ -34,6 +34,13 @@ REQUESTS: dict[str, Body] = {
         "seed": 8,
         "sampler": {"name": "remasking", "steps": 24, "rate": 0.5, "schedule": "rescale", "block_length": 4},
     },
+    "entropy bounded": {"max_tokens": 8, "n": 2, "seed": 9, "sampler": {"name": "entropy_bounded", "bound": 4}},
+    "threshold": {
+        "max_tokens": 9,
+        "seed": 9,
+        "temperature": 0,
+        "sampler": {"name": "threshold", "bound": 0.08, "block_length": 4},
+    },
     "coldest": {"max_tokens": 8, "seed": 8, "temperature": 0},
     "nothing to do": {"canvas": [1, 2, 3], "n": 2, "seed": 9},
     "a given end": {"canvas": [END, None, None, END, None, None], "n": 3, "seed": 10},
@@ -75,7 +82,12 @@ def test_start_says_what_will_be_done(streams: dict[str, Stream], name: str) -> 
     assert (start["sub_tokens_per_token"], start["base"]) == (2, 17)
     revealed = sum(len(unmask["sub_tokens"]) - len(unmask.get("masked", ())) for unmask in stream.unmasks)
     assert start["masked"] == revealed
-    assert start["network_evaluations"] == len(stream.unmasks)
+    if "bound" in body.get("sampler", {}):
+        assert start["network_evaluations"] > len(stream.unmasks)
+        assert start["network_evaluations"] - len(stream.unmasks) == stream.done["sampling"]["evaluations_saved"]
+    else:
+        assert start["network_evaluations"] == len(stream.unmasks)
+    assert stream.done["sampling"]["network_evaluations"] == len(stream.unmasks)
     assert len(start["canvas"]) == n
     given = start["canvas"][0]
     assert start["canvas"] == [given] * n
@@ -100,7 +112,10 @@ def test_steps_count_up_to_their_number(streams: dict[str, Stream], name: str) -
         first = own[0]["step"] if own else 0
         assert first in (0, 1)
         assert [unmask["step"] for unmask in own] == list(range(first, first + len(own)))
-        assert {unmask["steps"] for unmask in own} <= {len(own)}
+        planned = stream.start["network_evaluations"] // len(stream.start["canvas"])
+        assert {unmask["steps"] for unmask in own} <= {
+            planned if "bound" in REQUESTS[name].get("sampler", {}) else len(own)
+        }
     assert all(set(unmask) >= {"index", "step", "steps", "sub_tokens", "tokens"} for unmask in stream.unmasks)
 
 

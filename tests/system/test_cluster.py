@@ -40,6 +40,7 @@ def bodies(count: int) -> list[Body]:
         {"n": 3, "temperature": 0.7, "sampler": {"steps": 16}},
         {"n": 2, "top_k": 2, "sampler": {"name": "ancestral", "steps": 40}},
         {"n": 2, "sampler": {"name": "remasking", "steps": 40, "rate": 0.2}},
+        {"n": 2, "sampler": {"name": "entropy_bounded", "bound": 1.5, "block_length": 30}},
         {"max_tokens": 40, "temperature": 0, "sampler": {"steps": 1}},
     ]
     return [kinds[i % len(kinds)] | {"seed": i} for i in range(count)]

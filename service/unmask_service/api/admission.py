@@ -177,6 +177,7 @@ async def what_it_would_cost(service: Service, body: GenerateBody) -> PlanAnswer
         samples=len(plan.schedules),
         masked=plan.sub_tokens,
         network_evaluations=plan.network_evaluations,
+        upper_bound=plan.request.sampler.by_bound or None,
         evaluations_per_sample=[len(schedule.steps) for schedule in plan.schedules],
         idle_steps=plan.idle_steps,
         steps=plan.request.sampler.steps,

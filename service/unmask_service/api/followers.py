@@ -8,6 +8,7 @@ import asyncio
 import dataclasses
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, ClassVar, Generic, Self, TypeVar
 
@@ -263,6 +264,7 @@ class Generation(Follower[GenerateAnswer]):
     def __init__(self, service: Service, served: ServedModel, record: JobRecord, owned: bool = False) -> None:
         super().__init__(service, served, record, owned)
         self._reveals: list[Reveal] = []
+        self._evaluations = Counter[int]()  # of each sample, that have had their events
         # of each sample: position → j → digit of intermediate tokens, and of complete ones that may be masked again
         self._intermediate: list[dict[int, dict[int, int]]] = [{} for _ in self.plan.schedules]
         for position, j, digit in self.plan.digits:
@@ -313,9 +315,10 @@ class Generation(Follower[GenerateAnswer]):
         if not isinstance(entry, Revealed):
             return None
         reveal, text_of = entry.reveal, self.served.vocabulary.text_of
+        self._evaluations[reveal.sample] += 1
         unmask = UnmaskEvent(
             index=reveal.sample,
-            step=reveal.step + 1,
+            step=self._evaluations[reveal.sample],
             steps=len(self.plan.schedules[reveal.sample].steps),
             sub_tokens=list(reveal.sub_tokens),
             tokens=self._complete(reveal),
@@ -339,9 +342,13 @@ class Generation(Follower[GenerateAnswer]):
         form, painter = self.job.picture, self.served.model.image
         if not self._canvases or not isinstance(entry, Revealed) or form is None or painter is None:
             return []
-        index, step, wanted = entry.reveal.sample, entry.reveal.step + 1, form.partial_images
-        steps = len(self.plan.schedules[index].steps)
-        due = [number for number in range(wanted) if -(-(number + 1) * steps // (wanted + 1)) == step]
+        index, before, wanted = entry.reveal.sample, entry.reveal.step, form.partial_images
+        steps, after, step = (
+            len(self.plan.schedules[index].steps),
+            self.plan.step_after(entry.reveal),
+            self._evaluations[index],
+        )
+        due = [number for number in range(wanted) if before < -(-(number + 1) * steps // (wanted + 1)) <= after]
         if not due:
             return []
         picture = await self._painted(png_image, painter.paint(self._canvases[index]), form.scale)
@@ -391,7 +398,7 @@ class Generation(Follower[GenerateAnswer]):
                 idle_steps=plan.idle_steps,
                 steps=plan.request.sampler.steps,
                 evaluations_saved=None
-                if plan.request.sampler.block_length is None
+                if plan.request.sampler.block_length is None and not plan.request.sampler.by_bound
                 else plan.network_evaluations - evaluations,
             ),
             timings=Timings(

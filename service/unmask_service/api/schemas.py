@@ -252,8 +252,8 @@ class Sampling(Message):
     evaluations_saved: int | None = Field(
         default=None,
         exclude_if=lambda value: value is None,  # answers without blocks are as before it existed
-        description="with sampler.block_length: number of planned network evaluations that were not needed, because "
-        "the sample had ended in an earlier block",
+        description="with sampler.block_length or sampler.bound: number of planned network evaluations that were not "
+        "needed, because the sample had ended in an earlier block, or an evaluation had revealed several sub-tokens",
     )
 
 
@@ -305,7 +305,9 @@ class JobStatus(Message):
     created: int = Field(description="Unix time in seconds")
     state: State
     progress: float = Field(description="share of the planned network evaluations that are done or needless, 0 … 1")
-    network_evaluations: int = Field(description="number of planned network evaluations, all samples")
+    network_evaluations: int = Field(
+        description="number of planned network evaluations, all samples; with sampler.bound the most that there can be"
+    )
     network_evaluations_done: int = Field(
         description="number of them that are done, or that an end token in a block has made needless"
     )
@@ -343,6 +345,12 @@ class PlanAnswer(Message):
     network_evaluations: int = Field(
         description="number of network evaluations, all samples; with sampler.block_length at most: an end token makes "
         "later blocks needless"
+    )
+    upper_bound: bool | None = Field(
+        default=None,
+        exclude_if=lambda value: value is None,
+        description="true: network_evaluations are the most that there can be, since sampler.bound decides how many "
+        "sub-tokens an evaluation reveals; left out otherwise",
     )
     evaluations_per_sample: list[int]
     idle_steps: int = Field(description="number of time steps that would reveal nothing and are skipped, all samples")
@@ -383,7 +391,8 @@ class UnmaskEvent(Message):
     index: int = Field(description="number of the sample")
     step: int = Field(description="number of this evaluation of the sample, from 1")
     steps: int = Field(
-        description="number of planned evaluations of the sample; with sampler.block_length `done` may come earlier"
+        description="number of planned evaluations of the sample; with sampler.block_length or sampler.bound `done` "
+        "may come earlier"
     )
     sub_tokens: list[Digit] = Field(description="[position, j, digit] of every sub-token revealed")
     tokens: list[Token] = Field(description=f"the tokens that this step completed: {ABOUT_TOKENS}")

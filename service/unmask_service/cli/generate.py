@@ -57,7 +57,10 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="0 is off")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off")] = None,
     sampler: Annotated[
-        str | None, typer.Option(help="first_hitting, ancestral, remasking, confidence, margin or entropy")
+        str | None,
+        typer.Option(
+            help="first_hitting, ancestral, remasking, confidence, margin, entropy, entropy_bounded or threshold"
+        ),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral, remasking: T")
@@ -76,6 +79,9 @@ def generate(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="when remasking masks again: cap, rescale or loop")] = None,
     rate: Annotated[float | None, typer.Option(help="how much remasking masks again, 0 to 1")] = None,
+    bound: Annotated[
+        float | None, typer.Option(help="entropy_bounded: nats an evaluation; threshold: least probability")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="two canvases an evaluation, with and without TEXT")] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="without the settings that the model recommends: the API's defaults")
@@ -116,6 +122,7 @@ def generate(
         unmask generate "Once upon a time" --exact
         unmask generate "Once" --sampler ancestral --steps 32 --json
         unmask generate "Once" --sampler remasking --steps 64 --rate 0.05
+        unmask generate "Once" --sampler entropy_bounded --bound 0.5
         unmask generate "Once" --steps 16 --high-order extrapolation
         unmask generate "Once" --block-length 8 --temperature 0.7
         unmask generate "Once" --sampler confidence --block-length 8 --steps 40 --temperature 0
@@ -126,7 +133,7 @@ def generate(
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
     fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
     chosen: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
-    chosen |= {"clock": clock, "cut": cut, "guidance": guidance, "schedule": schedule, "rate": rate}
+    chosen |= {"clock": clock, "cut": cut, "guidance": guidance, "schedule": schedule, "rate": rate, "bound": bound}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {name: value for name, value in (("prompt", text), ("suffix", suffix)) if value}
     request |= {"sampler": {name: value for name, value in chosen.items() if value is not None}}
@@ -280,7 +287,7 @@ class LiveCanvas(Live):
             texts = [canvas_text(self.model, self.plan, *each) for each in zip(now, before, strict=True)]
         else:
             texts = [half_blocks([self.model.image.paint(digits) for digits in now], self.console.width)]
-        done = sum(each.step for each in samples)
+        done = sum(each.evaluations for each in samples)
         planned = done + sum(each.evaluations_left for each in samples)
         rate = f" · {done / (time.perf_counter() - self._begun):.0f} a second" if done else ""
         progress = Text(f"{done} of {planned} network evaluations{rate} · seed {self.plan.seed}", style="dim")

@@ -204,6 +204,14 @@ def count_tick(places: Sequence[Place], outcomes: Sequence[Outcome]) -> Tick:
         groups=sum(done.steps for _, done in pairs),
         lane_tokens=sum(length * done.states for length, done in pairs),
         lane_rows=sum(done.all_rows for _, done in pairs),
+        bounded=sum(done.bounded for _, done in pairs),
+        revealed=sum(
+            len(entry.sub_tokens)
+            for _, done in pairs
+            if done.bounded
+            for entry in done.entries
+            if isinstance(entry, Reveal)
+        ),
     )
 
 

@@ -56,7 +56,8 @@ export class GenerationLog extends Log {
 
   /** Evaluations of the plan that were not needed: once a block holds an end token, what lies behind it is left masked. */
   get saved() {
-    return this.done ? this.start.network_evaluations - this.evaluations : 0;
+    const bounded = this.request.sampler?.bound !== undefined; // its plan says how many there may be at most
+    return this.done && !bounded ? this.start.network_evaluations - this.evaluations : 0;
   }
 
   /** Steps of a sample: those that it took; before its end what each `unmask` says; before the first, its share of the plan. */

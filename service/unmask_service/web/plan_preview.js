@@ -46,7 +46,8 @@ export class PlanPreview {
 /** A plan in one line: "81 network evaluations, 47 idle steps skipped · about 0.4 s". */
 export function planSentence(planned, sampler, pinned) {
   // how many steps are idle depends on the seed, which may not be drawn yet
-  const about = ["ancestral", "remasking"].includes(sampler?.name) && !pinned ? "about " : "";
+  const drawn = ["ancestral", "remasking"].includes(sampler?.name) && !pinned;
+  const about = planned.upper_bound ? "at most " : drawn ? "about " : "";
   const parts = [`${about}${several(planned.network_evaluations, "network evaluation")}`];
   if (planned.idle_steps) parts[0] += `, ${several(planned.idle_steps, "idle step")} skipped`;
   if (planned.eta_ms !== null) parts.push(`about ${duration(planned.eta_ms)}`);

@@ -3,7 +3,7 @@
 import { byId, make } from "./dom.js";
 import { Controls, ids, number, scheduleOf, seedOf } from "./fields.js";
 import { settingsInWords } from "./model_card.js";
-import { isByConfidence, samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
+import { BOUNDS, isByConfidence, samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
 
 const OFF = { temperature: 1, n: 1, top_k: 0, top_p: 1, candidates: 0 };
 const EXAMPLES = 5;
@@ -17,6 +17,7 @@ const IDS = {
   "sampler.block_length": "block_length",
   "sampler.clock": "clock",
   ...Object.fromEntries(["", ".start", ".change", ".power"].map((part) => [`sampler.temperature_schedule${part}`, "temperature_schedule"])),
+  "sampler.bound": "bound",
 };
 
 export class RequestForm {
@@ -123,6 +124,7 @@ export class RequestForm {
     byId("block_length").value = blockLength ?? "";
     byId("clock").value = clock ?? "";
     byId("temperature_schedule").value = schedule ? [schedule.start, schedule.change, schedule.power ?? 1].join(" ") : "";
+    byId("bound").value = sampler?.bound ?? "";
   }
 
   /** As after typing: what depends on the fields is arranged, and the plan is asked for. */
@@ -158,8 +160,12 @@ export class RequestForm {
 
   /** Show what the chosen sampler is and needs; grey out what a canvas with holes replaces. */
   #arrange() {
-    byId("sampler-says").textContent = SAMPLERS[byId("sampler").value].says;
-    byId("steps-field").hidden = byId("clock-field").hidden = byId("sampler").value === "exact";
+    const kind = byId("sampler").value;
+    byId("sampler-says").textContent = SAMPLERS[kind].says;
+    byId("clock-field").hidden = kind === "exact";
+    byId("steps-field").hidden = kind === "exact" || kind in BOUNDS;
+    byId("bound-field").hidden = !(kind in BOUNDS);
+    byId("bound").placeholder = BOUNDS[kind] ?? "";
     if (this.recommended) this.#showOrigin();
     for (const id of ["prompt", "suffix", "max_tokens"]) byId(id).disabled = byId("holes").value.trim() !== "";
   }
@@ -187,7 +193,8 @@ export class RequestForm {
 
   #sampler() {
     const schedule = scheduleOf("sampler.temperature_schedule", byId("temperature_schedule").value);
-    return samplerBody(byId("sampler").value, number("steps"), number("block_length"), number("clock"), schedule);
+    const [steps, blockLength, clock, bound] = ["steps", "block_length", "clock", "bound"].map(number);
+    return samplerBody(byId("sampler").value, steps, blockLength, clock, schedule, bound);
   }
 
   /** In confidence order the canvas tells how sure the network was of each digit. */

@@ -42,16 +42,30 @@ export const SAMPLERS = {
     why: "the network hesitated least",
     byConfidence: true,
   },
+  entropy_bounded: {
+    name: "entropy, bounded",
+    says: "Each evaluation reveals where the network hesitates least, as much as the bound allows, in nats.",
+    why: "the network hesitated least",
+  },
+  threshold: {
+    name: "threshold",
+    says: "Each evaluation reveals all digits whose largest probability is at least the bound.",
+    why: "the network was sure enough",
+  },
 };
 
 // kinds that a request asks for by their own names
-const NAMED = ["ancestral", "remasking", "confidence", "margin", "entropy"];
+const NAMED = ["ancestral", "remasking", "confidence", "margin", "entropy", "entropy_bounded", "threshold"];
+/** What the bound of a sampler is where its field is empty; samplers without one are not here. */
+export const BOUNDS = { entropy_bounded: 0.5, threshold: 0.9 };
+const BY_CONFIDENCE = ["confidence", "margin", "entropy", ...Object.keys(BOUNDS)];
 
 /** The part of a request's body that names the sampler; nothing for the API's default. Null stands for an empty field. */
-export function samplerBody(kind, steps, blockLength, clock = null, schedule = null) {
+export function samplerBody(kind, steps, blockLength, clock = null, schedule = null, bound = null) {
   const sampler = {};
   if (NAMED.includes(kind)) sampler.name = kind;
-  if (kind !== "exact") sampler.steps = steps;
+  if (kind in BOUNDS) sampler.bound = bound ?? BOUNDS[kind];
+  else if (kind !== "exact") sampler.steps = steps;
   if (blockLength !== null) sampler.block_length = blockLength;
   if (clock !== null && kind !== "exact") sampler.clock = clock;
   if (schedule !== null) sampler.temperature_schedule = schedule;
