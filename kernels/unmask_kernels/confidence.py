@@ -8,7 +8,7 @@ from torch import Tensor
 from unmask_kernels.categorical import keep_likely
 from unmask_kernels.consistency import agrees
 
-Measure = Literal["confidence", "margin", "entropy"]
+Measure = Literal["confidence", "top", "margin", "entropy"]
 
 # Shares and terms of the entropy are summed as whole units: integer sums are the same in every order, so that no number
 # of rows and no device changes them.

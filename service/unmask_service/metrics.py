@@ -93,7 +93,9 @@ class Metrics:
         self._phase_seconds = family(Counter, "phase_seconds", text, ["phase"])
         self._ticks = counter("ticks", "Ticks that evaluated something")
         self.evaluations = counter("network_evaluations", "Network evaluations, one for each sample")
-        text = "Planned network evaluations that a cancellation, or an end token in a block, saved"
+        text = (
+            "Planned network evaluations that a cancellation, an end token in a block, or a sampler with a bound saved"
+        )
         self.evaluations_saved = counter("network_evaluations_saved", text)
         self._sub_tokens = counter("sub_tokens", "Sub-tokens revealed")
         self._batch_samples = histogram("batch_samples", "Samples that share a network evaluation", SAMPLE_BUCKETS)

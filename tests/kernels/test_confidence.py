@@ -11,7 +11,7 @@ from unmask_kernels import Measure, confidence
 
 from tests.helpers import code_table
 
-MEASURES: tuple[Measure, ...] = ("confidence", "margin", "entropy")
+MEASURES: tuple[Measure, ...] = ("confidence", "top", "margin", "entropy")
 
 
 def naive(
@@ -33,6 +33,7 @@ def naive(
         first, second = sorted([*marginal, 0.0], reverse=True)[:2]
         values = {
             "confidence": marginal[codes[chosen][j]],
+            "top": first,
             "margin": first - second,
             "entropy": sum(m * math.log(m + 1e-10) for m in marginal),
         }
