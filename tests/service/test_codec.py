@@ -97,7 +97,7 @@ def test_a_job_comes_back_with_the_schedules_that_it_was_planned_with(
         assert getattr(back.plan.request, name) == getattr(plan.request, name)
 
 
-@given(st.builds(Work, small, small, small, times, st.booleans()), times)
+@given(st.builds(Work, small, small, small, times, bounded=st.booleans()), times)
 def test_work_comes_back(work: Work, submitted_at: float) -> None:
     assert decode_work(encode_work(work, submitted_at).encode()) == (submitted_at, work)
 
