@@ -68,7 +68,7 @@ def draw(model: Model, plans: list[Plan], report: Callable[[int], None] = lambda
         samples += running
     seconds = time.perf_counter() - begun
     tokens = torch.stack([_canvas(model, each) for each in samples])
-    evaluations = sum(each.step for each in samples) / len(samples)
+    evaluations = sum(each.evaluations for each in samples) / len(samples)
     return Drawn(tokens, evaluations, sum(plan.idle_steps for plan in plans) / len(samples), seconds)
 
 
