@@ -122,6 +122,18 @@ def test_of_two_wrong_fields_of_the_sampler_one_is_complained_of(sampler: object
     assert (error.param, error.message) == (param, message)
 
 
+@pytest.mark.parametrize(("body", "param"), [(b'{"": 1}', "''"), (b'{"sampler": {"": 1}}', "sampler.''")])
+def test_a_field_without_a_name_is_named_all_the_same(body: bytes, param: str) -> None:
+    error = refusal(body)
+    assert (error.param, error.message) == (param, f"{param}: there is no such field")
+
+
+def test_a_message_that_begins_with_its_field_does_not_name_it_again() -> None:
+    error = refusal(b'{"input": "a", "estimator": "integral", "block_length": 1}', ScoreBody)
+    assert error.param == "block_length"
+    assert error.message.startswith("block_length is for the estimator orders")
+
+
 def test_all_types_of_a_field_are_named() -> None:
     assert "valid string or" in refusal(b'{"prompt": 5}').message
 
@@ -132,7 +144,9 @@ def test_all_types_of_a_field_are_named() -> None:
         (b'{"n": 1, "n": 2}', "n"),
         (b'{"n": 1, "seed": 3, "n": 1}', "n"),
         (b'{"n": 1, "\\u006e": 2}', "n"),
-        (b'{"sampler": {"steps": 3, "name": "first_hitting", "steps": 4}}', "steps"),
+        (b'{"sampler": {"steps": 3, "name": "first_hitting", "steps": 4}}', "sampler.steps"),
+        (b'{"logit_bias": {"1": 0, "1": 0}, "n": 1}', "logit_bias.1"),
+        (b'{"canvas": [1, [2, {"a": 3}, {"a": 3, "a": 4}]]}', "canvas.1.2.a"),
         (b'{"prompt": "a", "seed": ' + b"9" * 4000 + b', "prompt": "b"}', "prompt"),
     ],
 )

@@ -20,7 +20,7 @@ from unmask_diffusion import (
     sample,
 )
 from unmask_service.broker import Failed, Finished, Job, LogEntry, MemoryBroker, Revealed, Started
-from unmask_service.engine import Engine, Speculation
+from unmask_service.engine import Engine, Speculation, loop
 from unmask_service.forecast import Capacity, Pace
 from unmask_service.metrics import Metrics
 
@@ -485,5 +485,23 @@ def test_a_guess_whose_state_breaks_the_network_breaks_nothing() -> None:
                 await house.submit("a", **fields)
                 async with house.running():
                     assert tokens_of(PRIME, await house.log("a"), **fields) == [tokens]
+
+    run(test)
+
+
+def test_jobs_that_end_at_once_do_not_hold_up_a_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_CLAIMS", 4)
+
+    async def test() -> None:
+        house = House()
+        await house.submit("running", max_tokens=2, seed=1)
+        for number in range(10):
+            await house.submit(f"nothing-{number}", canvas=[1] * 12, seed=1)
+        waiting = []
+        for _ in range(3):
+            await house.engine.tick()
+            waiting.append(len((await house.broker.load()).waiting))
+        assert waiting == [7, 3, 0]
+        assert len(house.network.evaluations) == 3
 
     run(test)

@@ -132,7 +132,7 @@ def _unknown_fields(model: type[BaseModel], value: object) -> Iterator[str]:
     for name, inner in value.items():
         field = model.model_fields.get(name)
         if field is None:
-            yield name
+            yield name or "''"
         elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from (f"{name}.{path}" for path in _unknown_fields(field.annotation, inner))
 
@@ -141,13 +141,34 @@ def _refuse_duplicates(body: bytes) -> None:
     """Refuse valid JSON in which an object has a field twice: parsers do not agree which of them counts."""
 
     def check(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise invalid(f"{quoted(name)}: this field is there twice", name[:LONGEST_QUOTE])
-            seen.add(name)
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise _TwiceError
 
-    json.loads(body, object_pairs_hook=check, parse_int=str)  # int() refuses many digits
+    try:
+        json.loads(body, object_pairs_hook=check, parse_int=str)  # int() refuses many digits
+    except _TwiceError:
+        path = _path_of_twice(json.loads(body, object_pairs_hook=_Pairs, parse_int=str)) or ""
+        raise invalid(f"{quoted(path)}: this field is there twice", path[:LONGEST_QUOTE]) from None
+
+
+class _TwiceError(Exception):
+    """An object has a field twice."""
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The fields of a JSON object, in their order."""
+
+
+def _path_of_twice(value: object) -> str | None:
+    """The path of the first field of a JSON value that is there twice."""
+    seen: set[object] = set()
+    for name, inner in value if isinstance(value, _Pairs) else enumerate(value) if isinstance(value, list) else ():
+        if name in seen:
+            return str(name)
+        seen.add(name)
+        if (path := _path_of_twice(inner)) is not None:
+            return f"{name}.{path}"
+    return None
 
 
 async def _receive(request: Request, limit: int) -> bytes:

@@ -174,7 +174,7 @@ def first_complaint(errors: Sequence[Mapping[str, Any]], fields: Container[str] 
     same_field = [error for error in deepest if _param_of(error) == param]
     message = " or ".join(dict.fromkeys(_message_of(error) for error in same_field))
     if param is not None:
-        return invalid(f"{param}: {message}", param)
+        return invalid(message if message.startswith(f"{param} ") else f"{param}: {message}", param)
     first_word = message.split()[0]
     return invalid(message, first_word if first_word in fields else None)
 

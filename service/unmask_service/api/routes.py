@@ -94,7 +94,7 @@ def service_routes(models: Models) -> APIRouter:
 
     @router.post("/plan", responses=REFUSALS, tags=["generation"], summary="Cost of a generation")
     async def plan(request: Request) -> PlanAnswer:
-        """What a request would cost, without running it."""
+        """What a request would cost, without running it; `stream` and `detach` change nothing."""
         body = await read_body(request, GenerateBody, limit, parsers)
         return await what_it_would_cost(service_of(models, request, body.model), body)
 

@@ -245,7 +245,10 @@ class Sampling(Message):
     rounds: int = Field(
         description="number of evaluations one after the other: fewer than network_evaluations where speculation helped"
     )
-    idle_steps: int = Field(description="number of time steps that would reveal nothing; they were skipped")
+    idle_steps: int = Field(
+        description="number of time steps of the plan that would reveal nothing; they were skipped. With "
+        "sampler.block_length those of blocks after the end of a sample count too"
+    )
     steps: int | None = Field(
         description="steps of the sampler, as requested or as chosen for the deadline; null: exact"
     )

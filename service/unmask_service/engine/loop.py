@@ -29,6 +29,9 @@ from unmask_service.metrics import Metrics
 
 logger = logging.getLogger("unmask")
 
+# Most jobs that are claimed before a tick. Those that end at once take none of its tokens, and there may be any number.
+MOST_CLAIMS = 256
+
 Entry = tuple[Task, LogEntry]
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -151,7 +154,9 @@ class Engine:
         for job_id, why in (await self.broker.departed(self._tasks)).items():
             self._counts.departed(self._tasks.pop(job_id), why)
         entries: list[Entry] = []
-        while sum(task.plan.length for task in self._tasks.values()) < self.capacity.tokens_per_tick:
+        for _ in range(MOST_CLAIMS):
+            if sum(task.plan.length for task in self._tasks.values()) >= self.capacity.tokens_per_tick:
+                break
             claim = await self.broker.claim_now() if self._claiming.is_set() else None
             if claim is None and (self._tasks or entries):
                 break
