@@ -111,7 +111,7 @@ chaos: install redis-server ## kill workers, APIs and Redis under load; no token
 soak: install ## an hour of mixed load; memory and books must hold: make soak MINUTES=60
 	$(BIN)/python -m benchmarks soak --minutes $(MINUTES)
 
-wheels: $(SERVING) ## everything that serving needs, for a machine without registries: pip install --no-index --find-links wheels unmask
-	$(BIN)/pip wheel --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --wheel-dir $(WHEELS) .
-	$(BIN)/pip install --quiet --no-index --find-links $(WHEELS) --ignore-installed --dry-run unmask
+wheels: $(SERVING) ## everything that serving needs, for a machine without registries: pip install --no-index --find-links wheels 'unmask[otel]'
+	$(BIN)/pip wheel --quiet $(PIP_INDEX) --constraint constraints.txt --no-build-isolation --wheel-dir $(WHEELS) '.[otel]'
+	$(BIN)/pip install --quiet --no-index --find-links $(WHEELS) --ignore-installed --dry-run 'unmask[otel]'
 	@echo "$(WHEELS): $$(ls $(WHEELS) | wc -l) wheels, $$(du -sh $(WHEELS) | cut -f1), for Python $$($(BIN)/python -c 'import platform as p; print(p.python_version(), p.system(), p.machine())')"

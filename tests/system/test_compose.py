@@ -116,6 +116,9 @@ def test_a_build_without_registries_installs_what_make_wheels_collects() -> None
     assert "COPY pyproject.toml constraints.txt wheel[s] ./wheels/" in image
     assert image.count("unmask-*.whl") == 3
     assert 'index="--no-index --find-links ."' in image
+    # traces are an option of the image, so their packages are in both
+    assert '["optional-dependencies"]["otel"]' in image
+    assert "'.[otel]'" in makefile
 
 
 def test_prometheus_finds_every_process_of_ours() -> None:
