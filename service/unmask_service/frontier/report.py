@@ -136,19 +136,24 @@ def draw_figure(frontier: Frontier, figure: "Figure") -> None:
     """Draw quality against evaluations, and against temperature, on an empty figure of matplotlib."""
     left, right = figure.subplots(1, 2, sharey=True)
     criterion = frontier.criteria[0]
-    names = list(dict.fromkeys(each.sampler for each in frontier.cells if each.sampler != REFERENCE))
+    possible = [each for each in frontier.cells if each.impossible is None]
+    names = dict.fromkeys(each.sampler for each in possible if each.sampler != REFERENCE)
     for number, name in enumerate(names):
-        cells = [each for each in frontier.cells if each.sampler == name and each.impossible is None]
-        if cells:
-            _draw_sampler(frontier, left, right, cells, number)
-    for cell in frontier.cells:
-        if cell.sampler == REFERENCE and cell.impossible is None:
+        _draw_sampler(frontier, left, right, [each for each in possible if each.sampler == name], number)
+    for cell in possible:
+        if cell.sampler == REFERENCE:
             left.axhline(cell.values[criterion.name][0], color="black", lw=1, ls=":", label=f"{REFERENCE}, exact")
     if frontier.truth is not None:
         left.axhline(frontier.truth[criterion.name][0], color="black", lw=1, label="the truth itself")
     left.set(xscale="log", xlabel="network evaluations a sample", ylabel=_header(criterion))
-    ticks = sorted({round(each.evaluations) for each in frontier.cells if each.setting.startswith("steps")})
-    left.set_xticks(_apart(ticks), [str(each) for each in _apart(ticks)])
+    steps = sorted({int(each.setting.split()[1]) for each in frontier.cells if each.setting.startswith("steps")})
+    left.set_xticks(steps, [str(each) for each in steps])
+    if criterion.better == "low" and all(each.values[criterion.name][0] > 0 for each in possible):
+        left.set_yscale("log")
+        low, high = left.get_ylim()
+        ticks = [digit * 10.0**power for power in range(-6, 7) for digit in (1, 2, 5)]
+        left.set_yticks([each for each in ticks if low <= each <= high])
+        left.yaxis.set_major_formatter("{x:g}")
     left.minorticks_off()
     right.axvline(0, color="black", lw=1)
     right.set(xlabel="← colder    entropy of the samples − the truth's, nats    hotter →")
@@ -172,12 +177,3 @@ def _draw_sampler(frontier: Frontier, left: "Axes", right: "Axes", cells: Sequen
     evaluations = [each.evaluations for each in ordered]
     left.errorbar(evaluations, heights, errors, capsize=2, label=cells[0].sampler, **look)
     right.plot([frontier.entropy_gap(each)[0] for each in ordered], heights, **look)
-
-
-def _apart(ticks: Sequence[int]) -> list[int]:
-    """Those that are far enough apart on a logarithmic axis."""
-    kept: list[int] = []
-    for each in ticks:
-        if not kept or each >= 1.5 * kept[-1]:
-            kept.append(each)
-    return kept
