@@ -197,6 +197,15 @@ def test_a_lower_temperature_is_unmasked_and_few_steps_are_worse(tmp_path: Path)
     assert by_name["cold"].values["-log p"][0] < 0 < by_name["wide"].values["-log p"][0]
 
 
+def test_every_contender_can_be_drawn() -> None:
+    draws = draws_of(CHAIN, [4])
+    assert len({(each.contender, each.setting) for each in draws}) == len(draws)
+    assert ("threshold", "bound 0.9") in [(each.contender, each.setting) for each in draws]
+    for each in draws:
+        (plan,) = frontier.plans_of(CHAIN, each.request, 2)
+        assert plan.network_evaluations <= 2 * 4 or each.contender in ("one at a time", "entropy bounded", "threshold")
+
+
 def test_what_is_measured_is_not_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, draws = tmp_path / "new" / "chain.json", draws_of(CHAIN, [2, 4], ["groups", "confidence"])
     assert [(each.contender, each.setting) for each in draws] == [

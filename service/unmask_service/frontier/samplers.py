@@ -57,6 +57,8 @@ CONTENDERS = (
     Contender("confidence with fixed noise", "by certainty", {"name": "confidence", "noise": "position"}),
     Contender("margin", "by certainty", {"name": "margin"}),
     Contender("entropy", "by certainty", {"name": "entropy"}),
+    Contender("entropy bounded", "by certainty", {"name": "entropy_bounded"}, bound="bound", values=(0.5, 2.0, 8.0)),
+    Contender("threshold", "by certainty", {"name": "threshold"}, bound="bound", values=(0.9, 0.7, 0.5)),
 )
 
 
