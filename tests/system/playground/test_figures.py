@@ -1,6 +1,7 @@
 """The pictures of docs/playground.md: taken each time, and kept where UNMASK_TEST_PICTURES says (docs/playground)."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ REQUEST: dict[str, str | int] = {
 }
 WIDTH = 1180
 WINDOW = {"viewport": {"width": WIDTH, "height": 1000}, "reduced_motion": "reduce"}
+
+
+@pytest.fixture(scope="module")
+def faces() -> Iterator[Server]:
+    """The image model that ships."""
+    with Server(Path("faces")) as server:
+        yield server.until_ready()
 
 
 @pytest.fixture
@@ -53,11 +61,21 @@ def test_pictures(tales: Server, open_page: OpenPage, pictures: Path, scheme: st
     take(playground, pictures / f"canvas_{scheme}.png", "header", ".stage .transport")
     playground.page.click("#compare")
     playground.until("!document.getElementById('compare-scrubber').disabled")
-    playground.seek(16, "compare-scrubber")
+    playground.seek(11, "compare-scrubber")
     take(playground, pictures / f"compare_{scheme}.png", "#compare-title", "#comparison")
     playground.page.click("#measure")
     playground.until("document.querySelectorAll('#idle-plot circle').length === 16")
     take(playground, pictures / f"idle_steps_{scheme}.png", "#idle-title", "#idle-figure")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_of_pictures(faces: Server, open_page: OpenPage, pictures: Path, scheme: str) -> None:
+    playground = open_page(faces.url, exact=False, color_scheme=scheme, **WINDOW)
+    playground.generate(n=12, seed=23, speed=0)
+    playground.until_done()
+    playground.seek(44)
+    playground.at("#canvas .pixel[data-state=intermediate]").first.hover()
+    take(playground, pictures / f"pictures_{scheme}.png", "header", ".stage .transport")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
