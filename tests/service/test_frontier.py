@@ -279,6 +279,7 @@ def test_the_command_measures_any_model(run: Run, bundles: Path, tmp_path: Path)
     [
         (["--evaluations", "4,x"], "evaluations is '4,x'"),
         (["--evaluations", "0"], "each is at least 1"),
+        (["--max-tokens", "3"], "max-tokens is 3; the model's length is 2 tokens"),
         (["--sampler", "best"], "sampler 'best' is none of these: groups"),
         (["--samples", "3"], "has other settings"),
         (["--out", "{broken}"], "is no frontier's JSON"),

@@ -83,10 +83,15 @@ def frontier_of(opened: Callable[[Settings], Subject]) -> Callable[..., None]:
         """
         settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
         budgets = budgets_of(evaluations)
+        from unmask_diffusion import RequestError
+
         from unmask_service import frontier as room
 
         subject = opened(settings)
-        length = max_tokens or subject.model.denoiser.length
+        most = subject.model.denoiser.length
+        length = max_tokens or most
+        if length > most:
+            raise RequestError("max-tokens", f"max-tokens is {length}; the model's length is {most} tokens")
         grid = room.Settings(subject.name, samples, seed, length, scored)
         truth = room.truth_of(subject.model, length, subject.judge, scored)
         draws = room.draws_of(subject.model, budgets, sampler or (), subject.recommended)
