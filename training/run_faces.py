@@ -52,7 +52,8 @@ SHEET = 32  # samples shown after an evaluation, and in the model card
 DESCRIPTION = "A small model that draws avatars of 16 × 16 pixels in 64 colours, and knows nothing else."
 # variety where the parts are chosen, at first; hardly any chance where they are finished
 SCHEDULE = TemperatureSchedule(start=0.8, change=-0.7, power=0.5)
-GENERATION = GenerationSettings(sampler=Sampler(steps=64, temperature_schedule=SCHEDULE))
+# a digit that the network got wrong early is masked again and mended
+GENERATION = GenerationSettings(sampler=Sampler(name="remasking", steps=128, rate=0.05, temperature_schedule=SCHEDULE))
 ABOUT = """A small masked diffusion model (MDM-Prime) of pictures: it draws avatars of 16 × 16 pixels in 64 colours. The
 first digit of a pixel is its family, such as skin, hair or clothes, and draws the picture as a poster; the second one
 is the colour.

@@ -194,7 +194,14 @@ export class RequestForm {
   #sampler() {
     const schedule = scheduleOf("sampler.temperature_schedule", byId("temperature_schedule").value);
     const [steps, blockLength, clock, bound] = ["steps", "block_length", "clock", "bound"].map(number);
-    return samplerBody(byId("sampler").value, steps, blockLength, clock, schedule, bound);
+    const chosen = samplerBody(byId("sampler").value, steps, blockLength, clock, schedule, bound);
+    return chosen.sampler ? { sampler: { ...chosen.sampler, ...this.#unshown() } } : chosen;
+  }
+
+  /** The rate of remasking has no control: it is the recommended one where the model's author recommends remasking. */
+  #unshown() {
+    const { name, rate } = this.recommended?.sampler ?? {};
+    return name === "remasking" && byId("sampler").value === name && rate !== undefined ? { rate } : {};
   }
 
   /** In confidence order the canvas tells how sure the network was of each digit. */

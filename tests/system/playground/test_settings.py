@@ -63,6 +63,18 @@ def test_a_recommended_temperature_schedule_is_shown_and_sent(tales: Server, ope
     assert [value(playground, each) for each in ("clock", "temperature_schedule")] == ["", ""]
 
 
+def test_a_recommended_rate_is_sent(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    sampler = {"name": "remasking", "steps": 12, "rate": 0.05}
+    playground.fake_card(generation={"sampler": sampler})
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    playground.generate(sampler="ancestral")
+    playground.until_done()
+    sent = [body["sampler"] for body in playground.bodies("/generate")]
+    assert sent == [sampler, {"name": "ancestral", "steps": 12}]
+
+
 def test_exact_defaults_are_a_button_away_and_back(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
     playground.fake_card(generation=RECOMMENDED)
