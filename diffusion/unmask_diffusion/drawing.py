@@ -146,8 +146,8 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logi
         revealed.append(lane.canvas[place.position])
         event = event_of(lane.sample, place.position * digits + place.js[0], place.turn)
         temperature = lane.plan.temperature(lane.sample, lane.step)
-        numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p))
-    seeds, events, temperatures, top_k, top_p = zip(*numbers, strict=True)
+        numbers.append((lane.plan.seed, event, temperature, request.top_k, request.top_p, request.min_p))
+    seeds, events, temperatures, top_k, top_p, min_p = zip(*numbers, strict=True)
     offsets = tuple(place.lane.plan.offsets_at(place.position) for place in places)
     draws = Draws(
         revealed=torch.stack(revealed),
@@ -157,6 +157,7 @@ def _draw_together(model: Model, features: Tensor, places: Sequence[Place], logi
         top_k=torch.tensor(top_k),
         top_p=torch.tensor(top_p, dtype=torch.float64),
         offsets=offsets if any(offsets) else (),
+        min_p=torch.tensor(min_p, dtype=torch.float64) if any(min_p) else None,
     )
     codes = model.sub_tokenizer.codes_on(features.device)
     own = take_rows(features, rows)
@@ -263,6 +264,7 @@ def _weigh(model: Model, logits: Tensor, places: Sequence[Place], draws: Draws, 
             chosen,
             measure,
             **({"temperature": drawn.temperature, "top_k": drawn.top_k, "top_p": drawn.top_p} if tempered else {}),
+            min_p=drawn.min_p if tempered and drawn.min_p is not None else 0.0,
         )
         for row, sure, last in zip(rows, found.tolist(), ended.tolist(), strict=True):
             places[row].confidence = [min(each, 0.0) for each in sure] if last else sure

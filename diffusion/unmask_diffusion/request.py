@@ -49,6 +49,7 @@ BlockLength = Annotated[int, Field(ge=1, le=MAX_BLOCK_LENGTH)]
 Clock = Annotated[int, Field(ge=1, le=MAX_CLOCK)]
 Temperature = Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)]
 TopP = Annotated[float, Field(gt=0, le=1)]
+MinP = Annotated[float, Field(ge=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Estimator = Literal["orders", "integral", "left_to_right"]
 HighOrder = Literal["extrapolation", "predictor_corrector"]
@@ -325,6 +326,12 @@ class GenerationRequest(Strict):
     temperature: Temperature = Field(default=1.0, description="0 takes the most probable class")
     top_p: TopP = Field(default=1.0, description="nucleus; 1 is off, and exact")
     top_k: TopK = Field(default=0, description="0 is off, and exact")
+    min_p: MinP = Field(
+        default=0.0,
+        exclude_if=lambda value: value == 0,  # such requests are written without the field, as before it existed
+        description="drop the classes whose probability is below this share of the likeliest's, after temperature and "
+        "before top_k and top_p; 0 is off, and exact",
+    )
     sampler: Sampler = Sampler()
     logit_bias: LogitBias | None = Field(
         default=None,
@@ -385,6 +392,7 @@ class GenerationSettings(Strict):
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
+    min_p: MinP | None = None
     sampler: Sampler | None = None
 
     def as_given(self) -> dict[str, Any]:

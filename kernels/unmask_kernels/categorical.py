@@ -38,6 +38,7 @@ def draw(
     *,
     top_k: Tensor | int = 0,  # int64 [N] or one number, 0 = off: keep exactly k classes
     top_p: Tensor | float = 1.0,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
+    min_p: Tensor | float = 0.0,  # [N] or one number, 0 = off: first drop what is below this share of the likeliest
     offsets: Sequence[Offsets | None] = (),  # N of them, or none: added to the logits first
 ) -> Tensor:
     """Draw a class for each row from the softmax of logits / temperature over the consistent classes: int64 [N].
@@ -61,9 +62,11 @@ def draw(
     temperature = torch.as_tensor(temperature, dtype=torch.float64, device=device)
     top_k = torch.as_tensor(top_k, dtype=torch.int64, device=device)
     top_p = torch.as_tensor(top_p, dtype=torch.float64, device=device)
+    min_p = torch.as_tensor(min_p, dtype=torch.float64, device=device)
     if not bool((temperature.isfinite() & (temperature >= 0)).all()):
         raise ValueError(f"temperatures must be finite and not negative: {temperature.tolist()}")
     each_row = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    each_row["min_p"] = min_p
     for name, value in each_row.items():
         if value.ndim and value.shape != (count,):
             raise ValueError(f"{name} must be [{count}], not {list(value.shape)}")
@@ -98,7 +101,7 @@ def draw_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
     greedy = draws.temperature == 0
     # Subtracting the maximum first keeps the sum with the noise free of rounding where it matters.
     scaled = (scores - scores.amax(1, keepdim=True)) / draws.temperature.double().where(~greedy, 1)[:, None]
-    scaled = scaled.masked_fill(~keep_likely(scaled, draws.top_k, draws.top_p), -torch.inf)
+    scaled = scaled.masked_fill(~keep_likely(scaled, draws.top_k, draws.top_p, draws.min_p), -torch.inf)
     (event_low, event_high), key = halves(draws.events[:, None]), halves(draws.seeds[:, None])
     classes = torch.arange(logits.shape[1], device=logits.device)[None]
     words = philox_4x32((classes, event_low, event_high, torch.zeros_like(classes)), key)
@@ -106,11 +109,12 @@ def draw_reference(logits: Tensor, codes: Tensor, draws: Draws) -> Tensor:
     return torch.where(greedy, scores.argmax(1), noisy.argmax(1))
 
 
-def keep_likely(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Say which classes top_k and then top_p leave: bool [N, K], at least one in a row.
+def keep_likely(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor | None = None) -> Tensor:
+    """Say which classes min_p, then top_k and then top_p leave: bool [N, K], at least one in a row.
 
-    top_k keeps exactly k classes (of equals the lower index first). top_p keeps the likeliest of these until
-    their share of the softmax over them reaches top_p, the class that crosses it included.
+    min_p drops the classes whose probability is below min_p times the likeliest's. top_k keeps exactly k classes (of
+    equals the lower index first). top_p keeps the likeliest of these until their share of the softmax over them reaches
+    top_p, the class that crosses it included.
 
     The shares are summed as integers, in units of 2**-40 of the likeliest class: integer sums are the same in
     every order, so no number of rows, padding or device can move a class across the border.
@@ -120,7 +124,11 @@ def keep_likely(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
             -inf for classes that are out already.
         top_k: int64 [N], 0 = off.
         top_p: [N], 1 = off.
+        min_p: [N], 0 = off; None: off in all rows.
     """
+    if min_p is not None:
+        likely = scores >= min_p.to(torch.float64).log()[:, None]
+        return likely & keep_likely(scores.masked_fill(~likely, -torch.inf), top_k, top_p)
     ordered, order = scores.sort(dim=1, descending=True, stable=True)
     rank = torch.arange(scores.shape[1], device=scores.device)
     in_k = rank < torch.where(top_k > 0, top_k, scores.shape[1])[:, None]
@@ -193,7 +201,7 @@ def draw_rows(rows: Iterable[RowLogits], draws: Draws) -> Drawn:
             scores = np.subtract(logits, highest[row], dtype=np.float64) / temperatures[row]
             if filtered[row]:
                 one = draws.take(torch.tensor([row]))
-                kept = keep_likely(torch.from_numpy(scores)[None], one.top_k, one.top_p)[0].numpy()
+                kept = keep_likely(torch.from_numpy(scores)[None], one.top_k, one.top_p, one.min_p)[0].numpy()
                 classes, scores = classes[kept], scores[kept]
             for start in range(0, len(classes), NOISE_BLOCK):
                 part = _RowScores(row, classes[start : start + NOISE_BLOCK], scores[start : start + NOISE_BLOCK])

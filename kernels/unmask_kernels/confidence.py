@@ -28,11 +28,12 @@ def confidence(
     temperature: Tensor | float = 1.0,  # [N] or one number; 0 counts as 1
     top_k: Tensor | int = 0,  # int64 [N] or one number, 0 = off
     top_p: Tensor | float = 1.0,  # [N] or one number, 1 = off
+    min_p: Tensor | float = 0.0,  # [N] or one number, 0 = off
 ) -> Tensor:
     """Return the confidence of every digit, float64 [N, l]; -inf where it is revealed.
 
     With m the distribution of a digit, the marginal of softmax(logits / temperature) over the consistent classes that
-    top_k and top_p leave:
+    top_k, top_p and min_p leave:
 
         confidence  m(the drawn digit)           "low_confidence" of LLaDA, "maskgit_plus" of Dream
         top         the largest m
@@ -42,14 +43,19 @@ def confidence(
     A plain torch operation on every device, of float64 numbers: 16 bytes for each logit, so give it few rows at a time.
     """
     count = len(logits)
-    temperature, top_k, top_p = (
+    temperature, top_k, top_p, min_p = (
         torch.as_tensor(value, dtype=dtype, device=logits.device).expand(count)
-        for value, dtype in ((temperature, torch.float64), (top_k, torch.int64), (top_p, torch.float64))
+        for value, dtype in (
+            (temperature, torch.float64),
+            (top_k, torch.int64),
+            (top_p, torch.float64),
+            (min_p, torch.float64),
+        )
     )
     scores = logits.double().masked_fill(~agrees(revealed, codes), -torch.inf)
     scores = (scores - scores.amax(1, keepdim=True)) / temperature.where(temperature > 0, 1.0)[:, None]
-    if bool(((top_k > 0) | (top_p < 1)).any()):
-        scores = scores.masked_fill(~keep_likely(scores, top_k, top_p), -torch.inf)
+    if bool(((top_k > 0) | (top_p < 1) | (min_p > 0)).any()):
+        scores = scores.masked_fill(~keep_likely(scores, top_k, top_p, min_p), -torch.inf)
     weights = (scores.exp() * _UNITS).round().to(torch.int64)
     total = weights.sum(1, keepdim=True).double()
     shown = revealed <= codes.max()

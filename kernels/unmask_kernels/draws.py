@@ -74,14 +74,16 @@ class Draws:
     top_k: Tensor  # int64 [N], 0 = off
     top_p: Tensor  # float64 [N], 1 = off
     offsets: tuple[Offsets | None, ...] = ()  # N of them, or none at all
+    min_p: Tensor | None = None  # float64 [N], 0 = off; None: off in all rows
 
     def __len__(self) -> int:
         return len(self.seeds)
 
     @property
     def filtered(self) -> Tensor:
-        """The rows that have top_k or top_p, as bool [N]."""
-        return (self.top_k > 0) | (self.top_p < 1)
+        """The rows that have top_k, top_p or min_p, as bool [N]."""
+        found = (self.top_k > 0) | (self.top_p < 1)
+        return found if self.min_p is None else found | (self.min_p > 0)
 
     def take(self, index: Tensor | slice) -> "Draws":
         """Return the rows of an index, int64 [n], or of a slice."""
@@ -102,12 +104,13 @@ class Draws:
 
     @property
     def _tensors(self) -> list[Tensor]:
-        return [self.revealed, self.seeds, self.events, self.temperature, self.top_k, self.top_p]
+        always = [self.revealed, self.seeds, self.events, self.temperature, self.top_k, self.top_p]
+        return always if self.min_p is None else [*always, self.min_p]
 
 
 def _draws(tensors: Sequence[Tensor], offsets: tuple[Offsets | None, ...]) -> Draws:
-    revealed, seeds, events, temperature, top_k, top_p = tensors
-    return Draws(revealed, seeds, events, temperature, top_k, top_p, offsets)
+    revealed, seeds, events, temperature, top_k, top_p, *min_p = tensors
+    return Draws(revealed, seeds, events, temperature, top_k, top_p, offsets, *min_p)
 
 
 class Drawn(NamedTuple):

@@ -126,6 +126,17 @@ def test_prompts_do_not_depend_on_their_neighbours(writer: Server) -> None:
     assert first[2:4] == other[2:4] != alone, "a seed of its own"
 
 
+def test_min_p_of_one_leaves_the_likeliest(writer: Server) -> None:
+    """In both interfaces, for every order and with drafts."""
+    for sampler in ({"name": "first_hitting"}, {"name": "entropy", "block_length": 2}, {"steps": 3}):
+        body: Body = {"prompt": "a", "max_tokens": 5, "seed": 3, "sampler": sampler}
+        greedy = texts(complete(writer, **body, top_k=1))
+        assert texts(complete(writer, **body, min_p=1)) == greedy
+        assert [choice["text"] for choice in writer.generate(**body, min_p=1.0)["choices"]] == greedy
+    refused = writer.http.post("/generate", json={"min_p": 1.5})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "min_p")
+
+
 def test_a_suffix_leaves_a_real_gap(writer: Server) -> None:
     answer = complete(writer, prompt="a", suffix=" the", max_tokens=4, seed=3)
     native = writer.generate(prompt="a", suffix=" the", max_tokens=4, seed=3)

@@ -16,6 +16,7 @@ from unmask_diffusion.request import (
     MAX_STOPS,
     Canvas,
     LogitBias,
+    MinP,
     Strict,
     Temperature,
     TokenIds,
@@ -36,6 +37,7 @@ SAME_FIELDS: tuple[str, ...] = (
     "n",
     "temperature",
     "top_p",
+    "min_p",
     "seed",
     "stop",
     "ignore_eos",
@@ -76,7 +78,7 @@ class OpenAIBody(Strict):
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = Field(
         default=None, description="extension; null, -1 and 0 are off"
     )
-    min_p: Zero | None = Field(default=None, description="null and 0 are off")
+    min_p: MinP | None = Field(default=None, description="extension, as in /generate; null and 0 are off")
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = Field(
         default=None, description="the same request with the same seed gives the same text; null: drawn"
     )

@@ -56,6 +56,7 @@ def generate(
     temperature: Annotated[float | None, typer.Option(help="0 takes the most probable")] = None,
     top_k: Annotated[int | None, typer.Option(help="0 is off")] = None,
     top_p: Annotated[float | None, typer.Option(help="1 is off")] = None,
+    min_p: Annotated[float | None, typer.Option(help="0 is off")] = None,
     sampler: Annotated[
         str | None,
         typer.Option(
@@ -64,6 +65,9 @@ def generate(
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="first_hitting: groups (exact when left out); ancestral, remasking: T")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(help="what a step reveals: sub_token; token: all of a position's together")
     ] = None,
     high_order: Annotated[
         str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
@@ -131,9 +135,11 @@ def generate(
         unmask generate --model faces --image in.png --mask mask.png
     """
     settings = read_settings(model=model, model_dir=model_dir, device=device, dtype=dtype, threads=threads)
-    fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "max_tokens": max_tokens, "seed": seed}
+    fields = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    fields |= {"max_tokens": max_tokens, "seed": seed}
     chosen: dict[str, Any] = {"name": sampler, "steps": steps, "high_order": high_order, "block_length": block_length}
     chosen |= {"clock": clock, "cut": cut, "guidance": guidance, "schedule": schedule, "rate": rate, "bound": bound}
+    chosen |= {"unit": unit}
     request: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
     request |= {name: value for name, value in (("prompt", text), ("suffix", suffix)) if value}
     request |= {"sampler": {name: value for name, value in chosen.items() if value is not None}}
@@ -189,7 +195,9 @@ def with_recommended(recommended: dict[str, Any], request: dict[str, Any]) -> di
 def settings_in_words(request: dict[str, Any]) -> str:
     """The settings of a request that are not left out."""
     sampler = request["sampler"]
-    named: dict[str, Any] = {name: request[name] for name in ("temperature", "top_p", "top_k") if name in request}
+    named: dict[str, Any] = {
+        name: request[name] for name in ("temperature", "top_p", "top_k", "min_p") if name in request
+    }
     named |= {("sampler" if name == "name" else name): value for name, value in sampler.items()}
     return "settings: " + (", ".join(f"{name} {value}" for name, value in named.items()) or "the API's defaults")
 

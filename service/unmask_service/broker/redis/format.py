@@ -33,6 +33,7 @@ REQUEST_FIELDS = {
     "temperature",
     "top_p",
     "top_k",
+    "min_p",
     "sampler",
     "logit_bias",
     "logprobs",
