@@ -132,15 +132,14 @@ def test_one_command_leaves_a_bundle_that_paints(tmp_path: Path, monkeypatch: py
 
 
 def test_the_model_that_ships_draws_whole_pictures() -> None:
-    """At its recommended settings: 48 of 64 were whole when they were chosen.
+    """At its recommended settings: 52 of 64 were whole, so the share lies in 70 to 90 % (95 %).
 
-    At that share fewer than 4 of 12 come up 4 times in 10,000, and at the lower end of its 95 % interval, 63 %, once in
-    a hundred.
+    Fewer than 5 of 12 come up once in a hundred at 70 %, and 4 times in 10,000 at 81 %.
     """
     bundle = open_bundle(find_bundle("faces", default_model_dir()))
     assert bundle.config.generation is not None
     parts = Avatars().parts
     drawn = sample(bundle, n=12, seed=1, **bundle.config.generation.as_given())
     pictures = torch.tensor([each.token_ids for each in drawn])
-    assert sum(is_whole(picture, parts) for picture in pictures) >= 4
+    assert sum(is_whole(picture, parts) for picture in pictures) >= 5
     assert len(pictures.unique(dim=0)) == 12
