@@ -53,7 +53,7 @@ DESCRIPTION = "A small model that draws avatars of 16 × 16 pixels in 64 colours
 # variety where the parts are chosen, at first; hardly any chance where they are finished
 SCHEDULE = TemperatureSchedule(start=0.8, change=-0.7, power=0.5)
 # a digit that the network got wrong early is masked again and mended
-GENERATION = GenerationSettings(sampler=Sampler(name="remasking", steps=128, rate=0.05, temperature_schedule=SCHEDULE))
+GENERATION = GenerationSettings(sampler=Sampler(name="remasking", steps=96, rate=0.2, temperature_schedule=SCHEDULE))
 ABOUT = """A small masked diffusion model (MDM-Prime) of pictures: it draws avatars of 16 × 16 pixels in 64 colours. The
 first digit of a pixel is its family, such as skin, hair or clothes, and draws the picture as a poster; the second one
 is the colour.
