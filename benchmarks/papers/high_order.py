@@ -1,7 +1,7 @@
 """How to lower the error of groups at the same number of evaluations: variants on a known chain.
 
 The chain's exact posterior is the prediction (one digit a token), so every difference from the chain is the sampler's
-error. The variants are independent of the server's sampler and draw a batch at a time; two of them are the server's
+error. The variants are independent of the server's sampler and draw a batch at a time; one of them is the server's
 `high_order`. docs/samplers.md has the results.
 """
 

@@ -97,11 +97,12 @@ def draw_steps(model: Model, features: Tensor, lanes: Sequence[Lane]) -> list[Dr
 
 def places_of(lane: Lane, mask_id: int) -> list[Place]:
     """The positions of a lane's step, ascending; in confidence order, all masked ones of its block."""
-    step, kind = lane.steps[lane.step], lane.sampler.high_order
+    step = lane.steps[lane.step]
     if lane.steps.by_confidence:
         turn = 0 if lane.sampler.noise == "position" else 1 + lane.step
         return [Place(lane, position, js, turn) for position, js in masked(lane.canvas, step.reveal, mask_id).items()]
-    far = dict(zip(step.reveal, weights(kind, lane.steps, lane.step), strict=False)) if kind else {}
+    high = weights(lane.steps, lane.step) if lane.sampler.high_order else ()
+    far = dict(zip(step.reveal, high, strict=False))
     turns = dict(zip(step.reveal, step.turns, strict=False))
     digits = lane.canvas.shape[1]
     places = []

@@ -7,9 +7,7 @@ revealed since p as between q and p, the prediction would be about p + c (p - q)
 what a step lacks of dependence on itself, it gets as more dependence on the step before, and the law of what is drawn,
 taken over all orders, is right to the second order in the size of the steps where plain steps are to the first.
 
-  extrapolation        paper 1's (arXiv 2409.02908, section 4.3 and appendix G.1): every sub-token to its own time.
-  predictor_corrector  steps in pairs: the first is drawn as it is, the second compensates for both (the trapezoidal
-                       method of Ren et al., arXiv 2502.00234, with theta 1/2).
+This is paper 1's extrapolation (arXiv 2409.02908, section 4.3 and appendix G.1): every sub-token to its own time.
 
 With blocks the first step of each is drawn like a sample's first, from one prediction. The compensation is one between
 orders: of two sub-tokens in neighbouring steps either may come first. Across a border the order is fixed, so that a
@@ -25,7 +23,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unmask_diffusion.request import HighOrder
 from unmask_diffusion.schedule import Steps
 
 
@@ -42,26 +39,19 @@ class Features:
         return self.features[bisect_left(self.positions, position)]
 
 
-def weights(kind: HighOrder, steps: Steps, step: int) -> tuple[float, ...]:
+def weights(steps: Steps, step: int) -> tuple[float, ...]:
     """How far each sub-token of a step is extrapolated, in distances between the two predictions.
 
-    Steps of one sub-token need no extrapolation: these samplers are exact wherever plain steps are.
+    Steps of one sub-token need no extrapolation: the sampler is exact wherever plain steps are.
 
     Returns:
         A weight for each sub-token of steps[step], in its order; nothing where the step is drawn from one prediction.
     """
-    step_of_block = step - steps.block_start(step)
-    if not step_of_block:
+    size = len(steps[step].reveal)
+    if step == steps.block_start(step) or size == 1:
         return ()
-    before, size = len(steps[step - 1].reveal), len(steps[step].reveal)
-    if kind == "extrapolation":
-        found = tuple(index / before for index in range(size))
-    elif step_of_block % 2:
-        # pairs of sub-tokens that share a step, over those that it compensates for them in
-        found = ((before * (before - 1) + size * (size - 1)) / (2 * before * size),) * size
-    else:
-        found = ()
-    return found if any(found) else ()
+    before = len(steps[step - 1].reveal)
+    return tuple(index / before for index in range(size))
 
 
 def extrapolate(now: Tensor, earlier: Tensor, weight: Tensor) -> Tensor:

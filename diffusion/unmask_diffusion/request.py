@@ -52,7 +52,7 @@ TopP = Annotated[float, Field(gt=0, le=1)]
 MinP = Annotated[float, Field(ge=0, le=1)]
 TopK = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Estimator = Literal["orders", "integral", "left_to_right"]
-HighOrder = Literal["extrapolation", "predictor_corrector"]
+HighOrder = Literal["extrapolation"]
 Cut = Literal["even", "llada", "dream", "dllm"]
 CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
 # samplers that reveal what the network is surest of, as many as a bound allows
@@ -146,7 +146,7 @@ class Sampler(Strict):
         default=None,
         exclude_if=lambda value: value is None,  # such requests are written without the field, as before it existed
         description="first_hitting with steps: extrapolation draws from the last two predictions, extrapolated to when "
-        "a sub-token is revealed; predictor_corrector does so in every second group. As many evaluations as without",
+        "a sub-token is revealed. As many evaluations as without",
     )
     block_length: BlockLength | None = Field(
         default=None,

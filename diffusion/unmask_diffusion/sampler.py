@@ -221,8 +221,7 @@ class ActiveSample:
         return free
 
     def _weights(self, step: int) -> tuple[float, ...]:
-        kind = self.sampler.high_order
-        return weights(kind, self.steps, step) if kind and step < len(self.steps) else ()
+        return weights(self.steps, step) if self.sampler.high_order and step < len(self.steps) else ()
 
     def _positions(self, first: int, stop: int) -> list[int]:
         digits = self.digits.shape[1]

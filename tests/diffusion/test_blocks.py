@@ -240,17 +240,15 @@ def test_two_steps_in_two_blocks_depend_on_each_other() -> None:
 
 def test_the_first_step_of_a_block_is_drawn_from_one_prediction() -> None:
     steps = near_equal_steps(range(24), 6, 12)  # two blocks of three steps of four
-    for kind in ("extrapolation", "predictor_corrector"):
-        alone = near_equal_steps(range(12), 3)
-        found = [weights(kind, steps, step) for step in range(6)]
-        assert found == [weights(kind, alone, step) for step in range(3)] * 2
-        assert found[3] == ()
-        assert any(found[4])
+    alone = near_equal_steps(range(12), 3)
+    found = [weights(steps, step) for step in range(6)]
+    assert found == [weights(alone, step) for step in range(3)] * 2
+    assert found[3] == ()
+    assert any(found[4])
 
 
-@pytest.mark.parametrize("kind", ["extrapolation", "predictor_corrector"])
-def test_a_high_order_sample_goes_on_identically_from_anywhere(kind: str) -> None:
-    sampler = {"steps": 9, "high_order": kind, "block_length": 8}
+def test_a_high_order_sample_goes_on_identically_from_anywhere() -> None:
+    sampler = {"steps": 9, "high_order": "extrapolation", "block_length": 8}
     plan = plan_for(PLAIN[2], seed=3, max_tokens=24, sampler=sampler)
     (log,) = run_to_end(PLAIN[2], [ActiveSample.start(PLAIN[2], plan, 0)])
     for kept in range(len(log)):
@@ -274,7 +272,6 @@ SAMPLERS: list[dict[str, Any]] = [
     {"block_length": 4},
     {"block_length": 5, "steps": 12},
     {"block_length": 3, "steps": 16, "high_order": "extrapolation"},
-    {"block_length": 4, "steps": 12, "high_order": "predictor_corrector"},
     {"block_length": 4, "name": "ancestral", "steps": 30},
 ]
 

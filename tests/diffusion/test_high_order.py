@@ -25,7 +25,6 @@ from unmask_diffusion import (
     evaluate,
 )
 from unmask_diffusion.high_order import extrapolate, weights
-from unmask_diffusion.request import HighOrder
 from unmask_diffusion.schedule import near_equal_steps
 from unmask_kernels import consistent_log_softmax
 
@@ -44,7 +43,6 @@ from tests.helpers import (
     table_model,
 )
 
-KINDS: tuple[HighOrder, ...] = ("extrapolation", "predictor_corrector")
 MODELS = {
     "float32": prime_model(),
     "bfloat16": prime_model(dtype=torch.bfloat16),
@@ -58,15 +56,14 @@ MODELS = {
 
 
 @pytest.mark.parametrize("sampler", [{"steps": None}, {}, {"name": "ancestral", "steps": 4}])
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_groups_have_a_high_order(sampler: dict[str, object], kind: str) -> None:
+def test_only_groups_have_a_high_order(sampler: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="first_hitting") as caught:
-        GenerationRequest.model_validate({"sampler": sampler | {"high_order": kind}})
+        GenerationRequest.model_validate({"sampler": sampler | {"high_order": "extrapolation"}})
     assert caught.value.errors()[0]["loc"] == ("sampler", "high_order")
 
 
 def test_an_unknown_one_is_refused_by_name() -> None:
-    with pytest.raises(ValidationError, match="predictor_corrector") as caught:
+    with pytest.raises(ValidationError, match="extrapolation") as caught:
         GenerationRequest.model_validate({"sampler": {"steps": 4, "high_order": "magic"}})
     assert caught.value.errors()[0]["loc"] == ("sampler", "high_order")
 
@@ -77,20 +74,18 @@ def test_requests_without_it_are_written_as_they_always_were() -> None:
     assert "high_order" not in request.model_dump_json()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_requests_with_it_survive_being_stored(kind: HighOrder) -> None:
-    request = GenerationRequest(seed=1, sampler=Sampler(steps=4, high_order=kind))
+def test_requests_with_it_survive_being_stored() -> None:
+    request = GenerationRequest(seed=1, sampler=Sampler(steps=4, high_order="extrapolation"))
     assert GenerationRequest.model_validate(request.model_dump()) == request
     assert GenerationRequest.model_validate_json(request.model_dump_json()) == request
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_group_is_an_evaluation(kind: HighOrder) -> None:
+def test_a_group_is_an_evaluation() -> None:
     """So that cost and forecast are those of plain groups, and a deadline can choose fewer."""
-    plan = plan_for(MODELS["float32"], seed=1, n=2, sampler={"steps": 7, "high_order": kind})
+    plan = plan_for(MODELS["float32"], seed=1, n=2, sampler={"steps": 7, "high_order": "extrapolation"})
     assert plan.network_evaluations == 2 * 7
     fewer = cut(plan, 3)
-    assert fewer == plan_for(MODELS["float32"], seed=1, n=2, sampler={"steps": 3, "high_order": kind})
+    assert fewer == plan_for(MODELS["float32"], seed=1, n=2, sampler={"steps": 3, "high_order": "extrapolation"})
     assert fewer.network_evaluations == 2 * 3
 
 
@@ -99,18 +94,14 @@ def test_a_group_is_an_evaluation(kind: HighOrder) -> None:
 
 def test_weights_are_the_times_since_the_last_prediction() -> None:
     groups = near_equal_steps(range(11), 3)  # 3, 4 and 4 sub-tokens
-    assert weights("extrapolation", groups, 0) == ()
-    assert weights("extrapolation", groups, 1) == (0, 1 / 3, 2 / 3, 1)
-    assert weights("extrapolation", groups, 2) == (0, 1 / 4, 2 / 4, 3 / 4)
-    assert weights("predictor_corrector", groups, 0) == weights("predictor_corrector", groups, 2) == ()
-    pairs_apart, pairs_together = 3 * 4, 3 + 6
-    assert weights("predictor_corrector", groups, 1) == (pairs_together / pairs_apart,) * 4
+    assert weights(groups, 0) == ()
+    assert weights(groups, 1) == (0, 1 / 3, 2 / 3, 1)
+    assert weights(groups, 2) == (0, 1 / 4, 2 / 4, 3 / 4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_single_sub_tokens_need_no_extrapolation(kind: HighOrder) -> None:
+def test_single_sub_tokens_need_no_extrapolation() -> None:
     groups = near_equal_steps(range(5), 5)
-    assert {weights(kind, groups, step) for step in range(5)} == {()}
+    assert {weights(groups, step) for step in range(5)} == {()}
 
 
 def test_a_prediction_is_extrapolated_where_it_stays_positive() -> None:
@@ -154,8 +145,8 @@ Law = dict[tuple[int, ...], float]
 class Enumerated:
     """The law of a sampler over a table, over all orders and outcomes: written down anew, from probabilities."""
 
-    def __init__(self, table: Tensor, codes: Sequence[tuple[int, ...]], kind: HighOrder | None, heat: float) -> None:
-        self.table, self.codes, self.kind, self.heat = table, codes, kind, heat
+    def __init__(self, table: Tensor, codes: Sequence[tuple[int, ...]], extrapolated: bool, heat: float) -> None:
+        self.table, self.codes, self.extrapolated, self.heat = table, codes, extrapolated, heat
         self.length, self.digits = table.ndim, len(codes[0])
         self.every = [*itertools.product(range(len(codes)), repeat=self.length)]
         self.predicted = cache(self._predicted)
@@ -200,12 +191,10 @@ class Enumerated:
         return {code: share / sum(hot.values()) for code, share in hot.items()}
 
     def _weight(self, groups: Sequence[Sequence[int]], step: int, position: int) -> float:
-        if not step or self.kind is None:
+        if not step or not self.extrapolated:
             return 0.0
-        a, b = len(groups[step - 1]), len(groups[step])
-        if self.kind == "extrapolation":
-            return next(i for i, each in enumerate(groups[step]) if each // self.digits == position) / a
-        return (math.comb(a, 2) + math.comb(b, 2)) / (a * b) if step % 2 else 0.0
+        before = len(groups[step - 1])
+        return next(i for i, each in enumerate(groups[step]) if each // self.digits == position) / before
 
     def _predicted(self, state: State, position: int) -> dict[int, float]:
         found: defaultdict[int, float] = defaultdict(float)
@@ -219,33 +208,23 @@ class Enumerated:
         return {code: share / sum(found.values()) for code, share in found.items()}
 
 
-def enumerated(model: ToyModel, kind: HighOrder | None, heat: float = 1.0) -> Enumerated:
+def enumerated(model: ToyModel, extrapolated: bool, heat: float = 1.0) -> Enumerated:
     denoiser = model.denoiser
     assert isinstance(denoiser, TableDenoiser)
     table = denoiser.probabilities / denoiser.probabilities.sum()
-    return Enumerated(table, [tuple(code) for code in model.sub_tokenizer.codes.tolist()], kind, heat)
+    return Enumerated(table, [tuple(code) for code in model.sub_tokenizer.codes.tolist()], extrapolated, heat)
 
 
-@pytest.mark.parametrize(
-    ("kind", "classes", "length", "digits", "heat", "requests"),
-    [
-        ("extrapolation", 2, 4, 1, 0.7, 60),
-        ("predictor_corrector", 2, 4, 1, 0.7, 25),
-        ("extrapolation", 4, 2, 2, 1.0, 100),
-        ("predictor_corrector", 4, 2, 2, 1.0, 40),
-    ],
-)
-def test_the_law_is_that_of_the_formula(
-    kind: HighOrder, classes: int, length: int, digits: int, heat: float, requests: int
-) -> None:
+@pytest.mark.parametrize(("classes", "length", "digits", "heat", "requests"), [(2, 4, 1, 0.7, 60), (4, 2, 2, 1.0, 100)])
+def test_the_law_is_that_of_the_formula(classes: int, length: int, digits: int, heat: float, requests: int) -> None:
     """Chi-square over all sequences of two groups, 1,600 to 6,400 samples; as many of plain groups are refused."""
     sub_tokenizer = code_table(classes, digits)
     model = ToyModel(TableDenoiser(1.5 * random_table(classes, length, seed=6), sub_tokenizer), sub_tokenizer)
-    sampler = {"steps": 2, "high_order": kind}
+    sampler = {"steps": 2, "high_order": "extrapolation"}
     plans = [plan_for(model, n=64, seed=seed, temperature=heat, sampler=sampler) for seed in range(requests)]
     counts = Counter(sequences(model, plans))
-    assert chi_square_p(counts, enumerated(model, kind, heat).law(2)) > FALSE_ALARM_RATE
-    assert chi_square_p(counts, enumerated(model, None, heat).law(2)) < FALSE_ALARM_RATE
+    assert chi_square_p(counts, enumerated(model, True, heat).law(2)) > FALSE_ALARM_RATE
+    assert chi_square_p(counts, enumerated(model, False, heat).law(2)) < FALSE_ALARM_RATE
 
 
 def coupled(strength: float) -> ToyModel:
@@ -255,15 +234,14 @@ def coupled(strength: float) -> ToyModel:
     return ToyModel(TableDenoiser(table, code_table(2, 1)), code_table(2, 1))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_over_all_orders_the_error_is_smaller(kind: HighOrder) -> None:
+def test_over_all_orders_the_error_is_smaller() -> None:
     """Total variation from the model's own distribution, three groups of two: no sampling, no chance."""
 
-    def error(kind: HighOrder | None) -> float:
-        of_model = enumerated(coupled(0.2), kind)
+    def error(extrapolated: bool) -> float:
+        of_model = enumerated(coupled(0.2), extrapolated)
         return sum(abs(p - float(of_model.table[sequence])) for sequence, p in of_model.law(3).items()) / 2
 
-    assert error(kind) < 0.6 * error(None)
+    assert error(True) < 0.6 * error(False)
 
 
 # --- where it is exact ---------------------------------------------------------------------------------------------
@@ -275,19 +253,17 @@ def start(model: ToyModel, sampler: Mapping[str, object], **fields: object) -> l
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_a_group_a_sub_token_it_is_the_exact_sampler(name: str, kind: HighOrder) -> None:
+def test_with_a_group_a_sub_token_it_is_the_exact_sampler(name: str) -> None:
     model = MODELS[name]
-    found = run_to_end(model, start(model, {"steps": 1000, "high_order": kind}, seed=3, n=2))
+    found = run_to_end(model, start(model, {"steps": 1000, "high_order": "extrapolation"}, seed=3, n=2))
     assert found == run_to_end(model, start(model, {}, seed=3, n=2))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_first_group_is_drawn_as_it_always_was_and_later_ones_are_not(kind: HighOrder) -> None:
+def test_the_first_group_is_drawn_as_it_always_was_and_later_ones_are_not() -> None:
     model = MODELS["float32"]
     found, plain = (
         run_to_end(model, start(model, sampler, seed=3, n=4))
-        for sampler in ({"steps": 4, "high_order": kind}, {"steps": 4})
+        for sampler in ({"steps": 4, "high_order": "extrapolation"}, {"steps": 4})
     )
     assert [log[0] for log in found] == [log[0] for log in plain]
     assert all(ours != theirs for ours, theirs in zip(found, plain, strict=True))
@@ -310,7 +286,7 @@ def test_a_token_that_is_revealed_in_one_group_is_drawn_as_of_its_first_digit() 
 # --- the log is the only state -------------------------------------------------------------------------------------
 
 SAMPLERS: list[Mapping[str, object]] = [
-    *[{"steps": steps, "high_order": kind} for steps in (2, 3, 5, 8) for kind in KINDS],
+    *[{"steps": steps, "high_order": "extrapolation"} for steps in (2, 3, 5, 8)],
     {"steps": 3},
     {"name": "ancestral", "steps": 4},
 ]
@@ -379,11 +355,13 @@ class Counting(DenoiserAround):
         return self.inner.trunk(canvases, rows)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_state_before_is_evaluated_again_only_after_a_takeover(kind: HighOrder) -> None:
+def test_the_state_before_is_evaluated_again_only_after_a_takeover() -> None:
     counting = Counting(MODELS["float32"])
     model = replace(MODELS["float32"], denoiser=counting)
-    samples = [*start(model, {"steps": 4, "high_order": kind}, seed=1, n=3), *start(model, {"steps": 4}, seed=2)]
+    samples = [
+        *start(model, {"steps": 4, "high_order": "extrapolation"}, seed=1, n=3),
+        *start(model, {"steps": 4}, seed=2),
+    ]
     logs = run_to_end(model, samples)
     assert counting.calls == [4] * 4
     counting.calls.clear()
@@ -391,11 +369,10 @@ def test_the_state_before_is_evaluated_again_only_after_a_takeover(kind: HighOrd
     assert counting.calls == [3 + 4], "the states before and the states, in the same call"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_with_a_budget_of_one_canvas_the_state_before_is_evaluated_first(kind: HighOrder) -> None:
+def test_with_a_budget_of_one_canvas_the_state_before_is_evaluated_first() -> None:
     model = MODELS["float32"]
-    (log,) = run_to_end(model, start(model, {"steps": 4, "high_order": kind}, seed=1))
-    (sample,) = start(model, {"steps": 4, "high_order": kind}, seed=1)
+    (log,) = run_to_end(model, start(model, {"steps": 4, "high_order": "extrapolation"}, seed=1))
+    (sample,) = start(model, {"steps": 4, "high_order": "extrapolation"}, seed=1)
     sample.reveal(log[0])
     entries = []
     for _ in range(2):
@@ -418,11 +395,10 @@ def test_evaluating_twice_gives_the_same_twice() -> None:
 # --- company that guesses, candidates, errors ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_guessed_and_guesses_are_not_followed(kind: HighOrder) -> None:
+def test_nothing_is_guessed_and_guesses_are_not_followed() -> None:
     model = MODELS["float32"]
-    (sample,) = start(model, {"steps": 6, "high_order": kind}, seed=1)
-    (log,) = run_to_end(model, start(model, {"steps": 6, "high_order": kind}, seed=1))
+    (sample,) = start(model, {"steps": 6, "high_order": "extrapolation"}, seed=1)
+    (log,) = run_to_end(model, start(model, {"steps": 6, "high_order": "extrapolation"}, seed=1))
     sample.drafts = tuple(log[:3])
     (done,) = evaluate(model, [sample], [4])
     assert (done.states, done.entries, done.drafts) == (1, (log[0],), ())
@@ -455,11 +431,10 @@ class BrokenLater(DenoiserAround):
         return features * torch.nan if known else features
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_network_that_gives_no_numbers_is_told_apart(kind: HighOrder) -> None:
+def test_a_network_that_gives_no_numbers_is_told_apart() -> None:
     model = replace(MODELS["float32"], denoiser=BrokenLater(MODELS["float32"].denoiser))
     assert model.sub_tokenizer.mask_id == 6
-    (sample,) = start(model, {"steps": 3, "high_order": kind}, seed=1)
+    (sample,) = start(model, {"steps": 3, "high_order": "extrapolation"}, seed=1)
     (first,) = evaluate(model, [sample])[0].entries
     assert isinstance(first, Reveal)
     sample.reveal(first)
@@ -468,13 +443,12 @@ def test_a_network_that_gives_no_numbers_is_told_apart(kind: HighOrder) -> None:
     assert not second.impossible
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_impossible_is_never_drawn(kind: HighOrder) -> None:
+def test_what_is_impossible_is_never_drawn() -> None:
     """Three equal tokens: after the first group nothing else is possible, however far it is extrapolated."""
     table = torch.full((3, 3, 3), -torch.inf)
     for token in range(3):
         table[token, token, token] = 0
     model = ToyModel(TableDenoiser(table, code_table(3, 1)), code_table(3, 1))
-    plans = [plan_for(model, n=64, seed=seed, sampler={"steps": 2, "high_order": kind}) for seed in range(4)]
+    plans = [plan_for(model, n=64, seed=seed, sampler={"steps": 2, "high_order": "extrapolation"}) for seed in range(4)]
     drawn = set(sequences(model, plans))
     assert drawn == {(token, token, token) for token in range(3)}

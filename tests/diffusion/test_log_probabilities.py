@@ -51,7 +51,6 @@ TOGETHER: list[dict[str, object]] = [
     {"steps": 14, "block_length": 2},
     {"name": "ancestral", "steps": 5},
     {"steps": 3, "high_order": "extrapolation"},
-    {"steps": 4, "high_order": "predictor_corrector"},
 ]
 
 

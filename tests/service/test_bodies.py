@@ -113,7 +113,7 @@ def test_an_unknown_field_is_named(body: object, param: str) -> None:
         (
             {"high_order": True, "block_length": 0},
             "sampler.high_order",
-            "sampler.high_order: Input should be 'extrapolation' or 'predictor_corrector'",
+            "sampler.high_order: Input should be 'extrapolation'",
         ),
     ],
 )

@@ -110,15 +110,6 @@ generate("tales", "ancestral", prompt=ONCE, max_tokens=12, seed=7, sampler={"nam
 generate(
     "tales", "extrapolation", prompt=ONCE, max_tokens=12, seed=7, sampler={"steps": 8, "high_order": "extrapolation"}
 )
-generate(
-    "tales",
-    "predictor and corrector",
-    prompt=ONCE,
-    max_tokens=12,
-    seed=7,
-    n=2,
-    sampler={"steps": 8, "high_order": "predictor_corrector"},
-)
 generate("tales", "a gap before a suffix", prompt=ONCE, suffix=END, max_tokens=8, seed=3)
 generate("tales", "holes", canvas=CANVAS, seed=4, n=2)
 generate("tales", "nothing to do", canvas=[279, 260, 258], seed=4)
@@ -251,7 +242,6 @@ generate("table", "top_p", n=24, top_p=0.6, seed=7)
 generate("table", "groups", n=24, sampler={"steps": 2}, seed=8)
 generate("table", "ancestral", n=24, sampler={"name": "ancestral", "steps": 6}, seed=9)
 generate("table", "extrapolation", n=24, sampler={"steps": 3, "high_order": "extrapolation"}, seed=10)
-generate("table", "predictor and corrector", n=24, sampler={"steps": 4, "high_order": "predictor_corrector"}, seed=11)
 generate("table", "a stream with candidates", n=4, stream=True, candidates=4, seed=12)
 generate("table", "impossible", prompt=[3], seed=1)
 generate("table", "a stream of the impossible", prompt=[3], seed=1, stream=True)
@@ -272,7 +262,6 @@ generate("chain", "cooler, with filters", max_tokens=30, temperature=0.7, top_k=
 generate("chain", "groups", n=6, sampler={"steps": 20}, seed=5)
 generate("chain", "ancestral", n=4, sampler={"name": "ancestral", "steps": 64}, seed=6)
 generate("chain", "extrapolation", n=4, sampler={"steps": 16, "high_order": "extrapolation"}, seed=7)
-generate("chain", "predictor and corrector", n=4, sampler={"steps": 16, "high_order": "predictor_corrector"}, seed=8)
 generate("chain", "a stream", max_tokens=24, seed=9, stream=True)
 generate("chain", "a stream with candidates", max_tokens=6, n=2, seed=10, stream=True, candidates=2)
 converse(

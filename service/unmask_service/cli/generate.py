@@ -69,9 +69,7 @@ def generate(
     unit: Annotated[
         str | None, typer.Option(help="what a step reveals: sub_token; token: all of a position's together")
     ] = None,
-    high_order: Annotated[
-        str | None, typer.Option(help="high-order steps: extrapolation or predictor_corrector")
-    ] = None,
+    high_order: Annotated[str | None, typer.Option(help="high-order steps: extrapolation")] = None,
     block_length: Annotated[
         int | None, typer.Option(help="fill blocks of so many tokens from left to right [one block]; 1: left to right")
     ] = None,

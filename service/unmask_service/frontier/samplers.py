@@ -44,7 +44,6 @@ CONTENDERS = (
     Contender("groups with clock 3", "random order", {"clock": 3}),
     Contender("extrapolated groups", "random order", {"high_order": "extrapolation"}),
     Contender("extrapolated groups at temperature 0.9", "random order", {"high_order": "extrapolation"}, 0.9),
-    Contender("predictor-corrector", "random order", {"high_order": "predictor_corrector"}),
     Contender("groups in blocks of 8", "random order", {"block_length": 8}),
     Contender("whole tokens", "random order", {"unit": "token"}),
     Contender("ancestral", "random order", {"name": "ancestral"}),
