@@ -161,6 +161,7 @@ def tales() -> Any:  # noqa: ANN401 — a generator
         yield server.until_ready()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("snippet", snippets(), ids=lambda text: text.split()[1])
 def test_snippets_run(tales: Server, snippet: str) -> None:
     if "langchain" in snippet:
@@ -169,4 +170,5 @@ def test_snippets_run(tales: Server, snippet: str) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(code, {})  # noqa: S102 — our own document
+    gc.collect()  # they leave their connections open
     assert printed.getvalue().strip()
