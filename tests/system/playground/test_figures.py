@@ -73,7 +73,7 @@ def test_pictures_of_pictures(faces: Server, open_page: OpenPage, pictures: Path
     playground = open_page(faces.url, exact=False, color_scheme=scheme, **WINDOW)
     playground.generate(n=12, seed=23, speed=0)
     playground.until_done()
-    playground.seek(96)
+    playground.seek(56)
     playground.at("#canvas .pixel[data-state=intermediate]").first.hover()
     take(playground, pictures / f"pictures_{scheme}.png", "header", ".stage .transport")
 
