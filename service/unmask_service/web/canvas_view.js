@@ -109,7 +109,7 @@ export class CanvasView {
   }
 
   #textAndSign(position, { id, text }) {
-    if (id === this.state.endTokenId) return ["", END];
+    if (this.state.endTokenIds.includes(id)) return ["", END];
     if (text === null) return [String(id), ""];
     if (!isPart(text)) return [text, signOf(text)];
     if (this.state.continues(position)) return ["", REST];
