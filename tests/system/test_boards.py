@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from unmask_service.api_keys import line_of
 
 from tests.helpers_cluster import Cluster
 from tests.helpers_metrics import documented_metrics, metrics_in
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.system
 DRAWING = os.environ.get("UNMASK_TEST_DRAW_BOARDS") == "1"
 DOCUMENTATION = REPOSITORY / "docs"
 TALES = REPOSITORY / "model_store" / "bundles" / "tales"
+KEY = f"unmask-key-{'x' * 43}"
 
 BOARDS = boards()
 PANELS = [(board, panel) for board in BOARDS for panel in board.panels]
@@ -66,9 +68,11 @@ class Observed:
 def observed(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     """A cluster under a load that is partly refused, with clients that leave, and a worker that is killed."""
     model = TALES if DRAWING else bundles / "writer"
-    ports, places = {"api": free_port()}, 11 if DRAWING else 6
+    ports, places = {"api": free_port(), "api-keys": free_port()}, 11 if DRAWING else 6
     with Redis() as redis, Cluster(model, redis.url) as cluster:
         api = cluster.start_api("--max-requests", str(places), "--metrics-port", str(ports["api"]))
+        options = ("--metrics-port", str(ports["api-keys"]), "--api-keys", line_of("alice", KEY))
+        with_keys = cluster.start_api(*options)
         for number in range(3):
             # so many lanes that there are guesses, however small the model is
             ports[f"worker-{number}"] = cluster.start_worker("--speculation", "auto" if DRAWING else "4").port
@@ -76,6 +80,7 @@ def observed(bundles: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         targets = {instance: f"127.0.0.1:{port}" for instance, port in ports.items()}
         with Prometheus(targets, tmp_path_factory.mktemp("prometheus")) as prometheus:
             prometheus.until(f'sum(up{{job="unmask"}}) == {len(targets)}')
+            with_keys.http.post("/generate", json={}, headers={"authorization": f"Bearer {KEY}"}).raise_for_status()
             start = put_load_on(api, cluster.workers[-1], prometheus)
             yield Observed(prometheus, start, time.time())
 
