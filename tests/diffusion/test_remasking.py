@@ -262,4 +262,4 @@ def test_plans_without_end_are_refused_before_they_are_drawn() -> None:
         plan_of({"steps": 1_000_000, "rate": 0.2})
     assert caught.value.param == "sampler.rate"
     with pytest.raises(RequestError, match="at most 1048576"):
-        plan_of({"steps": 3000, "rate": 0.5}, n=64)
+        plan_of({"steps": 3000, "rate": 1.0}, n=64)

@@ -58,7 +58,7 @@ def filtered_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Filter equal rows once: the filter is a function of its arguments, and most of the time of a small row."""
     known: dict[tuple[bytes, int, float], Tensor] = {}
 
-    def remembered(scores: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    def remembered(scores: Tensor, top_k: Tensor, top_p: Tensor, _min_p: Tensor | None = None) -> Tensor:
         arguments = scores.numpy().tobytes(), int(top_k), float(top_p)
         if arguments not in known:
             known[arguments] = keep_likely(scores, top_k, top_p)

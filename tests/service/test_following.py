@@ -253,6 +253,7 @@ def test_an_id_of_too_many_digits_to_be_read_is_named(writer: Server) -> None:
 
 def test_a_plan_costs_nothing_and_tells_what_the_request_will(writer: Server) -> None:
     body: Body = {"prompt": " the", "max_tokens": 12, "n": 2, "seed": 5, "sampler": {"name": "ancestral", "steps": 30}}
+    writer.until_idle()  # other tests leave work behind
     response = writer.http.post("/plan", json=body)
     assert response.status_code == 200, response.text
     plan = response.json()
