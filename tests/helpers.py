@@ -27,6 +27,7 @@ from unmask_diffusion import (
     evaluate,
     make_plan,
     read_sample,
+    replay,
     smallest_base,
 )
 from unmask_kernels import Draws
@@ -199,6 +200,38 @@ def run_to_end(model: ToyModel, samples: Sequence[ActiveSample], places: int | N
                 assert isinstance(entry, Reveal), entry
                 logs[i].append(entry)
     return logs
+
+
+def samples_of(model: ToyModel, plan: Plan) -> list[ActiveSample]:
+    """All samples of a plan, at their start."""
+    return [ActiveSample.start(model, plan, index) for index in range(plan.request.n)]
+
+
+def log_that_goes_on_from_anywhere(model: ToyModel, plan: Plan) -> list[Reveal]:
+    """Draw a plan's samples together, and check that plan and log are their whole state.
+
+    After each evaluation a replay of the log gives the samples' digits, and new samples that get a part of the log go
+    on identically.
+    """
+    active = samples_of(model, plan)
+    log: list[Reveal] = []
+    prefixes = []
+    while running := [each for each in active if not each.finished]:
+        for each, outcome in zip(running, evaluate(model, running), strict=True):
+            for entry in each.apply(outcome):
+                assert isinstance(entry, Reveal)
+                log.append(entry)
+        prefixes.append(len(log))
+        rebuilt = replay(model, plan, log)
+        assert all(torch.equal(state, live.digits) for state, live in zip(rebuilt, active, strict=True))
+    for taken in prefixes[:: max(1, len(prefixes) // 4)]:
+        again = samples_of(model, plan)
+        for entry in log[:taken]:
+            again[entry.sample].reveal(entry)
+        rest = run_to_end(model, again)
+        assert sorted([*log[:taken], *itertools.chain(*rest)], key=str) == sorted(log, key=str)
+    assert all((each.digits != model.sub_tokenizer.mask_id).all() for each in active)
+    return log
 
 
 def sequences(model: ToyModel, plans: Iterable[Plan], places: int = 512) -> list[tuple[int, ...]]:

@@ -11,16 +11,22 @@ from unmask_diffusion import (
     ActiveSample,
     Plan,
     RequestError,
-    Reveal,
     Sampler,
     cut,
-    evaluate,
     initial_state,
-    replay,
     sample,
 )
 
-from tests.helpers import ToyModel, plan_for, prime_model, random_table, run_to_end, table_model
+from tests.helpers import (
+    ToyModel,
+    log_that_goes_on_from_anywhere,
+    plan_for,
+    prime_model,
+    random_table,
+    run_to_end,
+    samples_of,
+    table_model,
+)
 
 MODEL = prime_model(length=16)
 SAMPLERS: tuple[dict[str, object], ...] = (
@@ -37,10 +43,6 @@ def plan_of(sampler: Mapping[str, object], model: ToyModel = MODEL, **fields: ob
     return plan_for(model, **{"canvas": [None] * model.denoiser.length, "n": 2, "seed": 5} | fields, sampler=sampler)
 
 
-def samples_of(plan: Plan, model: ToyModel = MODEL) -> list[ActiveSample]:
-    return [ActiveSample.start(model, plan, index) for index in range(plan.request.n)]
-
-
 # --- how many --------------------------------------------------------------------------------------------------------
 
 
@@ -49,7 +51,7 @@ def test_entropy_bound_0_is_one_at_a_time_bit_for_bit(more: dict[str, object]) -
     bounded = plan_of({"name": "entropy_bounded", "bound": 0, **more}, temperature=0.7)
     ordered = plan_of({"name": "entropy", "steps": 32, **more}, temperature=0.7)
     assert bounded.schedules == ordered.schedules
-    assert run_to_end(MODEL, samples_of(bounded)) == run_to_end(MODEL, samples_of(ordered))
+    assert run_to_end(MODEL, samples_of(MODEL, bounded)) == run_to_end(MODEL, samples_of(MODEL, ordered))
 
 
 def marginals(model: ToyModel, seed: int, canvas: torch.Tensor) -> dict[tuple[int, int], list[float]]:
@@ -72,7 +74,7 @@ def test_as_many_are_revealed_as_enumeration_allows(name: str, bound: float, see
     plan = plan_of({"name": name, "bound": bound}, model, n=1, seed=seed)
     canvas = initial_state(model, plan)
     sizes = []
-    for log in run_to_end(model, samples_of(plan, model)):
+    for log in run_to_end(model, samples_of(model, plan)):
         for reveal in log:
             found = marginals(model, seed, canvas)
             revealed = {(position, j) for position, j, _ in reveal.sub_tokens}
@@ -98,7 +100,7 @@ def test_as_many_are_revealed_as_enumeration_allows(name: str, bound: float, see
 
 def test_the_plan_is_an_upper_bound_and_no_deadline_cuts_it() -> None:
     plan = plan_of({"name": "entropy_bounded", "bound": 2})
-    active = samples_of(plan)
+    active = samples_of(MODEL, plan)
     logs = run_to_end(MODEL, active)
     assert plan.network_evaluations == plan.sub_tokens == 2 * 32
     assert [each.evaluations for each in active] == [len(log) for log in logs]
@@ -112,7 +114,7 @@ def test_blocks_are_filled_one_after_the_other_and_end_tokens_end_them() -> None
     model = ToyModel(MODEL.denoiser, MODEL.sub_tokenizer, end_token_ids=ends, full_canvas=False)
     sampler = {"name": "entropy_bounded", "bound": 3, "block_length": 4}
     plan = plan_of(sampler, model, n=4)
-    active = samples_of(plan, model)
+    active = samples_of(model, plan)
     for log in run_to_end(model, active):
         blocks = [position // 4 for reveal in log for position, _, _ in reveal.sub_tokens]
         assert blocks == sorted(blocks)
@@ -128,32 +130,14 @@ def test_blocks_are_filled_one_after_the_other_and_end_tokens_end_them() -> None
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_plan_and_log_are_the_state_and_any_prefix_goes_on_identically(sampler: dict[str, object]) -> None:
-    plan = plan_of(sampler)
-    active = samples_of(plan)
-    log: list[Reveal] = []
-    prefixes = []
-    while running := [each for each in active if not each.finished]:
-        for each, outcome in zip(running, evaluate(MODEL, running), strict=True):
-            for entry in each.apply(outcome):
-                assert isinstance(entry, Reveal)
-                log.append(entry)
-        prefixes.append(len(log))
-        rebuilt = replay(MODEL, plan, log)
-        assert all(torch.equal(state, live.digits) for state, live in zip(rebuilt, active, strict=True))
-    for taken in prefixes[:: max(1, len(prefixes) // 4)]:
-        again = samples_of(plan)
-        for entry in log[:taken]:
-            again[entry.sample].reveal(entry)
-        rest = run_to_end(MODEL, again)
-        assert sorted([*log[:taken], *itertools.chain(*rest)], key=str) == sorted(log, key=str)
-    assert all((each.digits != MODEL.sub_tokenizer.mask_id).all() for each in active)
+    log_that_goes_on_from_anywhere(MODEL, plan_of(sampler))
 
 
 def test_tokens_are_the_same_alone_and_among_32() -> None:
     plans = [plan_of(SAMPLERS[number % len(SAMPLERS)], seed=number, n=1) for number in range(32)]
     together = run_to_end(MODEL, [ActiveSample.start(MODEL, plan, 0) for plan in plans])
     for plan, log in zip(plans, together, strict=True):
-        assert run_to_end(MODEL, samples_of(plan)) == [log]
+        assert run_to_end(MODEL, samples_of(MODEL, plan)) == [log]
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

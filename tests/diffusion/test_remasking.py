@@ -10,10 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import binomtest
-from unmask_diffusion import ActiveSample, Plan, RequestError, Reveal, Sampler, evaluate, replay, sample
+from unmask_diffusion import ActiveSample, Plan, RequestError, Sampler, sample
 from unmask_diffusion.remasking import Law, _histories, _minus_log
 
-from tests.helpers import FALSE_ALARM_RATE, ToyModel, code_table, markov_model, plan_for, prime_model, run_to_end
+from tests.helpers import (
+    FALSE_ALARM_RATE,
+    ToyModel,
+    code_table,
+    log_that_goes_on_from_anywhere,
+    markov_model,
+    plan_for,
+    prime_model,
+    run_to_end,
+    samples_of,
+)
 
 MODEL = prime_model(length=16)
 SAMPLERS: tuple[dict[str, object], ...] = (
@@ -31,10 +41,6 @@ SAMPLERS: tuple[dict[str, object], ...] = (
 def plan_of(sampler: Mapping[str, object], **fields: object) -> Plan:
     sets = {"canvas": [None, 3, [1, 5, 8], *[None] * 13], "n": 2, "seed": 11}
     return plan_for(MODEL, **sets | fields, sampler={"name": "remasking", **sampler})
-
-
-def samples_of(plan: Plan) -> list[ActiveSample]:
-    return [ActiveSample.start(MODEL, plan, index) for index in range(plan.request.n)]
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -79,7 +85,7 @@ def test_rate_0_is_ancestral_bit_for_bit(more: dict[str, object]) -> None:
         sampler={"name": "ancestral", "steps": 20} | shared,
     )
     assert plan.schedules == ancestral.schedules
-    assert run_to_end(MODEL, samples_of(plan)) == run_to_end(MODEL, samples_of(ancestral))
+    assert run_to_end(MODEL, samples_of(MODEL, plan)) == run_to_end(MODEL, samples_of(MODEL, ancestral))
 
 
 def test_a_low_rate_hardly_changes_the_ancestral_schedule() -> None:
@@ -184,25 +190,8 @@ class Uniform(type(markov_model(16, 64, 1).denoiser)):  # type: ignore[misc]
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_plan_and_log_are_the_state_and_any_prefix_goes_on_identically(sampler: dict[str, object]) -> None:
     plan = plan_of(sampler)
-    active = samples_of(plan)
-    log: list[Reveal] = []
-    states = []
-    while running := [each for each in active if not each.finished]:
-        for each, outcome in zip(running, evaluate(MODEL, running), strict=True):
-            for entry in each.apply(outcome):
-                assert isinstance(entry, Reveal)
-                log.append(entry)
-        states.append(len(log))
-        rebuilt = replay(MODEL, plan, log)
-        assert all(torch.equal(state, live.digits) for state, live in zip(rebuilt, active, strict=True))
-    for taken in states[:: max(1, len(states) // 4)]:
-        again = samples_of(plan)
-        for entry in log[:taken]:
-            again[entry.sample].reveal(entry)
-        rest = run_to_end(MODEL, again)
-        assert sorted([*log[:taken], *itertools.chain(*rest)], key=str) == sorted(log, key=str)
+    log = log_that_goes_on_from_anywhere(MODEL, plan)
     assert len(log) == plan.network_evaluations
-    assert all((each.digits != MODEL.sub_tokenizer.mask_id).all() for each in active)
     for entry in log:
         step = plan.schedules[entry.sample].steps[entry.step]
         assert tuple(2 * position + j for position, j in entry.masked) == step.mask
@@ -212,7 +201,7 @@ def test_tokens_are_the_same_alone_and_among_32() -> None:
     plans = [plan_of(SAMPLERS[number % 6], seed=number, n=1) for number in range(32)]
     together = run_to_end(MODEL, [ActiveSample.start(MODEL, plan, 0) for plan in plans])
     for plan, log in zip(plans, together, strict=True):
-        assert run_to_end(MODEL, samples_of(plan)) == [log]
+        assert run_to_end(MODEL, samples_of(MODEL, plan)) == [log]
 
 
 def test_an_end_token_in_a_block_ends_the_sample() -> None:

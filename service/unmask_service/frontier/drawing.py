@@ -50,7 +50,7 @@ def plans_of(
 
 
 def draw(model: Model, plans: list[Plan], report: Callable[[int], None] = lambda _: None) -> Drawn:
-    """Draw all canvases of some plans; `report` hears after each evaluation how many the samples have had in all.
+    """Draw all canvases of some plans; `report` hears after each evaluation how many steps of the plans are done.
 
     Raises:
         SamplingError: a sample cannot continue.
