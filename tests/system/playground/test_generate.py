@@ -337,7 +337,8 @@ def test_the_log_the_text_and_a_command_can_be_taken_home(tales: Server, open_pa
     saving.value.save_as(tmp_path / "log.json")
     log = json.loads((tmp_path / "log.json").read_text())
     done = log["events"][-1]["data"]
-    assert [event["event"] for event in log["events"]] == ["start", *["unmask"] * 24, "done"]
+    unmasks = ["unmask"] * done["sampling"]["network_evaluations"]  # 24, or fewer where the tale ends early
+    assert [event["event"] for event in log["events"]] == ["start", *unmasks, "done"]
     assert log["request"]["prompt"] == "It's Nina's"
     with playground.page.expect_download() as saving:
         playground.page.click("#save-text")
@@ -357,7 +358,7 @@ def test_a_button_pressed_before_the_page_is_ready_is_not_forgotten(tales: Serve
     playground.page.route("**/v1/models", lambda route: held.append(route))
     playground.page.reload()
     wait_for(lambda: bool(held), PATIENCE_MS / 1000, lambda: playground.page.wait_for_timeout(10))
-    playground.generate(max_tokens=8)
+    playground.generate(max_tokens=8, seed=1)
     held[0].continue_()
     playground.until_done()
     assert playground.states()["unmasked"] == 8
