@@ -52,7 +52,7 @@ def test_mixed_load(bundles: Path, tmp_path: Path) -> None:
 
 def test_overload(bundles: Path, tmp_path: Path) -> None:
     file = tmp_path / "overload.json"
-    run_one("overload", given(bundles, file, "--seconds", "8", "--concurrency", "8"))
+    run_one("overload", given(bundles, file, "--seconds", "6", "--concurrency", "8", "--times", "3"))
     before, during, after = json.loads(file.read_text())["phases"]
     assert all(each["evaluations_a_second"] > 0 and each["resident"] > 0 for each in (before, during, after))
     assert set(during["summary"]["errors_by_kind"]) <= {"429 queue_full"}

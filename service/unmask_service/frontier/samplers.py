@@ -49,6 +49,7 @@ CONTENDERS = (
     Contender("ancestral", "random order", {"name": "ancestral"}),
     Contender("remasking cap 0.05", "remasking", {"name": "remasking", "rate": 0.05}),
     Contender("remasking cap 0.2", "remasking", {"name": "remasking", "rate": 0.2}),
+    Contender("remasking cap 0.2 with clock 2", "remasking", {"name": "remasking", "rate": 0.2, "clock": 2}),
     Contender("remasking rescale 0.2", "remasking", {"name": "remasking", "schedule": "rescale", "rate": 0.2}),
     Contender("remasking loop 0.05", "remasking", {"name": "remasking", "schedule": "loop", "rate": 0.05}),
     Contender("remasking last digits cap 0.2", "remasking", {"name": "remasking", "rate": 0.2, "digits": "last"}),
