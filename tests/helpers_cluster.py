@@ -12,7 +12,6 @@ import httpx
 from tests.helpers_server import (
     ANSWER_SECONDS,
     NO_CERTIFICATES,
-    UNMASK,
     Body,
     Event,
     Server,
@@ -70,7 +69,7 @@ class Cluster:
         self.apis.append(Server(self.model, *options, command="api", port=port, settings=self.settings))
         return self.apis[-1]
 
-    def start_worker(self, *options: str, program: Sequence[str | Path] = (UNMASK,)) -> Server:
+    def start_worker(self, *options: str, program: Sequence[str | Path] = ()) -> Server:
         """Start a worker that speaks of itself on a port of its own."""
         self.workers.append(Server(self.model, *options, command="worker", program=program, settings=self.settings))
         return self.workers[-1]

@@ -1,8 +1,11 @@
 """A real server process on a real port, and a client that takes nothing on trust."""
 
 import asyncio
+import atexit
 import contextlib
+import functools
 import json
+import multiprocessing.context
 import os
 import signal
 import socket
@@ -13,10 +16,13 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Self
+from unittest import mock
 
 import httpx
+from unmask_service.cli import main
 
 UNMASK = Path(sys.executable).with_name("unmask")
 # guards against a hanging server, not measures of a good one
@@ -59,7 +65,7 @@ def unmask(*arguments: str | Path, seconds: float = START_SECONDS) -> subprocess
 class Mortal:
     """A process that may be hit at any moment."""
 
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | Forked"
 
     def kill(self) -> None:
         """End it as a power cut would."""
@@ -74,11 +80,74 @@ class Mortal:
         self.process.send_signal(signal.SIGCONT)
 
 
+class Forked:
+    """A process of Unmask, forked from one that has imported everything: imports take seconds of a processor.
+
+    It has what the tests use of `subprocess.Popen`.
+    """
+
+    def __init__(self, words: Sequence[str], variables: Mapping[str, str], output: str) -> None:
+        # not left over where the tests are interrupted
+        self._process = _forkserver().Process(target=_command, args=(words, variables, output), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired("unmask", timeout or 0.0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@functools.cache
+def _forkserver() -> multiprocessing.context.ForkServerContext:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.helpers_server", "unmask_service.app", "uvicorn"])
+    with mock.patch.dict(os.environ, environment(), clear=True):
+        forkserver.ensure_running()
+    return context
+
+
+def _command(words: Sequence[str], variables: Mapping[str, str], output: str) -> None:
+    """Be the command line: in the forked process."""
+    os.environ.clear()
+    os.environ.update(variables)
+    descriptor = os.open(output, os.O_WRONLY | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+    sys.argv = [*words]
+    atexit._clear()
+    try:
+        main()
+    finally:
+        atexit._run_exitfuncs()  # a forked process does not by itself
+
+
 class Server(Mortal):
     """A process of Unmask that answers over HTTP: `unmask serve`, or the command that is named.
 
-    A worker answers on its metrics' port. `program` is what takes the place of `unmask` itself. Settings go by the
-    environment, options by the command line.
+    A worker answers on its metrics' port. `program` is what takes the place of `unmask` itself; without one the process
+    is forked. Settings go by the environment, options by the command line.
     """
 
     def __init__(
@@ -86,18 +155,20 @@ class Server(Mortal):
         model: Path,
         *options: str,
         command: str = "serve",
-        program: Sequence[str | Path] = (UNMASK,),
+        program: Sequence[str | Path] = (),
         port: int | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115 — closed in `close`
+        self._output = tempfile.NamedTemporaryFile("w+")  # noqa: SIM115 — closed in `close`
         port_option = "--metrics-port" if command == "worker" else "--port"
-        words = [*program, command, "--model", model, port_option, str(self.port), *options]
-        self.process = subprocess.Popen(
-            words, env=environment(**(settings or {})), stdout=self._output, stderr=self._output
-        )
+        words = [command, "--model", str(model), port_option, str(self.port), *options]
+        variables = environment(**(settings or {}))
+        if program:
+            self.process = subprocess.Popen([*program, *words], env=variables, stdout=self._output, stderr=self._output)
+        else:
+            self.process = Forked([str(UNMASK), *words], variables, self._output.name)
         self.http = httpx.Client(base_url=self.url, timeout=ANSWER_SECONDS, verify=NO_CERTIFICATES)
 
     def __enter__(self) -> Self:

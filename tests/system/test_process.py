@@ -4,13 +4,17 @@ import os
 import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.helpers import byte_tokenizer
-from tests.helpers_server import Body, Server, parse_events, token_ids, wait_for
+from tests.helpers_server import UNMASK, Body, Server, parse_events, token_ids, wait_for
+
+# started as a user starts it, and not forked
+Started = partial(Server, program=(UNMASK,))
 
 
 def ends_well(server: Server, kind: signal.Signals) -> None:
@@ -23,7 +27,7 @@ def test_term_lets_what_runs_end_and_refuses_what_is_new(bundles: Path) -> None:
     """In the order of events: two requests run, TERM comes, a third is refused, the two are answered, exit code 0."""
     body: Body = {"max_tokens": 200, "seed": 5, "sampler": {"steps": 80}}
     answers: dict[str, list[list[int]]] = {}
-    with Server(bundles / "long-chain", "--drain-seconds", "200") as server:
+    with Started(bundles / "long-chain", "--drain-seconds", "200") as server:
         server.until_ready()
         started = threading.Event()
 
@@ -63,7 +67,7 @@ def test_term_lets_what_runs_end_and_refuses_what_is_new(bundles: Path) -> None:
 def test_a_restart_changes_no_tokens_and_an_idle_server_ends(bundles: Path, writer: Server) -> None:
     body: Body = {"prompt": " the", "max_tokens": 9, "n": 3, "seed": 5}
     expected = writer.generate(**body)
-    with Server(bundles / "writer") as server:
+    with Started(bundles / "writer") as server:
         answer = server.until_ready().generate(**body)
         assert answer["choices"] == expected["choices"]
         assert answer["fingerprint"] == expected["fingerprint"]
@@ -78,7 +82,7 @@ def test_speculation_changes_no_tokens(bundles: Path) -> None:
     ]
     answers = []
     for speculation in ("off", "auto", "6"):
-        with Server(bundles / "writer", "--speculation", speculation) as server:
+        with Started(bundles / "writer", "--speculation", speculation) as server:
             answers.append([server.until_ready().generate(**body) for body in bodies])
             lanes, rounds = (server.metric(f'unmask_{name}_total{{model="writer"}}') for name in ("lanes", "rounds"))
         assert rounds == sum(answer["sampling"]["rounds"] for answer in answers[-1])
@@ -101,7 +105,7 @@ def slow_model(bundles: Path, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT] * 3])
 def test_a_process_that_loads_ends_at_once(bundles: Path, tmp_path: Path, signals: list[signal.Signals]) -> None:
     """The interpreter does not wait for a model that nobody needs any more."""
-    with Server(slow_model(bundles, tmp_path)) as server:
+    with Started(slow_model(bundles, tmp_path)) as server:
         wait_for(lambda: server.status_of("/health") == 200, 120)
         for kind in signals:
             server.process.send_signal(kind)
@@ -111,7 +115,7 @@ def test_a_process_that_loads_ends_at_once(bundles: Path, tmp_path: Path, signal
 
 
 def test_the_log_says_what_loads_and_where_it_can_be_reached(bundles: Path) -> None:
-    with Server(bundles / "table") as server:
+    with Started(bundles / "table") as server:
         server.until_ready()
         wait_for(lambda: f"ready: {server.url}" in server.output(), 120)
         before, _, after = server.output().partition(f"ready: {server.url}")
@@ -127,7 +131,7 @@ def test_a_process_beside_kubernetes_services_and_prometheus_folders(
     metrics.mkdir()
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(metrics))
     settings = {"port": "tcp://10.0.0.1:8000", "service_host": "10.0.0.1", "api_key": "unmask-key-client"}
-    with Server(bundles / "table", settings=settings) as server:
+    with Started(bundles / "table", settings=settings) as server:
         server.until_ready().generate(seed=1)
         assert server.metric('unmask_rounds_total{model="table"}') > 0
         assert "ignored, as set by Kubernetes for a Service: UNMASK_PORT, UNMASK_SERVICE_HOST" in server.output()
@@ -137,7 +141,7 @@ def test_a_process_beside_kubernetes_services_and_prometheus_folders(
 def test_until_the_model_is_loaded_requests_are_refused(bundles: Path, tmp_path: Path) -> None:
     """Its tokenizer is a pipe that nobody has written to yet, so loading waits for this test."""
     folder = slow_model(bundles, tmp_path)
-    with Server(folder) as server:
+    with Started(folder) as server:
         wait_for(lambda: server.status_of("/health") == 200, 120)
         assert server.status_of("/ready") == 503
         refusal = server.http.post("/generate", json={"max_tokens": 1})
