@@ -64,6 +64,7 @@ BENCHMARKS = {
         plot=True,
     ),
     "high_order": Benchmark("papers.high_order", model=False),
+    "uncertain_remasking": Benchmark("uncertain_remasking", model=False),
     "import_checkpoint": Benchmark("import_checkpoint", model=False),
     "cluster": Benchmark("cluster.cluster"),
     "chaos": Benchmark("cluster.chaos"),
