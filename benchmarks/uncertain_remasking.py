@@ -69,6 +69,8 @@ class Canvases:
     def reveal(self, which: Tensor, temperature: float) -> None:
         """Draw sub-tokens, bool [N, L, l]; digits of one token together."""
         canvases = which.flatten(1).any(1).nonzero().flatten()
+        if not len(canvases):
+            return
         self.evaluations += len(canvases)
         codes = self.model.sub_tokenizer.codes
         for some in canvases.split(TOGETHER):

@@ -27,6 +27,8 @@ def test_many_steps_with_a_choice_at_random_are_the_table(last: bool) -> None:
 def test_what_is_masked_again() -> None:
     model = table_model(4, 2, 2, 2, seed=21)
     canvases = benchmark.Canvases(model, 2, seed=0)
+    canvases.reveal(canvases.digits < 0, temperature=1.0)
+    assert canvases.evaluations == 0
     canvases.digits[:] = 1
     canvases.sure = torch.tensor([[[0.9, 0.2], [0.5, 0.1]], [[0.1, 0.3], [0.2, 0.4]]])
     last = torch.tensor([False, True]).expand(2, 2, 2)

@@ -82,7 +82,7 @@ def test_speculation_changes_no_tokens(bundles: Path) -> None:
     ]
     answers = []
     for speculation in ("off", "auto", "6"):
-        with Started(bundles / "writer", "--speculation", speculation) as server:
+        with Server(bundles / "writer", "--speculation", speculation) as server:
             answers.append([server.until_ready().generate(**body) for body in bodies])
             lanes, rounds = (server.metric(f'unmask_{name}_total{{model="writer"}}') for name in ("lanes", "rounds"))
         assert rounds == sum(answer["sampling"]["rounds"] for answer in answers[-1])
