@@ -111,9 +111,9 @@ def test_many_requests_in_company() -> None:
     """Many requests share every round; each log is what it is alone."""
     model = MODELS["three digits"]
     chance = random.Random(5)
-    samples = start(model, 150, seed=99)
+    samples = start(model, 60, seed=99)
     logs, _ = speculate(model, samples, lambda _: chance.randint(1, 5))
-    for log, each in zip(logs, start(model, 150, seed=99), strict=True):
+    for log, each in zip(logs, start(model, 60, seed=99), strict=True):
         assert log == run_to_end(model, [each])[0]
 
 
