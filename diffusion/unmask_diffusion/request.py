@@ -1,6 +1,7 @@
 """Requests, of a generation or a score: one definition for HTTP bodies, Python calls and stored plans."""
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -59,9 +60,14 @@ CONFIDENCE_ORDERS = ("confidence", "margin", "entropy")
 BOUNDED = ("entropy_bounded", "threshold")
 MAX_BOUND = 1e6
 MAX_GUIDANCE = 100.0
-# fields that are for some samplers alone
-FOR_CONFIDENCE = ("cut", "noise", "confidence_eos_eot_inf")
-FOR_REMASKING = ("schedule", "rate", "loop", "digits")
+# fields that only some samplers have
+SAMPLERS_OF: Mapping[str, Sequence[str]] = {
+    "cut": CONFIDENCE_ORDERS,
+    "noise": (*CONFIDENCE_ORDERS, *BOUNDED),
+    "confidence_eos_eot_inf": ("confidence",),
+    "bound": BOUNDED,
+    **dict.fromkeys(("schedule", "rate", "loop", "digits"), ("remasking",)),
+}
 Share = Annotated[float, Field(gt=0, lt=1)]
 Unit = Literal["sub_token", "token"]
 
@@ -247,32 +253,32 @@ class Sampler(Strict):
         """Whether its steps can be cut to any number, at least one a block."""
         return self.name == "first_hitting" or (self.name in CONFIDENCE_ORDERS and self.cut in (None, "even"))
 
-    @field_validator(*FOR_CONFIDENCE, *FOR_REMASKING, "eps", "guidance", "bound")
+    @field_validator(*SAMPLERS_OF)
+    @classmethod
+    def _is_a_field_of_its_sampler(cls, value: object, info: ValidationInfo) -> object:
+        name, own = info.data.get("name", "first_hitting"), SAMPLERS_OF[info.field_name or ""]
+        if value is not None and value is not False and name not in own:
+            *others, last = own
+            samplers = f"samplers {', '.join(others)} and {last}" if others else f"sampler {last}"
+            raise ValueError(f"{info.field_name} is for the {samplers}, not {name}")
+        return value
+
+    @field_validator("cut", "eps", "guidance", "loop", "digits")
     @classmethod
     def _fits_the_other_fields(cls, value: object, info: ValidationInfo) -> object:
-        name, cut, field = info.data.get("name", "first_hitting"), info.data.get("cut"), info.field_name
-        if field in FOR_REMASKING and value is not None and name != "remasking":
-            raise ValueError(f"{field} is for the sampler remasking, not {name}")
-        if field == "loop" and value is not None and info.data.get("schedule") != "loop":
-            raise ValueError("loop is for schedule loop")
-        if field == "digits" and value == "last" and info.data.get("unit") == "token":
-            raise ValueError("digits last is for unit sub_token: whole tokens are masked as one")
-        if field == "bound" and value is not None and name not in BOUNDED:
-            raise ValueError(f"bound is for the samplers entropy_bounded and threshold, not {name}")
-        if field == "noise" and name in BOUNDED:
-            return value
-        if field in FOR_CONFIDENCE and value and name not in CONFIDENCE_ORDERS:
-            raise ValueError(f"{field} is for the samplers confidence, margin and entropy, not {name}")
-        if field == "confidence_eos_eot_inf" and value and name != "confidence":
-            raise ValueError(f"{field} is for the sampler confidence, not {name}")
-        if field == "eps" and value is not None and cut != "dream":
-            raise ValueError("eps is for cut dream")
-        if field == "cut" and value not in (None, "even") and info.data.get("clock") is not None:
+        field, others = info.field_name, info.data
+        if field == "cut" and value not in (None, "even") and others.get("clock") is not None:
             raise ValueError(f"cut {value} has steps of its own: leave out clock, or take cut even")
-        if field == "cut" and value == "dream" and info.data.get("block_length") is not None:
+        if field == "cut" and value == "dream" and others.get("block_length") is not None:
             raise ValueError("cut dream has no blocks: leave out block_length, or take another cut")
-        if field == "guidance" and value and info.data.get("high_order"):
+        if field == "eps" and value is not None and others.get("cut") != "dream":
+            raise ValueError("eps is for cut dream")
+        if field == "guidance" and value and others.get("high_order"):
             raise ValueError("guidance cannot be combined with high_order: each needs a second prediction")
+        if field == "loop" and value is not None and others.get("schedule") != "loop":
+            raise ValueError("loop is for schedule loop")
+        if field == "digits" and value == "last" and others.get("unit") == "token":
+            raise ValueError("digits last is for unit sub_token: whole tokens are masked as one")
         return value
 
     @model_validator(mode="after")
