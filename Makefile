@@ -9,8 +9,8 @@ PORT ?= 8000
 # names or folders, the default of requests first; empty: the models that ship
 MODEL ?=
 MINUTES ?= 60
-# of `make test`; each computes with one thread and starts servers of its own
-TEST_PROCESSES ?= 2
+# of `make test`: each computes with one thread, and waits a third of its time for the servers that it starts
+TEST_PROCESSES ?= 3
 
 BIN := .venv/bin
 # what serving needs, and what tests and tools need beside it
