@@ -34,6 +34,7 @@ class Draw:
 
 
 REFERENCE = "one at a time"
+ENTROPIES = (0.1, 0.5, 2.0, 8.0)  # nats
 # Groups at lower temperatures are what a sampler must beat whose samples are colder.
 CONTENDERS = (
     Contender("groups", "random order"),
@@ -57,7 +58,14 @@ CONTENDERS = (
     Contender("confidence with fixed noise", "by certainty", {"name": "confidence", "noise": "position"}),
     Contender("margin", "by certainty", {"name": "margin"}),
     Contender("entropy", "by certainty", {"name": "entropy"}),
-    Contender("entropy bounded", "by certainty", {"name": "entropy_bounded"}, bound="bound", values=(0.5, 2.0, 8.0)),
+    Contender("entropy bounded", "by certainty", {"name": "entropy_bounded"}, bound="bound", values=ENTROPIES),
+    Contender(
+        "entropy bounded with fixed noise",
+        "by certainty",
+        {"name": "entropy_bounded", "noise": "position"},
+        bound="bound",
+        values=ENTROPIES,
+    ),
     Contender("threshold", "by certainty", {"name": "threshold"}, bound="bound", values=(0.9, 0.7, 0.5)),
 )
 
