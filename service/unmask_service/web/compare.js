@@ -4,20 +4,27 @@ import { CanvasState, endTokensOf } from "./canvas_state.js";
 import { CanvasView } from "./canvas_view.js";
 import { bringIntoView, byId, make, oncePerFrame } from "./dom.js";
 import { meanEntropy } from "./entropy.js";
-import { number } from "./fields.js";
+import { number, showNumbers } from "./fields.js";
 import { count, duration, sentence } from "./format.js";
 import { Job } from "./job.js";
 import { GenerationLog } from "./log.js";
 import { Paint } from "./paint.js";
 import { PictureSheet } from "./picture_sheet.js";
 import { Player } from "./player.js";
-import { orderName, samplerBody, SAMPLERS } from "./samplers.js";
+import { numbersInWords, orderName, samplerBody, SAMPLERS } from "./samplers.js";
 
 const KINDS = Object.entries(SAMPLERS).map(([kind, { name }]) => [kind, name]);
 const NONE = ["none", "none"];
+const FIELDS = {
+  steps: ["Steps", { min: 1 }],
+  rate: ["Rate", { min: 0, max: 1, step: "any" }],
+  bound: ["Bound", { min: 0, step: "any" }],
+  block_length: ["Block length", { min: 1, placeholder: "one block" }],
+  clock: ["Clock", { min: 1, max: 16 }],
+};
 // the orders that a text can be revealed in: random, blocks from left to right, what the network is surest of
-const DEFAULTS = [["groups", 32], ["groups", 32, null, 8], ["confidence", 32]];
-const DEFAULTS_OF_PICTURES = [["groups", 16, 1], ["groups", 16, 3], ["exact", 16]];
+const DEFAULTS = [["groups", { steps: 32 }], ["groups", { steps: 32, block_length: 8 }], ["confidence", { steps: 32 }]];
+const DEFAULTS_OF_PICTURES = [["groups", { steps: 16, clock: 1 }], ["groups", { steps: 16, clock: 3 }], ["exact", { steps: 16 }]];
 
 export class Comparison {
   #running = null;
@@ -134,23 +141,20 @@ export class Comparison {
 
 /** A sampler that takes part: its controls, and its canvas. */
 class Contestant {
-  constructor(card, index, kind, steps, clock = null, blockLength = null) {
+  constructor(card, index, kind, given) {
     this.card = card;
     const kinds = index < 2 ? KINDS : [...KINDS, NONE];
     this.kind = make("select", { id: `contestant-${index}` }, ...kinds.map(([value, name]) => make("option", { value }, name)));
     this.kind.value = kind;
     this.says = make("p", { className: "hint", id: `contestant-${index}-says` });
     this.kind.setAttribute("aria-describedby", this.says.id);
-    this.steps = make("input", { id: `contestant-${index}-steps`, type: "number", min: 1, value: steps });
-    this.blockLength = make("input", { id: `contestant-${index}-block_length`, type: "number", min: 1, value: blockLength ?? "", placeholder: "one block" });
     this.kind.addEventListener("change", () => this.#arrange());
-    this.stepsField = field("Steps", this.steps);
-    this.blockField = field("Block length", this.blockLength);
-    this.clock = make("input", { id: `contestant-${index}-clock`, type: "number", min: 1, max: 16, value: clock ?? "", placeholder: card.clock ?? 1 });
-    this.clockField = field("Clock", this.clock);
+    this.inputs = Object.fromEntries(Object.entries(FIELDS).map(([name, [, bounds]]) =>
+      [name, make("input", { id: `contestant-${index}-${name}`, type: "number", value: given[name] ?? "", ...bounds })]));
+    this.inputs.clock.placeholder = card.clock ?? 1;
     this.field = make("div", { className: "field" },
       make("label", { htmlFor: this.kind.id }, `Sampler ${index + 1}`), this.kind, this.says,
-      make("div", { className: "joined" }, this.stepsField, this.blockField, this.clockField));
+      make("div", { className: "joined" }, ...Object.entries(FIELDS).map(([name, [label]]) => field(label, this.inputs[name]))));
     const canvas = make("div", { className: "canvas" });
     canvas.dataset.view = card.image ? "pictures" : "text";
     this.caption = make("h3");
@@ -166,16 +170,16 @@ class Contestant {
 
   /** Its part of a request's body, with the temperature schedule that all share. */
   sampler(schedule) {
-    return samplerBody(this.kind.value, number(this.steps.id), number(this.blockLength.id), number(this.clock.id), schedule);
+    const given = Object.fromEntries(Object.entries(this.inputs).map(([name, { id }]) => [name, number(id)]));
+    return samplerBody(this.kind.value, { ...given, temperature_schedule: schedule });
   }
 
   get name() {
-    const { value } = this.steps;
-    const kinds = { exact: null, groups: `first-hitting, ${value} groups`, ancestral: `ancestral, T = ${value}` };
-    const kind = this.kind.value in kinds ? kinds[this.kind.value] : `${this.kind.value}, ${value} steps`;
-    const blockLength = number(this.blockLength.id);
-    const clock = kind && this.clock.value ? `, clock ${this.clock.value}` : "";
-    return (kind ?? SAMPLERS.exact.name) + (blockLength === null ? "" : `, ${orderName(blockLength)}`) + clock;
+    const { sampler = {} } = this.sampler(null);
+    const parts = [{ exact: SAMPLERS.exact.name, groups: "first-hitting" }[this.kind.value] ?? this.kind.value, ...numbersInWords(sampler)];
+    if ("block_length" in sampler) parts.push(orderName(sampler.block_length));
+    if ("clock" in sampler) parts.push(`clock ${sampler.clock}`);
+    return parts.join(", ");
   }
 
   clear() {
@@ -202,9 +206,8 @@ class Contestant {
 
   #arrange() {
     this.says.textContent = SAMPLERS[this.kind.value]?.says ?? "";
-    this.stepsField.hidden = ["exact", "none"].includes(this.kind.value);
-    this.clockField.hidden = this.stepsField.hidden;
-    this.blockField.hidden = !this.takesPart;
+    showNumbers(this.kind.value, (name) => this.inputs[name]);
+    this.inputs.block_length.closest(".field").hidden = !this.takesPart;
   }
 }
 

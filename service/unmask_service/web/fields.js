@@ -2,6 +2,7 @@
 
 import { byId } from "./dom.js";
 import { told } from "./format.js";
+import { NUMBERS, SAMPLERS } from "./samplers.js";
 
 /** What a field holds cannot become part of a request. */
 export class FieldError extends Error {
@@ -15,6 +16,17 @@ export class FieldError extends Error {
 export function number(id) {
   const { value } = byId(id);
   return value === "" ? null : Number(value);
+}
+
+/** Show the fields of the numbers that a kind of sampler takes, and a clock beside any; `input` finds a field's control by its API name. */
+export function showNumbers(kind, input) {
+  const numbers = SAMPLERS[kind]?.numbers ?? {};
+  const show = (name, shown) => (input(name).closest(".field").hidden = !shown);
+  for (const name of NUMBERS) {
+    show(name, name in numbers);
+    input(name).placeholder = numbers[name] ?? "";
+  }
+  show("clock", Object.keys(numbers).length > 0);
 }
 
 /** A seed as it was typed. Throws FieldError. */
@@ -52,21 +64,21 @@ export class Controls {
     Object.assign(this, { form, ids });
   }
 
-  /** Mark the control that holds this field, and none for null or a field that has none. */
-  mark(param) {
+  /** Mark the control of the field that is at fault; none for null, or where no control holds it. */
+  mark(error) {
     for (const control of this.form.querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
-    const control = this.#controlOf(param);
+    const control = error && this.#controlOf(fieldOf(error));
     control?.setAttribute("aria-invalid", "true");
     control?.closest("details")?.setAttribute("open", "");
   }
 
   /** What to tell of an error: its message, with the labels of controls in place of the API's names. */
   told(error) {
-    const { param } = error;
-    const label = this.#labelOf(param);
+    const label = this.#labelOf(fieldOf(error));
     const asField = (name, at) => {
-      // plain words are names at the head of a message alone
-      const isName = /[._]/.test(name) || name === "prompt" || name === "suffix" || (at === 0 && name === param);
+      if (at === 0 && name === error.param) return label ?? name;
+      // other plain words are no names
+      const isName = /[._]/.test(name) || name === "prompt" || name === "suffix";
       return (isName && this.#labelOf(name)) || name;
     };
     const named = error.message.replace(/(?<![\w.])[a-z_]+(?:\.[a-z_]+)?(?!\w)/g, asField);
@@ -82,4 +94,10 @@ export class Controls {
     const [label] = this.#controlOf(param)?.labels ?? [];
     return label ? `“${label.textContent.trim()}”` : null;
   }
+}
+
+/** The field that is at fault: where an error names the sampler as a whole, its message begins with the field: "sampler: steps is …". */
+function fieldOf({ param, message }) {
+  const [, own] = /^sampler: (\w+) is /.exec(message) ?? [];
+  return own ? `sampler.${own}` : param;
 }

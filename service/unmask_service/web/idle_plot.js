@@ -37,7 +37,7 @@ export class IdlePlot {
       }
     } catch (error) {
       byId("idle-error").textContent = this.controls.told(error);
-      this.controls.mark(error.param);
+      this.controls.mark(error);
     }
   }
 

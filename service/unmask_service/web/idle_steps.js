@@ -21,7 +21,8 @@ export function stepsToMeasure(subTokens, most) {
  */
 export async function measureIdleSteps({ limits, naming }, tokens, T, blockLength) {
   const n = Math.min(SAMPLES, limits.max_samples);
-  const planned = await plan({ ...naming, max_tokens: tokens, n, seed: T, ...samplerBody("ancestral", T, blockLength) });
+  const sampler = samplerBody("ancestral", { steps: T, block_length: blockLength });
+  const planned = await plan({ ...naming, max_tokens: tokens, n, seed: T, ...sampler });
   const steps = (planned.network_evaluations + planned.idle_steps) / n;
   const idle = planned.evaluations_per_sample.map((evaluations) => steps - evaluations);
   return { T, mean: planned.idle_steps / n, least: Math.min(...idle), most: Math.max(...idle) };

@@ -5,7 +5,7 @@ import { endTokensOf } from "./canvas_state.js";
 import { byId, facts, make } from "./dom.js";
 import { count, several, told } from "./format.js";
 import { fromMarkdown } from "./markdown.js";
-import { orderName, samplerOf } from "./samplers.js";
+import { kindOf, numbersInWords, orderName } from "./samplers.js";
 
 const GENERIC = "A masked diffusion language model: it fills gaps in any order, and knows only the kind of text that it was trained on.";
 
@@ -57,15 +57,17 @@ async function showReadme(id) {
   }
 }
 
-/** Recommended settings in words: "temperature 0.7, blocks of 8". */
-export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP = 1, sampler = {} }) {
-  const { kind, steps, blockLength, clock, schedule } = samplerOf(sampler ?? {});
+/** Recommended settings in words: "temperature 0.7, blocks of 8", "temperature 1, random order, remasking with 96 steps and rate 0.2". */
+export function settingsInWords({ temperature = 1, top_k: topK = 0, top_p: topP = 1, sampler }) {
+  const { block_length: blockLength = null, clock = null, temperature_schedule: schedule = null } = sampler ?? {};
+  const kind = kindOf(sampler ?? {});
+  const numbers = numbersInWords(sampler ?? {}).join(" and ");
   const parts = [`temperature ${temperature}`, orderName(blockLength)];
   if (schedule) parts[0] += ` (times ${number(schedule.start)} at first, ${number(schedule.start + schedule.change)} at last)`;
   if (topP !== 1) parts.push(`top p ${topP}`);
   if (topK) parts.push(`top k ${topK}`);
-  if (kind === "groups") parts.push(several(steps, "group"));
-  if (!["groups", "exact", null].includes(kind)) parts.push(`${kind} in ${several(steps, "step")}`);
+  if (kind === "groups") parts.push(numbers);
+  else if (kind && kind !== "exact") parts.push(numbers ? `${kind} with ${numbers}` : kind);
   if (clock !== null) parts.push(`clock ${clock}`);
   return parts.join(", ");
 }

@@ -37,7 +37,7 @@ export class PlanPreview {
     } catch (error) {
       if (signal.aborted) return;
       this.output.textContent = this.form.told(error);
-      this.form.mark(error.param);
+      this.form.mark(error);
       if (error.retryAfter) this.#timer = setTimeout(() => this.#ask(), 1000 * error.retryAfter);
     }
   }

@@ -1,23 +1,20 @@
 // The controls of a generation: the body of its request.
 
 import { byId, make } from "./dom.js";
-import { Controls, ids, number, scheduleOf, seedOf } from "./fields.js";
+import { Controls, ids, number, scheduleOf, seedOf, showNumbers } from "./fields.js";
 import { settingsInWords } from "./model_card.js";
-import { BOUNDS, isByConfidence, samplerBody, samplerOf, SAMPLERS } from "./samplers.js";
+import { isByConfidence, kindOf, NUMBERS, samplerBody, SAMPLERS } from "./samplers.js";
 
 const OFF = { temperature: 1, n: 1, top_k: 0, top_p: 1, candidates: 0 };
 const EXAMPLES = 5;
 const PICTURES = 16;
+const SAMPLER_NUMBERS = [...NUMBERS, "block_length", "clock"];
 const IDS = {
   ...Object.fromEntries(["prompt", "suffix", "max_tokens", "seed", "deadline_ms", ...Object.keys(OFF)].map((id) => [id, id])),
   canvas: "holes",
-  sampler: "steps",
-  "sampler.name": "sampler",
-  "sampler.steps": "steps",
-  "sampler.block_length": "block_length",
-  "sampler.clock": "clock",
+  sampler: "sampler",
+  ...Object.fromEntries(SAMPLER_NUMBERS.map((id) => [`sampler.${id}`, id])),
   ...Object.fromEntries(["", ".start", ".change", ".power"].map((part) => [`sampler.temperature_schedule${part}`, "temperature_schedule"])),
-  "sampler.bound": "bound",
 };
 
 export class RequestForm {
@@ -30,6 +27,7 @@ export class RequestForm {
     this.#offerExamples(card.tokenizer ? (card.examples ?? []).slice(0, EXAMPLES) : []);
     if (card.image) this.#takePictures();
     if (card.generation) this.#recommend(card.generation);
+    byId("pin").checked ||= byId("seed").value !== ""; // typed before the page was ready
     form.addEventListener("input", (event) => this.#onInput(event));
     this.#arrange();
   }
@@ -45,8 +43,8 @@ export class RequestForm {
   }
 
   /** Mark the control that a request failed for; none for null. */
-  mark(param) {
-    this.controls.mark(param);
+  mark(error) {
+    this.controls.mark(error);
   }
 
   /** What to tell of an error, in the form's own words. */
@@ -115,16 +113,18 @@ export class RequestForm {
   }
 
   #fill({ temperature, top_k: topK, top_p: topP, sampler }) {
-    const { kind, steps, blockLength, clock, schedule } = samplerOf(sampler ?? {});
+    const given = sampler ?? {};
+    const kind = kindOf(given);
+    const schedule = given.temperature_schedule;
     byId("temperature").value = temperature ?? OFF.temperature;
     byId("top_k").value = topK ?? OFF.top_k;
     byId("top_p").value = topP ?? OFF.top_p;
     if (kind) byId("sampler").value = kind;
-    if (kind && steps !== null) byId("steps").value = steps;
-    byId("block_length").value = blockLength ?? "";
-    byId("clock").value = clock ?? "";
+    for (const id of SAMPLER_NUMBERS) {
+      // what its sampler takes may be left out; other samplers' numbers are as at first
+      byId(id).value = given[id] ?? (id in (SAMPLERS[kind]?.numbers ?? {}) ? "" : byId(id).defaultValue);
+    }
     byId("temperature_schedule").value = schedule ? [schedule.start, schedule.change, schedule.power ?? 1].join(" ") : "";
-    byId("bound").value = sampler?.bound ?? "";
   }
 
   /** As after typing: what depends on the fields is arranged, and the plan is asked for. */
@@ -162,10 +162,7 @@ export class RequestForm {
   #arrange() {
     const kind = byId("sampler").value;
     byId("sampler-says").textContent = SAMPLERS[kind].says;
-    byId("clock-field").hidden = kind === "exact";
-    byId("steps-field").hidden = kind === "exact" || kind in BOUNDS;
-    byId("bound-field").hidden = !(kind in BOUNDS);
-    byId("bound").placeholder = BOUNDS[kind] ?? "";
+    showNumbers(kind, byId);
     if (this.recommended) this.#showOrigin();
     for (const id of ["prompt", "suffix", "max_tokens"]) byId(id).disabled = byId("holes").value.trim() !== "";
   }
@@ -192,16 +189,9 @@ export class RequestForm {
   }
 
   #sampler() {
-    const schedule = scheduleOf("sampler.temperature_schedule", byId("temperature_schedule").value);
-    const [steps, blockLength, clock, bound] = ["steps", "block_length", "clock", "bound"].map(number);
-    const chosen = samplerBody(byId("sampler").value, steps, blockLength, clock, schedule, bound);
-    return chosen.sampler ? { sampler: { ...chosen.sampler, ...this.#unshown() } } : chosen;
-  }
-
-  /** The rate of remasking has no control: it is the recommended one where the model's author recommends remasking. */
-  #unshown() {
-    const { name, rate } = this.recommended?.sampler ?? {};
-    return name === "remasking" && byId("sampler").value === name && rate !== undefined ? { rate } : {};
+    const given = Object.fromEntries(SAMPLER_NUMBERS.map((id) => [id, number(id)]));
+    given.temperature_schedule = scheduleOf("sampler.temperature_schedule", byId("temperature_schedule").value);
+    return samplerBody(byId("sampler").value, given);
   }
 
   /** In confidence order the canvas tells how sure the network was of each digit. */

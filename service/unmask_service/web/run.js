@@ -73,7 +73,7 @@ export class Run {
   }
 
   #begin(more) {
-    this.#say("error", "");
+    for (const id of ["error", "status"]) this.#say(id, "");
     this.#warn([]);
     this.form.mark(null);
     try {
@@ -119,7 +119,7 @@ export class Run {
   #fail(error) {
     this.#say("error", this.form.told(error));
     this.#say("status", "");
-    this.form.mark(error.param);
+    this.form.mark(error);
   }
 
   async #cancel() {

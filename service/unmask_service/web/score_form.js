@@ -33,8 +33,8 @@ export class ScoreForm {
   }
 
   /** Mark the control that a request failed for; none for null. */
-  mark(param) {
-    this.controls.mark(param);
+  mark(error) {
+    this.controls.mark(error);
   }
 
   /** What to tell of an error, in the form's own words. */

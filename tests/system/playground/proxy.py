@@ -9,7 +9,10 @@ from tests.helpers_server import free_port
 
 
 class Network:
-    """Forwards connections to a port. Cut, it ends those that are open and lets no new ones through until mended."""
+    """Forwards connections to a port. Cut, it ends those that are open and lets no new ones through until mended.
+
+    `allowance` is how many bytes of answers it passes on before it cuts itself, however fast they come; None: any.
+    """
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -17,8 +20,7 @@ class Network:
         self._lock = threading.Lock()
         self._whole = threading.Event()
         self._whole.set()
-        self._silent = threading.Event()
-        self.swallow_answers = False
+        self.allowance: int | None = None
         self._listening = socket.create_server(("127.0.0.1", free_port()))
         self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -39,10 +41,14 @@ class Network:
         self._whole.clear()
         self._end_all()
 
-    def mend(self) -> None:
-        """Let connections through again."""
-        self.swallow_answers = False
+    def mend(self, allowance: int | None = None) -> None:
+        """Let connections through again, as many bytes of answers as are allowed now."""
+        self.allowance = allowance
         self._whole.set()
+
+    @property
+    def is_cut(self) -> bool:
+        return not self._whole.is_set()
 
     def _end_all(self) -> None:
         with self._lock:
@@ -69,10 +75,20 @@ class Network:
         """Pass on what comes until either side ends; then end both."""
         with contextlib.suppress(OSError):
             while chunk := source.recv(65536):
-                if answers and self.swallow_answers:
+                allowed = self._allowed(chunk) if answers else chunk
+                sink.sendall(allowed)
+                if len(allowed) < len(chunk):
                     self.cut()
                     break
-                sink.sendall(chunk)
         for each in (source, sink):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+    def _allowed(self, chunk: bytes) -> bytes:
+        """The part of an answer's next bytes that the allowance covers."""
+        with self._lock:
+            if self.allowance is None:
+                return chunk
+            allowed = chunk[: self.allowance]
+            self.allowance -= len(allowed)
+            return allowed

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.helpers_server import Server
-from tests.system.playground.browser import Playground
+from tests.helpers_server import Server, wait_for
+from tests.system.playground.browser import PATIENCE_MS, Playground
 from tests.system.playground.conftest import OpenPage
 
 if TYPE_CHECKING:
@@ -80,9 +80,8 @@ def test_the_policy_is_strict_and_holds(tales: Server, open_page: OpenPage) -> N
           document.body.append(Object.assign(document.createElement('img'), { src: 'https://example.org/x.png' }));
         }"""
     )
-    playground.page.wait_for_timeout(100)
+    wait_for(lambda: len(playground.faults) >= 2, PATIENCE_MS / 1000, lambda: playground.page.wait_for_timeout(10))
     assert playground.page.evaluate("window.ran") is None
-    assert len(playground.faults) >= 2
     playground.faults.clear()
 
 

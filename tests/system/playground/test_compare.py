@@ -41,7 +41,7 @@ def test_scrubbing_shows_any_step(tales: Server, open_page: OpenPage, sampler: s
 
 def test_the_slider_can_be_used_while_the_log_grows(long_chain: Server, open_page: OpenPage) -> None:
     playground = open_page(long_chain.url)
-    playground.generate(max_tokens=1024, speed=0)
+    playground.generate(max_tokens=1024, n=16, speed=0)  # so much that it grows all the while
     playground.until("Number(document.getElementById('scrubber').value) > 20")
     playground.seek(7)
     assert playground.text("step").startswith("step 7 of")
@@ -143,8 +143,39 @@ def test_a_comparison_is_sampled_as_the_form_says(tales: Server, open_page: Open
     ]
 
 
+def test_each_sampler_of_a_comparison_takes_its_own_numbers(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    for i, kind in enumerate(("remasking", "threshold", "entropy_bounded")):
+        playground.page.select_option(f"#contestant-{i}", kind)
+    shown = playground.page.eval_on_selector_all(
+        "#contestants input", "all => all.filter(each => each.checkVisibility()).map(each => each.id.slice(11))"
+    )
+    assert shown == [
+        *("0-steps", "0-rate", "0-block_length", "0-clock"),
+        *("1-bound", "1-block_length", "1-clock"),
+        *("2-bound", "2-block_length", "2-clock"),
+    ]
+    numbers: dict[str, str | float] = {
+        "contestant-0-steps": 9,
+        "contestant-0-rate": 0.2,
+        "contestant-1-block_length": "",
+        "contestant-2-bound": 1,
+    }
+    playground.choose(max_tokens=8, seed=1, **numbers)
+    playground.page.click("#compare")
+    playground.until("!document.getElementById('compare-scrubber').disabled")
+    assert [body["sampler"] for body in playground.bodies("/generate")] == [
+        {"name": "remasking", "steps": 9, "rate": 0.2},
+        {"name": "threshold", "bound": 0.9},
+        {"name": "entropy_bounded", "bound": 1},
+    ]
+    names = playground.at("#compare-table tbody th").all_text_contents()
+    assert names == ["remasking, 9 steps, rate 0.2", "threshold, bound 0.9", "entropy_bounded, bound 1"]
+
+
 def test_a_comparison_can_be_cancelled(long_chain: Server, open_page: OpenPage) -> None:
     playground = open_page(long_chain.url)
+    playground.page.select_option("#contestant-0", "exact")  # 2048 evaluations: not done before the button is pressed
     playground.choose(max_tokens=1024)
     playground.page.click("#compare")
     playground.at("#compare-canvases .token[data-state=intermediate]").first.wait_for()

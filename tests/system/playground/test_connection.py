@@ -5,14 +5,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.helpers_server import Server
-from tests.system.playground.browser import Playground
+from tests.helpers_server import Server, wait_for
+from tests.system.playground.browser import PATIENCE_MS, Playground
 from tests.system.playground.conftest import OpenPage
 from tests.system.playground.proxy import Network
 
 pytestmark = pytest.mark.system
 
 REQUEST = {"max_tokens": 100, "seed": 21}
+LOST = "document.getElementById('status').textContent.startsWith('The connection is lost')"
+BYTES = 4000  # of an answer of 200 events: some of them
 
 
 @pytest.fixture
@@ -28,10 +30,9 @@ def shows_the_answer(playground: Playground, server: Server) -> None:
 
 def test_a_dropped_connection_is_resumed(long_chain: Server, network: Network, open_page: OpenPage) -> None:
     playground = open_page(network.url)
+    network.allowance = BYTES
     playground.generate(**REQUEST, speed=0)
-    playground.until("Number(document.getElementById('scrubber').value) > 5")
-    network.cut()
-    playground.until("document.getElementById('status').textContent.startsWith('The connection is lost')")
+    playground.until(LOST)
     network.mend()
     playground.until_done()
     shows_the_answer(playground, long_chain)
@@ -44,14 +45,16 @@ def test_a_dropped_connection_is_resumed(long_chain: Server, network: Network, o
 
 def test_it_is_resumed_as_often_as_it_takes(long_chain: Server, network: Network, open_page: OpenPage) -> None:
     playground = open_page(network.url)
+    network.allowance = BYTES
     playground.generate(**REQUEST, speed=0)
-    for step in (5, 40, 100):
-        playground.until(f"Number(document.getElementById('scrubber').value) > {step}")
-        network.cut()
-        playground.until("document.getElementById('status').textContent.startsWith('The connection is lost')")
-        network.mend()
+    for allowance in (BYTES, BYTES, None):
+        wait_for(lambda: network.is_cut, PATIENCE_MS / 1000, lambda: playground.page.wait_for_timeout(10))
+        playground.until(LOST)
+        network.mend(allowance)
     playground.until_done()
     shows_the_answer(playground, long_chain)
+    begun = [int(each.headers["last-event-id"]) for each in playground.requests if each.url.endswith("/events")]
+    assert len(set(begun)) >= 3, "each connection brings it forward"
 
 
 def test_an_answer_that_never_came_is_asked_for_again(
@@ -59,9 +62,9 @@ def test_an_answer_that_never_came_is_asked_for_again(
 ) -> None:
     long_chain.until_idle()
     playground = open_page(network.url)
-    network.swallow_answers = True
+    network.allowance = 0
     playground.generate(max_tokens=8, seed=3, speed=0)
-    playground.until("document.getElementById('status').textContent.startsWith('The connection is lost')")
+    playground.until(LOST)
     network.mend()
     playground.until_done()
     first, second = (each for each in playground.requests if urlsplit(each.url).path == "/generate")
@@ -76,12 +79,12 @@ def test_a_server_that_has_fallen_silent_is_asked_again(long_chain: Server, open
     playground.page.reload()
     playground.page.clock.run_for(1000)
     playground.until("document.getElementById('plan').textContent !== ''")
-    playground.generate(max_tokens=1024, seed=1)
+    playground.generate(max_tokens=1024, n=16, seed=1)
     playground.until("document.getElementById('status').textContent.includes('planned')")
     long_chain.pause()
     try:
         playground.page.clock.run_for(40_000)
-        playground.until("document.getElementById('status').textContent.startsWith('The connection is lost')")
+        playground.until(LOST)
     finally:
         long_chain.resume()
     playground.page.click("#cancel")

@@ -82,7 +82,6 @@ def drag(playground: Playground, start: int, end: int) -> None:
 def fill(playground: Playground) -> dict[str, Any]:
     """Fill the masked pixels again; what was asked of the server."""
     posted = len(playground.bodies("/generate"))
-    playground.page.evaluate("document.getElementById('status').textContent = ''")
     playground.page.click("#fill")
     playground.until_done()
     bodies = playground.bodies("/generate")

@@ -29,7 +29,7 @@ def test_the_settings_of_the_models_author_stand_in_the_fields(tales: Server, op
     playground.fake_card(generation=RECOMMENDED)
     fields = ("temperature", "top_p", "sampler", "steps", "block_length")
     assert [value(playground, each) for each in fields] == ["0.7", "0.9", "ancestral", "12", "8"]
-    line = "Recommended by the model's author: temperature 0.7, blocks of 8, top p 0.9, ancestral in 12 steps."
+    line = "Recommended by the model's author: temperature 0.7, blocks of 8, top p 0.9, ancestral with 12 steps."
     assert playground.text("settings-origin") == line
     playground.generate(max_tokens=8, seed=1, speed=0)
     playground.until_done()
@@ -63,16 +63,39 @@ def test_a_recommended_temperature_schedule_is_shown_and_sent(tales: Server, ope
     assert [value(playground, each) for each in ("clock", "temperature_schedule")] == ["", ""]
 
 
-def test_a_recommended_rate_is_sent(tales: Server, open_page: OpenPage) -> None:
+def test_a_rate_belongs_to_remasking(tales: Server, open_page: OpenPage) -> None:
     playground = open_page(tales.url)
     sampler = {"name": "remasking", "steps": 12, "rate": 0.05}
     playground.fake_card(generation={"sampler": sampler})
+    assert (value(playground, "rate"), playground.at("#rate").get_attribute("placeholder")) == ("0.05", "0.02")
+    line = "Recommended by the model's author: temperature 1, random order, remasking with 12 steps and rate 0.05."
+    assert playground.text("settings-origin") == line
     playground.generate(max_tokens=8, seed=1, speed=0)
     playground.until_done()
     playground.generate(sampler="ancestral")
     playground.until_done()
+    assert playground.at("#rate").is_hidden()
+    playground.page.click("#use-exact")
+    assert value(playground, "rate") == ""
+    playground.generate(sampler="remasking", steps=9)
+    playground.until_done()
     sent = [body["sampler"] for body in playground.bodies("/generate")]
-    assert sent == [sampler, {"name": "ancestral", "steps": 12}]
+    assert sent == [sampler, {"name": "ancestral", "steps": 12}, {"name": "remasking", "steps": 9}]
+
+
+def test_a_bound_takes_the_place_of_steps(tales: Server, open_page: OpenPage) -> None:
+    playground = open_page(tales.url)
+    playground.choose(sampler="threshold")
+    assert playground.at("#steps").is_hidden()
+    assert playground.at("#bound").get_attribute("placeholder") == "0.9"
+    playground.generate(max_tokens=8, seed=1, speed=0)
+    playground.until_done()
+    playground.generate(bound=0.5)
+    playground.until_done()
+    sent = [(body["sampler"], body["logprobs"]) for body in playground.bodies("/generate")]
+    assert sent == [({"name": "threshold", "bound": bound}, 0) for bound in (0.9, 0.5)]
+    playground.at("#canvas .token[data-state=unmasked]").first.hover()
+    assert "how sure" in playground.text("inspector")
 
 
 def test_exact_defaults_are_a_button_away_and_back(tales: Server, open_page: OpenPage) -> None:
@@ -285,7 +308,7 @@ def test_samplers_with_and_without_blocks_are_compared(tales: Server, open_page:
     assert names == [
         "first-hitting, exact, left to right",
         "first-hitting, 16 groups, blocks of 8",
-        "ancestral, T = 64",
+        "ancestral, 64 steps",
     ]
 
 
