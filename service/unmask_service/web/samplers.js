@@ -82,7 +82,7 @@ export function samplerBody(kind, given) {
   const { numbers } = SAMPLERS[kind];
   const sampler = ["exact", "groups"].includes(kind) ? {} : { name: kind };
   for (const name of [...Object.keys(numbers), "block_length", ...(kind === "exact" ? [] : ["clock"]), "temperature_schedule"]) {
-    // a bound is the one number that the API asks for and a field may leave empty
+    // the API has no default for a bound: an empty field sends its placeholder
     const value = given[name] ?? (name === "bound" ? numbers.bound : null);
     if (value !== null) sampler[name] = value;
   }
