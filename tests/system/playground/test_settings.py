@@ -90,7 +90,7 @@ def test_a_bound_takes_the_place_of_steps(tales: Server, open_page: OpenPage) ->
     assert playground.at("#bound").get_attribute("placeholder") == "0.9"
     playground.generate(max_tokens=8, seed=1, speed=0)
     playground.until_done()
-    playground.generate(bound=0.5)
+    playground.generate(bound="0.5")
     playground.until_done()
     sent = [(body["sampler"], body["logprobs"]) for body in playground.bodies("/generate")]
     assert sent == [({"name": "threshold", "bound": bound}, 0) for bound in (0.9, 0.5)]
