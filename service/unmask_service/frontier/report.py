@@ -170,7 +170,7 @@ def _draw_sampler(frontier: Frontier, left: "Axes", right: "Axes", cells: Sequen
     look: dict[str, Any] = {
         "color": f"C{number % 10}",
         "marker": marker,
-        "ls": "-" if number < 10 else "--",
+        "ls": ("-", "--", ":")[number // 10 % 3],
         "lw": 1,
         "ms": 4,
     }
