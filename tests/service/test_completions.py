@@ -281,6 +281,14 @@ def test_diffusing_shows_the_whole_text_at_every_step(scribe: Server) -> None:
     assert [c["finish_reason"] for chunk in chunks for c in chunk["choices"]][-1] == "stop"
 
 
+def test_diffusing_shows_an_echo_before_the_canvas(writer: Server) -> None:
+    body: Body = {"prompt": " the", "max_tokens": 6, "echo": True, "seed": 5}
+    (whole,) = complete(writer, **body)["choices"]
+    texts = [choice["text"] for chunk in chunks_of(writer, **body, diffusing=True) for choice in chunk["choices"]]
+    assert texts[0] == " the" + 6 * "\N{LIGHT SHADE}"
+    assert texts[-1] == whole["text"]
+
+
 def test_candidates_are_in_the_chunks(writer: Server) -> None:
     chunks = chunks_of(writer, max_tokens=6, seed=5, candidates=2)
     told = [each for chunk in chunks for choice in chunk["choices"] for each in choice.get("candidates", [])]

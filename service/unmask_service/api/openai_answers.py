@@ -171,7 +171,7 @@ class Call(ABC):
     def _text_chunks(self, number: int, index: int, piece: str) -> list[dict[str, Any]]:
         text = self.texts[number][index]
         if self.body.diffusing:
-            whole = text.canvas_text()
+            whole = self._before(number) + text.canvas_text()
             choice = self._delta(number, index, whole) | {"diffusion_content": whole}
             chunk = self._chunk([choice]) | {"diffusion_meta": {"diffusion_content": True}}
         elif piece or text.sample is not None:
