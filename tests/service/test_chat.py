@@ -175,8 +175,10 @@ def test_a_stream(scribe: Server) -> None:
     assert pieces(chunks) == SCRIBES_TEXT[2:]
     assert [choice["finish_reason"] for choice in chunks[-1]["choices"]] == ["stop"]
     assert (last["choices"], last["usage"]["prompt_tokens"]) == ([], 2)
-    _, *shown = chunks_of(scribe, "/v1/chat/completions", **body, diffusing=True)
-    whole = [chunk["choices"][0]["delta"]["content"] for chunk in shown]
+    shown = chunks_of(scribe, "/v1/chat/completions", **body, diffusing=True)
+    whole = [chunk["choices"][0]["diffusion_content"] for chunk in shown]
+    assert whole == [chunk["choices"][0]["delta"]["content"] for chunk in shown]
+    assert [chunk["choices"][0]["delta"].get("role") for chunk in shown[:2]] == ["assistant", None]
     assert whole[0] == 29 * "░"
     assert whole[-1] == SCRIBES_TEXT[2:]
 

@@ -307,6 +307,10 @@ class ChatCompletion(Call):
         )
 
     def _first_chunks(self, number: int, index: int) -> list[dict[str, Any]]:
+        if self.body.diffusing:  # every chunk has the whole text
+            first, *more = super()._first_chunks(number, index)
+            first["choices"][0]["delta"]["role"] = "assistant"
+            return [first, *more]
         role = {"role": "assistant", "content": ""}
         begin = {"index": index, "delta": role, "logprobs": None, "finish_reason": None}
         return [self._chunk([begin]), *super()._first_chunks(number, index)]
