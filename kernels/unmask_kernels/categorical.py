@@ -38,7 +38,7 @@ def draw(
     *,
     top_k: Tensor | int = 0,  # int64 [N] or one number, 0 = off: keep exactly k classes
     top_p: Tensor | float = 1.0,  # [N] or one number, 1 = off: of these keep the likeliest up to this share
-    min_p: Tensor | float = 0.0,  # [N] or one number, 0 = off: first drop what is below this share of the best
+    min_p: Tensor | float | None = None,  # [N] or one number, 0 = off: first drop what is below this share of the best
     offsets: Sequence[Offsets | None] = (),  # N of them, or none: added to the logits first
 ) -> Tensor:
     """Draw a class for each row from the softmax of logits / temperature over the consistent classes: int64 [N].
@@ -62,7 +62,7 @@ def draw(
     temperature = torch.as_tensor(temperature, dtype=torch.float64, device=device)
     top_k = torch.as_tensor(top_k, dtype=torch.int64, device=device)
     top_p = torch.as_tensor(top_p, dtype=torch.float64, device=device)
-    min_p = torch.as_tensor(min_p, dtype=torch.float64, device=device)
+    min_p = torch.as_tensor(0.0 if min_p is None else min_p, dtype=torch.float64, device=device)
     if not bool((temperature.isfinite() & (temperature >= 0)).all()):
         raise ValueError(f"temperatures must be finite and not negative: {temperature.tolist()}")
     each_row = {"seeds": seeds, "events": events, "temperature": temperature, "top_k": top_k, "top_p": top_p}
