@@ -70,13 +70,11 @@ def masked(playground: Playground) -> list[int]:
 
 
 def drag(playground: Playground, start: int, end: int) -> None:
-    """Press at a pixel, and let go at another one."""
-    places = [playground.at(f"#pixel-{pixel}").bounding_box() for pixel in (start, end)]
-    mouse = playground.page.mouse
-    for place, then in zip(places, (mouse.down, mouse.up), strict=True):
-        assert place is not None
-        mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2, steps=8)
-        then()
+    """Press at a pixel, and let go at another one; hovering waits until a pixel stands still and nothing covers it."""
+    playground.at(f"#pixel-{start}").hover()
+    playground.page.mouse.down()
+    playground.at(f"#pixel-{end}").hover()
+    playground.page.mouse.up()
 
 
 def fill(playground: Playground) -> dict[str, Any]:
