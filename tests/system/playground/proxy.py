@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from typing import Self
 
 from tests.helpers_server import free_port
@@ -78,6 +79,8 @@ class Network:
                 allowed = self._allowed(chunk) if answers else chunk
                 sink.sendall(allowed)
                 if len(allowed) < len(chunk):
+                    # for the page to read it: a browser's stream that fails drops what nobody has read yet
+                    time.sleep(0.5)
                     self.cut()
                     break
         for each in (source, sink):

@@ -54,7 +54,10 @@ def test_it_is_resumed_as_often_as_it_takes(long_chain: Server, network: Network
     playground.until_done()
     shows_the_answer(playground, long_chain)
     begun = [int(each.headers["last-event-id"]) for each in playground.requests if each.url.endswith("/events")]
-    assert len(set(begun)) >= 3, "each connection brings it forward"
+    # behind the last event that was seen, which a connection may not bring forward: a stream that fails drops some
+    assert len(begun) >= 3
+    assert begun == sorted(begun)
+    assert begun[0] > 0
 
 
 def test_an_answer_that_never_came_is_asked_for_again(
